@@ -1,0 +1,1 @@
+"""HTTP only: every decision lies below."""

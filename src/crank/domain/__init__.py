@@ -1,0 +1,1 @@
+"""Pure values: no input, no output, no clock, no chance."""

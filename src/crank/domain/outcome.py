@@ -1,0 +1,119 @@
+"""How one attempt ended, and the evidence for it. Reasons are Crank's words, never the job's."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from crank.domain.ids import Digest
+from crank.domain.json import JsonValue
+
+
+class Reason(StrEnum):
+    """Why an attempt ended. Stable words: they are stored, sent and shown."""
+
+    EXITED = "exited"
+    RAISED = "raised"
+    SIGNALLED = "signalled"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    PROCESSES = "processes"
+    OUTPUT = "output"
+    DISK = "disk"
+    POLICY = "policy"
+    PROTOCOL_VIOLATION = "protocol_violation"
+    CANCELLED = "cancelled"
+    SANDBOX_FAILED = "sandbox_failed"
+    WORKER_LOST = "worker_lost"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    REFUSED = "refused"
+
+
+class Clock(StrEnum):
+    """Which deadline ended the attempt."""
+
+    WALL = "wall"
+    CPU = "cpu"
+    IDLE = "idle"
+    QUEUE = "queue"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The one statement of how it ended.
+
+    exit_code  as the process gave it (0 to 255), for exited and raised
+    signal     the signal's name, `SIGSEGV`, for signalled
+    clock      for timeout
+    code       a stable code that makes the reason precise, `unsatisfied-capability`
+    message    one sentence for a person
+    """
+
+    reason: Reason
+    exit_code: int | None = None
+    signal: str | None = None
+    clock: Clock | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What was kept of one output stream. `text` is head, a marker line and tail where bytes were cut."""
+
+    text: str = ""
+    seen_bytes: int = 0
+    kept_bytes: int = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Tell whether bytes were dropped."""
+        return self.seen_bytes > self.kept_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the whole process tree used. Peak memory is None where the host cannot tell."""
+
+    wall_sec: float = 0.0
+    cpu_sec: float = 0.0
+    peak_memory_bytes: int | None = None
+    setup_sec: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One file that a job left in /out. `path` is relative, slash-separated and safe to show."""
+
+    path: str
+    size_bytes: int
+    sha256: Digest
+    media_type: str = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """One thing in /out that was not collected, and why (a link, a socket, over quota, …)."""
+
+    path: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything one attempt left. `result` is meaningful only when `has_result`.
+
+    displays  rich results in order, each a MIME bundle {media type: data}
+    tier      the isolation that really held: `namespaces`, or `process` for a worker author's own code
+    denials   evidence: what a layer refused, as sentences
+    """
+
+    end: End
+    stdout: Stream = field(default_factory=Stream)
+    stderr: Stream = field(default_factory=Stream)
+    has_result: bool = False
+    result: JsonValue = None
+    displays: tuple[JsonValue, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    tier: str = "none"
+    denials: tuple[str, ...] = ()

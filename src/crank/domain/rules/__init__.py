@@ -1,0 +1,1 @@
+"""Pure decisions, one noun a file: facts in, a value with a reason out."""

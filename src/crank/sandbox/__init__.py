@@ -1,0 +1,1 @@
+"""The trusted part: one file per kernel concept, readable alone."""

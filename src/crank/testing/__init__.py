@@ -1,0 +1,1 @@
+"""Shipped for users and our own tests: fakes, and a conformance suite for each port."""
