@@ -33,7 +33,6 @@ class Clock(StrEnum):
     WALL = "wall"
     CPU = "cpu"
     IDLE = "idle"
-    QUEUE = "queue"
 
 
 @dataclass(frozen=True, slots=True)
