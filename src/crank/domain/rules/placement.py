@@ -1,0 +1,119 @@
+"""Who may run a job, and who runs it best: feasible first, then ranked, then one chosen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crank.domain.capability import Capability, version_matches
+from crank.domain.ids import WorkerId
+from crank.domain.job import JobRequest, Refusal
+from crank.domain.worker import KnownWorker
+
+UNSATISFIED = "unsatisfied-capability"
+NO_LOCAL = "no-local-satisfier"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One capability of one worker, with the slots that are free now."""
+
+    worker_id: WorkerId
+    node_id: str
+    capability: Capability
+    free_slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The worker that gets the job, and the capability it runs it by."""
+
+    worker_id: WorkerId
+    capability: Capability
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Somebody can run the job, but nobody now; `sentence` says what it waits for."""
+
+    sentence: str
+
+
+def offers_of(worker: KnownWorker, free_slots: int) -> list[Offer]:
+    """List what a worker offers."""
+    return [Offer(worker.worker_id, worker.node_id, capability, free_slots) for capability in worker.capabilities]
+
+
+def satisfiers(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozenset[str]) -> list[Offer] | Refusal:
+    """Return the offers that could ever run the request, or say which constraint nobody meets.
+
+    Constraints are tried in a fixed order, each on what the ones before it left, so that the refusal
+    names the first that leaves nobody. `mount_nodes` are the nodes that own the request's mounts.
+    """
+    left = [offer for offer in offers if offer.capability.name == request.capability]
+    if not left:
+        return Refusal(
+            UNSATISFIED,
+            f"No known worker offers the capability {request.capability}.",
+            "List what is offered with GET /v1/capabilities, or start a worker that offers it.",
+            "capability",
+        )
+    for constraint, wanted, keep in (
+        ("version", request.version, lambda o: version_matches(request.version or "", o.capability.version)),
+        ("env_profile", request.env_profile, lambda o: o.capability.env_profile == request.env_profile),
+        ("accelerator", request.accelerator, lambda o: o.capability.accelerator == request.accelerator),
+        ("gpu_model", request.gpu_model, lambda o: o.capability.gpu_model == request.gpu_model),
+        ("timeout_sec", request.timeout_sec, lambda o: (request.timeout_sec or 0) <= o.capability.timeout_sec),
+    ):
+        if wanted is None:
+            continue
+        kept = [offer for offer in left if keep(offer)]
+        if not kept:
+            return _unmet(request.capability, constraint, str(wanted), left)
+        left = kept
+    local = [offer for offer in left if mount_nodes <= {offer.node_id}]
+    if not local:
+        return Refusal(
+            NO_LOCAL,
+            "No worker that could run this is on the node that owns the mounted folders.",
+            "Start a worker on that node, or send the files with the job.",
+            "mounts",
+        )
+    return local
+
+
+def _unmet(capability: str, constraint: str, wanted: str, left: Sequence[Offer]) -> Refusal:
+    values = sorted({_offered(offer, constraint) for offer in left})
+    return Refusal(
+        UNSATISFIED,
+        f"Workers offer {capability}, but none with {constraint} = {wanted}; they have: {', '.join(values)}.",
+        f"Change constraints to what is offered, or start a worker with {constraint} = {wanted}.",
+        constraint,
+    )
+
+
+def _offered(offer: Offer, constraint: str) -> str:
+    if constraint == "timeout_sec":
+        return f"at most {offer.capability.timeout_sec:g}"
+    return str(getattr(offer.capability, constraint))
+
+
+def choose(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozenset[str]) -> Placed | Busy:
+    """Choose among offers of workers that are connected now: a CPU before a GPU that was not asked for,
+    then the newest version, then the most free slots, then the name, so that the choice repeats.
+    """
+    able = satisfiers(request, offers, mount_nodes)
+    if isinstance(able, Refusal):
+        return Busy("Waiting for a worker that offers this to come back.")
+    free = [offer for offer in able if offer.free_slots > 0]
+    if not free:
+        workers = len({offer.worker_id for offer in able})
+        return Busy(f"Waiting for a free slot: 0 of {workers} worker(s) that can run it have one.")
+    best = min(
+        free,
+        key=lambda offer: (
+            offer.capability.accelerator,
+            tuple(-int(number) for number in offer.capability.version.split(".")),
+            -offer.free_slots,
+            offer.worker_id,
+        ),
+    )
+    return Placed(best.worker_id, best.capability)
