@@ -1,0 +1,162 @@
+"""Complete: from a worker's outcome, or the loss of a worker, to a settled job.
+
+Steps, marked again in the code:
+ 1. read the outcome
+ 2. check the fence: only the current lease may change the job
+ 3. check that the artifacts' bytes are here
+ 4. derive the end; keep a large outcome as a blob
+ 5. settle: job, blob references and record in one transaction
+ 6. tell the worker that it may forget; wake who waits
+Money is settled at 5, in the same transaction, once budgets exist.
+"""
+
+import asyncio
+import hashlib
+import io
+from dataclasses import dataclass, replace
+
+from crank.controller.desk import Desk
+from crank.controller.roster import LiveWorker
+from crank.domain.ids import LOCAL_TENANT, Digest, JobId
+from crank.domain.job import Job, Status, status_of
+from crank.domain.json import JsonObject, dumps, loads_strict
+from crank.domain.outcome import End, Outcome, Skipped
+from crank.domain.quantity import BLOB_BYTES_MAX, KIB
+from crank.domain.rules import lease, retry
+from crank.errors import NotFound, ProtocolError
+from crank.ports import Transaction
+from crank.wire import Finished, Settled, outcome_document, parse_outcome
+
+# A smaller outcome stays in the job's row; a larger one is a file.
+OUTCOME_ROW_BYTES_MAX = 16 * KIB
+_DOCUMENT_DEPTH_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An outcome in the form in which it is stored."""
+
+    outcome: Outcome
+    row: JsonObject | None
+    blob: Digest | None
+
+    @property
+    def refers(self) -> list[Digest]:
+        """Return the blobs that the job needs from now on."""
+        own = [self.blob] if self.blob else []
+        return own + [artifact.sha256 for artifact in self.outcome.artifacts]
+
+
+async def complete(desk: Desk, *, worker: LiveWorker, message: Finished) -> None:
+    """Settle an attempt once. A repeated message changes nothing; one of an old lease is kept as superseded.
+
+    Raises ProtocolError when the outcome cannot be read.
+    """
+    # One tenant until tenancy arrives; the wire then carries it with the lease.
+    job_id, tenant = JobId(message.job_id), LOCAL_TENANT
+    outcome = await asyncio.to_thread(_read_outcome, desk, message)  # 1
+    outcome = await asyncio.to_thread(_check_artifacts, desk, outcome)  # 3
+    kept = await asyncio.to_thread(_keep, desk, outcome)  # 4
+    desk.failpoints.reach("complete.before_commit")
+
+    def settle(tx: Transaction) -> str:
+        job = tx.jobs.find(tenant, job_id)
+        if job is not None and lease.is_current(job, worker.known.worker_id, message.epoch):  # 2
+            _settle(desk, tx, job, kept, subject=str(worker.known.worker_id))  # 5
+            return "accepted"
+        if job is not None and job.ended and job.epoch == message.epoch and job.worker_id == worker.known.worker_id:
+            return "accepted"
+        facts = {"epoch": message.epoch, "worker": worker.known.worker_id, "reason": str(outcome.end.reason)}
+        if job is not None and kept.blob is not None:
+            tx.registry.refer(tenant, job_id, [kept.blob])
+            facts["outcome_sha256"] = kept.blob
+        tx.records.append(
+            desk.record("attempt.superseded", tenant=tenant, subject=worker.known.worker_id, job_id=job_id, facts=facts)
+        )
+        return "superseded"
+
+    verdict = await desk.store.transact(settle)
+    desk.failpoints.reach("complete.committed")
+    worker.leases.pop(job_id, None)  # 6
+    desk.watch.changed(tenant, job_id)
+    desk.watch.work.set()
+    await worker.link.send(
+        Settled(message.job_id, message.epoch, "accepted" if verdict == "accepted" else "superseded")
+    )
+
+
+def _read_outcome(desk: Desk, message: Finished) -> Outcome:
+    if message.outcome is not None:
+        return parse_outcome(message.outcome)
+    if message.outcome_blob is None:
+        raise ProtocolError("A finished message carries neither an outcome nor its blob.")
+    try:
+        with desk.blobs.open(Digest(message.outcome_blob)) as source:
+            return parse_outcome(loads_strict(source.read(BLOB_BYTES_MAX), depth_max=_DOCUMENT_DEPTH_MAX))
+    except NotFound as fault:
+        raise ProtocolError("The blob of an outcome was never sent.") from fault
+
+
+def _check_artifacts(desk: Desk, outcome: Outcome) -> Outcome:
+    missing = {artifact for artifact in outcome.artifacts if desk.blobs.size(artifact.sha256) != artifact.size_bytes}
+    if not missing:
+        return outcome
+    lost = tuple(Skipped(artifact.path, "its bytes did not arrive") for artifact in missing)
+    present = tuple(artifact for artifact in outcome.artifacts if artifact not in missing)
+    return replace(outcome, artifacts=present, skipped=outcome.skipped + lost)
+
+
+def _keep(desk: Desk, outcome: Outcome) -> _Kept:
+    document = outcome_document(outcome)
+    octets = dumps(document).encode("utf-8")
+    if len(octets) <= OUTCOME_ROW_BYTES_MAX:
+        return _Kept(outcome, document, None)
+    expected = Digest(hashlib.sha256(octets).hexdigest())
+    digest, _ = desk.blobs.put(io.BytesIO(octets), expected=expected, bytes_max=BLOB_BYTES_MAX)
+    return _Kept(outcome, None, digest)
+
+
+def _settle(desk: Desk, tx: Transaction, job: Job, kept: _Kept, *, subject: str) -> None:
+    settled = replace(
+        job,
+        status=status_of(kept.outcome.end),
+        end=kept.outcome.end,
+        ended_us=desk.clock.now_us(),
+        outcome=kept.row,
+        outcome_blob=kept.blob,
+    )
+    tx.jobs.update(settled)
+    if kept.refers:
+        tx.registry.refer(job.tenant, job.job_id, kept.refers)
+    facts = {
+        "status": str(settled.status),
+        "reason": str(kept.outcome.end.reason),
+        "epoch": job.epoch,
+        "wall_sec": kept.outcome.usage.wall_sec,
+        "tier": kept.outcome.tier,
+    }
+    tx.records.append(desk.record("job.ended", tenant=job.tenant, subject=subject, job_id=job.job_id, facts=facts))
+
+
+def end_job(desk: Desk, tx: Transaction, job: Job, end: End, *, subject: str) -> Job:
+    """End a job that has no outcome of its own (lost, cancelled in the queue), inside a transaction."""
+    ended = replace(job, status=status_of(end), end=end, ended_us=desk.clock.now_us())
+    tx.jobs.update(ended)
+    facts = {"status": str(ended.status), "reason": str(end.reason), "epoch": job.epoch}
+    tx.records.append(desk.record("job.ended", tenant=job.tenant, subject=subject, job_id=job.job_id, facts=facts))
+    return ended
+
+
+def settle_loss(desk: Desk, tx: Transaction, job: Job, loss: retry.Loss) -> Status:
+    """Decide about a held job whose attempt was lost, inside a transaction; return its new status."""
+    verdict = retry.after_loss(job, loss, attempts_max=desk.policy.attempts_max)
+    if isinstance(verdict, retry.GiveUp):
+        return end_job(desk, tx, job, verdict.end, subject=desk.policy.controller_id).status
+    again = lease.requeue(job)
+    tx.jobs.update(again)
+    facts = {"reason": verdict.reason, "epoch": job.epoch, "worker": job.worker_id}
+    tx.records.append(
+        desk.record("job.requeued", tenant=job.tenant, subject=desk.policy.controller_id, job_id=job.job_id, facts=facts)
+    )
+    return again.status
+

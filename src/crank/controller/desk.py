@@ -1,0 +1,65 @@
+"""What every use case of the controller works with, gathered once at start."""
+
+from dataclasses import dataclass, field
+
+from crank.controller.flights import Flights
+from crank.controller.roster import Roster
+from crank.controller.watch import Watch
+from crank.domain.ids import JobId, TenantId
+from crank.domain.json import JsonObject
+from crank.domain.record import Record
+from crank.ports import BlobStore, Clock, Failpoints, IdSource, SchemaChecker, Store, StreamLog
+
+DAY_SEC = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's choices that use cases follow.
+
+    beat_sec, lease_sec   how often a worker beats, and after how long a silent one loses its leases
+    known_worker_sec      how long a worker that is away still counts as one that could run a job
+    retention_sec         how long an ended job, its stream and its artifacts are kept
+    attempts_max          leases that one job gets at most
+    private_paths         folders that no mount may touch or hold
+    """
+
+    node_id: str
+    controller_id: str
+    trust_domain: str
+    private_paths: tuple[str, ...]
+    queued_max: int = 10_000
+    beat_sec: float = 2.0
+    lease_sec: float = 12.0
+    known_worker_sec: float = 600.0
+    retention_sec: float = 30 * DAY_SEC
+    attempts_max: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Ports, policy, and the memory of who is connected and who waits."""
+
+    store: Store
+    blobs: BlobStore
+    streams: StreamLog
+    clock: Clock
+    ids: IdSource
+    schemas: SchemaChecker
+    failpoints: Failpoints
+    policy: Policy
+    roster: Roster = field(default_factory=Roster)
+    watch: Watch = field(default_factory=Watch)
+    flights: Flights = field(default_factory=Flights)
+
+    def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:
+        """Make a record of what happens now; the caller appends it in the transaction of the change."""
+        return Record(
+            record_id=self.ids.uuid7(),
+            tenant=tenant,
+            at_us=self.clock.now_us(),
+            kind=kind,
+            subject=subject,
+            job_id=job_id,
+            facts=facts,
+        )

@@ -1,0 +1,131 @@
+"""Dispatch: queued jobs to connected workers, oldest first.
+
+Steps, marked again in the code:
+ 1. look at the queue and at who is free
+ 2. choose a worker for each job (pure)
+ 3. lease them all in one transaction, each only if it is still queued
+ 4. after the commit, send the leases
+"""
+
+from dataclasses import dataclass
+
+from crank.controller.complete import end_job
+from crank.controller.desk import Desk
+from crank.controller.roster import LiveLease, LiveWorker
+from crank.domain.capability import Capability
+from crank.domain.ids import MountId
+from crank.domain.job import Job, Mount, Status
+from crank.domain.outcome import End, Reason
+from crank.domain.rules import lease, placement
+from crank.errors import Unavailable
+from crank.ports import Transaction
+from crank.wire import Lease, LeaseFile, LeaseMount
+
+BATCH_JOBS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    job: Job
+    worker: LiveWorker
+    capability: Capability
+    mounts: tuple[LeaseMount, ...]
+
+
+async def dispatch(desk: Desk) -> int:
+    """Lease what can be leased now; return how many. Only the controller's loop calls it, one at a time."""
+    queue, mounts = await desk.store.read(_look)  # 1
+    plans, broken = _choose(desk, queue, mounts)  # 2
+    if not plans and not broken:
+        return 0
+
+    def commit(tx: Transaction) -> list[tuple[_Plan, Job]]:
+        for job in broken:
+            if (current := tx.jobs.find(job.tenant, job.job_id)) and current.status is Status.QUEUED:
+                end_job(desk, tx, current, _MOUNT_GONE, subject=desk.policy.controller_id)
+        return [(plan, leased) for plan in plans if (leased := _lease(desk, tx, plan)) is not None]
+
+    leased = await desk.store.transact(commit)  # 3
+    desk.failpoints.reach("dispatch.committed")
+    for job in broken:
+        desk.watch.changed(job.tenant, job.job_id)
+    for plan, job in leased:
+        await _send(desk, plan, job)  # 4
+    return len(leased)
+
+
+_MOUNT_GONE = End(
+    Reason.REFUSED, code="mount_not_found", message="A mount that the job needs was removed before it could start."
+)
+
+
+def _look(tx: Transaction) -> tuple[list[Job], dict[MountId, Mount]]:
+    queue = list(tx.jobs.queued(BATCH_JOBS_MAX))
+    tenants = {job.tenant for job in queue if job.request.mounts}
+    return queue, {mount.mount_id: mount for tenant in tenants for mount in tx.registry.mounts(tenant)}
+
+
+def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> tuple[list[_Plan], list[Job]]:
+    now_sec = desk.clock.monotonic_sec()
+    taken: dict[str, int] = {}
+    plans: list[_Plan] = []
+    broken: list[Job] = []
+    base = desk.roster.offers(now_sec)
+    for job in queue:
+        if any(use.mount_id not in mounts for use in job.request.mounts):
+            broken.append(job)
+            continue
+        offers = [
+            placement.Offer(o.worker_id, o.node_id, o.capability, o.free_slots - taken.get(o.worker_id, 0)) for o in base
+        ]
+        nodes = frozenset(mounts[use.mount_id].node_id for use in job.request.mounts)
+        placed = placement.choose(job.request, offers, nodes)
+        if isinstance(placed, placement.Busy):
+            continue
+        worker = desk.roster.find(placed.worker_id)
+        if worker is None:
+            continue
+        taken[placed.worker_id] = taken.get(placed.worker_id, 0) + 1
+        bound = tuple(LeaseMount(use.name, mounts[use.mount_id].host_path) for use in job.request.mounts)
+        plans.append(_Plan(job, worker, placed.capability, bound))
+    return plans, broken
+
+
+def _lease(desk: Desk, tx: Transaction, plan: _Plan) -> Job | None:
+    job = tx.jobs.find(plan.job.tenant, plan.job.job_id)
+    if job is None or job.status is not Status.QUEUED:
+        return None
+    known = plan.worker.known
+    leased = lease.grant(job, known.worker_id, known.instance_id)
+    tx.jobs.update(leased)
+    facts = {"worker": known.worker_id, "instance": known.instance_id, "epoch": leased.epoch}
+    tx.records.append(
+        desk.record("job.leased", tenant=job.tenant, subject=desk.policy.controller_id, job_id=job.job_id, facts=facts)
+    )
+    return leased
+
+
+async def _send(desk: Desk, plan: _Plan, job: Job) -> None:
+    plan.worker.leases[job.job_id] = LiveLease(job.epoch)
+    desk.watch.changed(job.tenant, job.job_id)
+    request = job.request
+    message = Lease(
+        job_id=job.job_id,
+        epoch=job.epoch,
+        capability=request.capability,
+        accelerator=str(plan.capability.accelerator),
+        code=request.code,
+        args=request.args,
+        files=[LeaseFile(file.path, file.sha256, file.size_bytes) for file in request.files],
+        mounts=list(plan.mounts),
+        timeout_sec=request.timeout_sec,
+        max_output_bytes=request.max_output_bytes,
+        memory_bytes=request.memory_bytes,
+        traceparent=request.traceparent,
+    )
+    try:
+        await plan.worker.link.send(message)
+    except Unavailable:
+        # The connection just ended; the lease is decided when the worker is back, or when it runs out.
+        return
+    desk.failpoints.reach("dispatch.sent")

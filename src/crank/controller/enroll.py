@@ -1,0 +1,172 @@
+"""Enroll: a proven worker says what it offers and what it still holds.
+
+Steps, marked again in the code:
+ 1. agree on a version of the protocol
+ 2. check that the certificate speaks for this worker
+ 3. validate every capability; one that is wrong keeps the whole worker out
+ 4. in one transaction: store what it offers, and decide about every lease it should hold
+ 5. let it in, close an older connection of the same worker
+ 6. answer, repeat pending cancellations, wake the dispatcher
+"""
+
+from crank.controller.complete import settle_loss
+from crank.controller.desk import Desk
+from crank.controller.roster import LiveLease, LiveWorker
+from crank.domain.capability import CAPABILITIES_MAX, Capability, parse_capability
+from crank.domain.identity import SpiffeId
+from crank.domain.ids import LOCAL_TENANT, InstanceId, JobId, WorkerId, is_uuid7, parse_name
+from crank.domain.job import Job, Status
+from crank.domain.rules.retry import Loss
+from crank.domain.worker import SLOTS_MAX, KnownWorker
+from crank.errors import InvalidRequest, NotAllowed, ProtocolError
+from crank.ports import Transaction, WorkerLink
+from crank.wire import VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Welcome
+
+
+async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) -> LiveWorker:
+    """Let a worker in. Raises ProtocolError, NotAllowed, InvalidRequest; then nothing was stored."""
+    version = min(hello.version_max, VERSION_MAX)  # 1
+    if version < max(hello.version_min, VERSION_MIN):
+        raise ProtocolError(
+            f"The worker speaks versions {hello.version_min} to {hello.version_max}, "
+            f"this controller {VERSION_MIN} to {VERSION_MAX}.",
+            code="version_mismatch",
+        )
+    _check_peer(desk, hello, peer)  # 2
+    known = _known(desk, hello, _capabilities(desk, hello))  # 3
+    resumed = await desk.store.transact(lambda tx: _store(desk, tx, known, hello.holding))  # 4
+    desk.failpoints.reach("enroll.committed")
+    worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec())
+    for job, entry in resumed:
+        if entry.verdict == "continue":
+            next_seq = await _next_seq(desk, job.job_id if job else JobId(entry.job_id), entry.epoch)
+            worker.leases[JobId(entry.job_id)] = LiveLease(entry.epoch, next_seq)
+    older = desk.roster.enter(worker)  # 5
+    if older is not None:
+        await older.link.close("replaced", "A newer connection of this worker took over.")
+    await _answer(desk, worker, version, resumed)  # 6
+    desk.watch.work.set()
+    return worker
+
+
+async def leave(desk: Desk, *, worker: LiveWorker) -> None:
+    """Note that a connection ended. Its leases stay until the worker is back or the lease runs out."""
+    if desk.roster.leave(worker, desk.clock.monotonic_sec()):
+        known = worker.known
+        seen = KnownWorker(
+            known.worker_id,
+            known.instance_id,
+            known.node_id,
+            known.slots,
+            known.capabilities,
+            known.enrolled_us,
+            desk.clock.now_us(),
+        )
+        await desk.store.transact(lambda tx: tx.registry.put_worker(seen))
+
+
+def _check_peer(desk: Desk, hello: Hello, peer: SpiffeId) -> None:
+    expected = ("worker", hello.worker_id)
+    if peer.trust_domain != desk.policy.trust_domain or peer.path != expected:
+        raise NotAllowed(
+            f"The certificate of {peer} does not speak for worker {hello.worker_id[:64]!r}.",
+            code="identity_mismatch",
+            fix="Start the worker with the identity that this node issued for it.",
+        )
+
+
+def _capabilities(desk: Desk, hello: Hello) -> tuple[Capability, ...]:
+    if len(hello.capabilities) > CAPABILITIES_MAX:
+        raise InvalidRequest(f"A worker offers at most {CAPABILITIES_MAX} capabilities.", code="invalid_capability")
+    found: dict[tuple[str, str, str], Capability] = {}
+    for document in hello.capabilities:
+        capability = parse_capability(document)
+        for name in ("input_schema", "output_schema"):
+            problem = desk.schemas.check_schema(getattr(capability, name))
+            if problem is not None:
+                raise InvalidRequest(
+                    f"The {name} of {capability.name} is not a JSON Schema: {problem.cause}",
+                    code="invalid_capability",
+                    field=name,
+                    problems=[problem],
+                )
+        key = (capability.name, capability.version, str(capability.accelerator))
+        if key in found:
+            raise InvalidRequest(f"The capability {capability.name} is offered twice.", code="invalid_capability")
+        found[key] = capability
+    return tuple(found.values())
+
+
+def _known(desk: Desk, hello: Hello, capabilities: tuple[Capability, ...]) -> KnownWorker:
+    if not 1 <= hello.slots <= SLOTS_MAX:
+        raise InvalidRequest(f"A worker has 1 to {SLOTS_MAX} slots.", code="invalid_worker", field="slots")
+    if not is_uuid7(hello.instance_id):
+        raise InvalidRequest("An instance id is a UUID version 7.", code="invalid_worker", field="instance_id")
+    now_us = desk.clock.now_us()
+    return KnownWorker(
+        worker_id=WorkerId(parse_name(hello.worker_id, field="worker_id")),
+        instance_id=InstanceId(hello.instance_id),
+        node_id=parse_name(hello.node_id, field="node_id"),
+        slots=hello.slots,
+        capabilities=capabilities,
+        enrolled_us=now_us,
+        seen_us=now_us,
+    )
+
+
+def _store(
+    desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holding]
+) -> list[tuple[Job | None, Resumed]]:
+    tx.registry.put_worker(known)
+    facts = {"capabilities": [capability.name for capability in known.capabilities], "slots": known.slots}
+    tx.records.append(
+        desk.record("worker.enrolled", tenant=LOCAL_TENANT, subject=known.worker_id, job_id=None, facts=facts)
+    )
+    held = {job.job_id: job for job in tx.jobs.held() if job.worker_id == known.worker_id}
+    answers: list[tuple[Job | None, Resumed]] = []
+    for entry in holding:
+        job = held.get(JobId(entry.job_id))
+        if job is None or job.epoch != entry.epoch:
+            # A finished one may still be told: it is kept as superseded, or it is a repeat.
+            if entry.phase == "finished":
+                answers.append((None, Resumed(entry.job_id, entry.epoch, "continue", 1)))
+            else:
+                answers.append((None, Resumed(entry.job_id, entry.epoch, "abandon", 1)))
+            continue
+        del held[job.job_id]
+        if entry.phase == "interrupted":
+            settle_loss(desk, tx, job, Loss.CUT_OFF)
+            answers.append((None, Resumed(entry.job_id, entry.epoch, "abandon", 1)))
+        else:
+            answers.append((job, Resumed(entry.job_id, entry.epoch, "continue", 1)))
+    for job in held.values():
+        # A worker notes a lease durably before it runs any code of it, so it never began this one.
+        settle_loss(desk, tx, job, Loss.NEVER_BEGUN if job.status is Status.LEASED else Loss.CUT_OFF)
+    return answers
+
+
+async def _next_seq(desk: Desk, job_id: JobId, epoch: int) -> int:
+    after, last = 0, 0
+    while events := await desk.streams.read(job_id, after, 1000):
+        for position, event in events:
+            after = position
+            if event.epoch == epoch:
+                last = max(last, event.seq)
+    return last + 1
+
+
+async def _answer(
+    desk: Desk, worker: LiveWorker, version: int, resumed: list[tuple[Job | None, Resumed]]
+) -> None:
+    entries = []
+    for _, entry in resumed:
+        lease = worker.leases.get(JobId(entry.job_id))
+        entries.append(Resumed(entry.job_id, entry.epoch, entry.verdict, lease.next_seq if lease else 1))
+    await worker.link.send(
+        Welcome(version, desk.policy.controller_id, desk.policy.beat_sec, desk.policy.lease_sec, entries)
+    )
+    for job, entry in resumed:
+        if job is not None and job.cancel_requested:
+            await worker.link.send(Cancel(entry.job_id, entry.epoch))
+    for job_id in {JobId(entry.job_id) for _, entry in resumed}:
+        desk.watch.changed(LOCAL_TENANT, job_id)

@@ -1,0 +1,66 @@
+"""The controller's background services: dispatch when there is work, reap each second, sweep each hour."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from crank.controller.desk import Desk
+from crank.controller.dispatch import BATCH_JOBS_MAX, dispatch
+from crank.controller.reap import reap, sweep
+from crank.errors import CrankError
+
+REAP_EVERY_SEC = 1.0
+SWEEP_EVERY_SEC = 3600.0
+_log = structlog.get_logger(__name__)
+
+
+class ControllerLoop:
+    """Owns the services. Stopping twice, or before starting, is legal."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._running: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin; jobs that were held before a restart get the length of a lease to be claimed again."""
+        if self._running:
+            return
+        self._desk.watch.work.set()
+        self._running = [
+            asyncio.create_task(self._dispatch(), name="dispatch"),
+            asyncio.create_task(self._every(REAP_EVERY_SEC, reap), name="reap"),
+            asyncio.create_task(self._every(SWEEP_EVERY_SEC, sweep), name="sweep"),
+        ]
+
+    async def stop(self) -> None:
+        """End the services."""
+        for service in self._running:
+            service.cancel()
+        for service in self._running:
+            with contextlib.suppress(asyncio.CancelledError):
+                await service
+        self._running = []
+
+    async def _dispatch(self) -> None:
+        work = self._desk.watch.work
+        while True:
+            # The time-out only covers a paused worker that becomes free without saying so.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(work.wait(), timeout=1.0)
+            work.clear()
+            try:
+                while await dispatch(self._desk) == BATCH_JOBS_MAX:
+                    pass
+            except CrankError as fault:
+                _log.error("dispatch_failed", code=fault.error_code, message=fault.message, detail=fault.detail)
+                await asyncio.sleep(1.0)
+
+    async def _every(self, period_sec: float, service: Callable[[Desk], Awaitable[int]]) -> None:
+        while True:
+            await asyncio.sleep(period_sec)
+            try:
+                await service(self._desk)
+            except CrankError as fault:
+                _log.error("service_failed", service=str(service), code=fault.error_code, message=fault.message)

@@ -1,0 +1,100 @@
+"""Mounts: the folders of this node that jobs may read. Only the node's owner adds one."""
+
+import asyncio
+import hashlib
+import os
+from pathlib import Path
+
+from crank.controller.desk import Desk
+from crank.domain.ids import MountId, TenantId, parse_name
+from crank.domain.job import Mount
+from crank.errors import Conflict, InvalidRequest, NotAllowed, NotFound
+from crank.ports import Transaction
+
+PATH_BYTES_MAX = 4096
+
+
+async def add(desk: Desk, *, tenant: TenantId, subject: str, path: str, name: str | None) -> Mount:
+    """Make a folder usable as a mount, under an id made from its path; adding it again changes nothing.
+
+    Raises InvalidRequest (not an existing folder), NotAllowed (Crank's own state), Conflict (name taken).
+    """
+    if name is not None:
+        parse_name(name, field="name")
+    real = await asyncio.to_thread(_resolve, path)
+    _check_private(desk, real)
+    mount = Mount(
+        mount_id=MountId("m-" + hashlib.sha256(f"{desk.policy.node_id}\0{real}".encode()).hexdigest()[:16]),
+        tenant=tenant,
+        node_id=desk.policy.node_id,
+        name=name,
+        host_path=str(real),
+        created_us=desk.clock.now_us(),
+    )
+    return await desk.store.transact(lambda tx: _put(desk, tx, mount, subject))
+
+
+def _resolve(path: str) -> Path:
+    field = "path"
+    if "\0" in path or not path.startswith("/") or len(path.encode("utf-8", "surrogatepass")) > PATH_BYTES_MAX:
+        raise InvalidRequest("A mount's path is absolute and holds no NUL.", code="invalid_path", field=field)
+    try:
+        real = Path(path).resolve(strict=True)
+        if not real.is_dir():
+            raise NotADirectoryError(path)
+        with os.scandir(real):
+            pass
+    except (OSError, RuntimeError) as fault:
+        cause = fault.strerror if isinstance(fault, OSError) and fault.strerror else "it is not a folder"
+        raise InvalidRequest(
+            f"The folder {path[:200]!r} cannot be mounted: {cause}.",
+            code="mount_unreadable",
+            field=field,
+            fix="Give the path of a folder that exists and that the node may read.",
+        ) from fault
+    return real
+
+
+def _check_private(desk: Desk, real: Path) -> None:
+    for text in desk.policy.private_paths:
+        private = Path(text)
+        if real == private or real in private.parents or private in real.parents:
+            raise NotAllowed(
+                "This folder holds Crank's own keys and state, so no job may see it.",
+                code="mount_not_allowed",
+                fix="Mount a folder that neither holds nor lies in the node's home.",
+            )
+
+
+def _put(desk: Desk, tx: Transaction, mount: Mount, subject: str) -> Mount:
+    for other in tx.registry.mounts(mount.tenant):
+        if mount.name is not None and other.name == mount.name and other.mount_id != mount.mount_id:
+            raise Conflict(
+                f"The name {mount.name!r} belongs to another folder.",
+                code="mount_name_taken",
+                field="name",
+                fix="Choose another name, or remove the other mount first.",
+            )
+        if other.mount_id == mount.mount_id and mount.name in (None, other.name):
+            return other
+    tx.registry.put_mount(mount)
+    facts = {"mount": mount.mount_id, "name": mount.name}
+    tx.records.append(desk.record("mount.added", tenant=mount.tenant, subject=subject, job_id=None, facts=facts))
+    return mount
+
+
+async def list_mounts(desk: Desk, *, tenant: TenantId) -> list[Mount]:
+    """Return the tenant's mounts."""
+    return await desk.store.read(lambda tx: list(tx.registry.mounts(tenant)))
+
+
+async def remove(desk: Desk, *, tenant: TenantId, subject: str, mount_id: MountId) -> None:
+    """Remove a mount; jobs that wait for it end refused. Raises NotFound."""
+
+    def commit(tx: Transaction) -> None:
+        if not tx.registry.remove_mount(tenant, mount_id):
+            raise NotFound(f"There is no mount {mount_id[:80]!r}.", code="mount_not_found", field="mount_id")
+        facts = {"mount": mount_id}
+        tx.records.append(desk.record("mount.removed", tenant=tenant, subject=subject, job_id=None, facts=facts))
+
+    await desk.store.transact(commit)

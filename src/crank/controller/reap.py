@@ -1,0 +1,68 @@
+"""Reap: leases of workers that stay away, and what is older than its retention."""
+
+from crank.controller.complete import settle_loss
+from crank.controller.desk import Desk
+from crank.domain.ids import Digest
+from crank.domain.job import HELD, Job
+from crank.domain.rules.replay import WINDOW_US
+from crank.domain.rules.retry import Loss
+from crank.ports import Transaction
+
+SWEEP_JOBS_MAX = 200
+# A blob that nothing refers to is left alone this long: it may have been uploaded for a job to come.
+ORPHAN_SEC = 3600.0
+
+
+async def reap(desk: Desk) -> int:
+    """Decide about every lease whose worker is away for longer than the lease lasts; return how many."""
+    now_sec = desk.clock.monotonic_sec()
+    for worker in desk.roster.live():
+        if now_sec - worker.beat_at_sec > desk.policy.lease_sec:
+            await worker.link.close("silent", "No beat arrived for as long as a lease lasts.")
+            desk.roster.leave(worker, worker.beat_at_sec)
+    held = await desk.store.read(lambda tx: list(tx.jobs.held()))
+    overdue = [job for job in held if _overdue(desk, job, now_sec)]
+    if not overdue:
+        return 0
+
+    def commit(tx: Transaction) -> None:
+        for job in overdue:
+            current = tx.jobs.find(job.tenant, job.job_id)
+            if current is not None and current.status in HELD and current.epoch == job.epoch:
+                settle_loss(desk, tx, current, Loss.SILENT)
+
+    await desk.store.transact(commit)
+    desk.failpoints.reach("reap.committed")
+    for job in overdue:
+        desk.watch.changed(job.tenant, job.job_id)
+    desk.watch.work.set()
+    return len(overdue)
+
+
+def _overdue(desk: Desk, job: Job, now_sec: float) -> bool:
+    if job.worker_id is None:
+        return False
+    return desk.roster.away_sec(job.worker_id, now_sec) > desk.policy.lease_sec
+
+
+async def sweep(desk: Desk) -> int:
+    """Forget replay keys, old jobs with their streams, and blobs that nothing refers to; return jobs forgotten."""
+    now_us = desk.clock.now_us()
+    before_us = now_us - int(desk.policy.retention_sec * 1_000_000)
+
+    def forget(tx: Transaction) -> list[Job]:
+        tx.replays.purge(now_us - WINDOW_US)
+        old = list(tx.jobs.ended_before(before_us, SWEEP_JOBS_MAX))
+        for job in old:
+            tx.jobs.delete(job.tenant, job.job_id)
+        return old
+
+    old = await desk.store.transact(forget)
+    for job in old:
+        await desk.streams.remove(job.job_id)
+    orphans = desk.blobs.older_than(ORPHAN_SEC)
+    used: set[Digest] = await desk.store.read(lambda tx: tx.registry.referred(orphans))
+    for digest in orphans:
+        if digest not in used:
+            desk.blobs.remove(digest)
+    return len(old)

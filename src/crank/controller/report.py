@@ -1,0 +1,95 @@
+"""Report: everything that an enrolled worker says after its hello."""
+
+from dataclasses import replace
+
+from crank.controller.complete import complete, end_job
+from crank.controller.desk import Desk
+from crank.controller.roster import LiveWorker
+from crank.domain.ids import LOCAL_TENANT, JobId
+from crank.domain.job import Job
+from crank.domain.outcome import End, Reason
+from crank.domain.rules import lease
+from crank.errors import ProtocolError
+from crank.ports import Transaction
+from crank.wire import Beat, Declined, Draining, Finished, JobEvent, Message, Output, Started
+
+# Why a worker may hand a lease back so that another try is right; every other code ends the job.
+_TRY_ELSEWHERE = frozenset({"busy", "draining"})
+_PAUSE_SEC = 0.5
+
+
+async def receive(desk: Desk, *, worker: LiveWorker, message: Message) -> None:
+    """Act on one message. Raises ProtocolError for one that a worker may not send."""
+    worker.beat_at_sec = desk.clock.monotonic_sec()
+    match message:
+        case Beat():
+            if worker.free_slots(worker.beat_at_sec) and not desk.watch.work.is_set():
+                desk.watch.work.set()
+        case Started():
+            await _started(desk, worker, message)
+        case Output():
+            await _output(desk, worker, message)
+        case Finished():
+            await complete(desk, worker=worker, message=message)
+        case Declined():
+            await _declined(desk, worker, message)
+        case Draining():
+            worker.draining = True
+        case _:
+            raise ProtocolError(f"A worker may not send {type(message).__name__}.")
+
+
+async def _started(desk: Desk, worker: LiveWorker, message: Started) -> None:
+    job_id = JobId(message.job_id)
+
+    def note(tx: Transaction) -> None:
+        job = tx.jobs.find(LOCAL_TENANT, job_id)
+        if job is not None and lease.is_current(job, worker.known.worker_id, message.epoch):
+            tx.jobs.update(lease.start(job, desk.clock.now_us()))
+
+    await desk.store.transact(note)
+    desk.failpoints.reach("report.started")
+    desk.watch.changed(LOCAL_TENANT, job_id)
+
+
+async def _output(desk: Desk, worker: LiveWorker, message: Output) -> None:
+    job_id = JobId(message.job_id)
+    held = worker.leases.get(job_id)
+    if held is None or held.epoch != message.epoch:
+        return
+    fresh: list[JobEvent] = []
+    for event in message.events:
+        # A resent event is dropped; a gap means that something was lost on the way.
+        if event.seq < held.next_seq:
+            continue
+        if event.seq > held.next_seq or event.epoch != message.epoch:
+            raise ProtocolError("The events of an attempt have a gap.")
+        held.next_seq += 1
+        fresh.append(event)
+    if fresh:
+        await desk.streams.append(job_id, fresh)
+        desk.watch.changed(LOCAL_TENANT, job_id)
+
+
+async def _declined(desk: Desk, worker: LiveWorker, message: Declined) -> None:
+    job_id = JobId(message.job_id)
+
+    def settle(tx: Transaction) -> None:
+        job = tx.jobs.find(LOCAL_TENANT, job_id)
+        if job is None or not lease.is_current(job, worker.known.worker_id, message.epoch):
+            return
+        if message.code in _TRY_ELSEWHERE and not job.cancel_requested:
+            tx.jobs.update(_uncounted(lease.requeue(job)))
+            return
+        reason = Reason.CANCELLED if job.cancel_requested else Reason.SANDBOX_FAILED
+        end_job(desk, tx, job, End(reason, code=message.code, message=message.message), subject=worker.known.worker_id)
+
+    await desk.store.transact(settle)
+    worker.leases.pop(job_id, None)
+    worker.paused_until_sec = desk.clock.monotonic_sec() + _PAUSE_SEC
+    desk.watch.changed(LOCAL_TENANT, job_id)
+    desk.watch.work.set()
+
+
+def _uncounted(job: Job) -> Job:
+    return replace(job, attempts=job.attempts - 1)

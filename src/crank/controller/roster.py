@@ -1,0 +1,75 @@
+"""Who is connected now. Beats and free slots live here and never touch the store."""
+
+from dataclasses import dataclass, field
+
+from crank.domain.ids import JobId, WorkerId
+from crank.domain.rules.placement import Offer, offers_of
+from crank.domain.worker import KnownWorker
+from crank.ports import WorkerLink
+
+
+@dataclass(slots=True)
+class LiveLease:
+    """A lease that a connected worker holds; `next_seq` is the first event not yet seen."""
+
+    epoch: int
+    next_seq: int = 1
+
+
+@dataclass(slots=True)
+class LiveWorker:
+    """One connected worker."""
+
+    known: KnownWorker
+    link: WorkerLink
+    beat_at_sec: float
+    leases: dict[JobId, LiveLease] = field(default_factory=dict)
+    draining: bool = False
+    paused_until_sec: float = 0.0
+
+    def free_slots(self, now_sec: float) -> int:
+        """Return how many more leases it takes now."""
+        if self.draining or now_sec < self.paused_until_sec:
+            return 0
+        return max(0, self.known.slots - len(self.leases))
+
+
+class Roster:
+    """The connected workers, and since when the others are away."""
+
+    def __init__(self) -> None:
+        self._live: dict[WorkerId, LiveWorker] = {}
+        self._away_since_sec: dict[WorkerId, float] = {}
+
+    def enter(self, worker: LiveWorker) -> LiveWorker | None:
+        """Add a worker; return the older connection of the same worker, if there is one."""
+        older = self._live.get(worker.known.worker_id)
+        self._live[worker.known.worker_id] = worker
+        self._away_since_sec.pop(worker.known.worker_id, None)
+        return older
+
+    def leave(self, worker: LiveWorker, now_sec: float) -> bool:
+        """Remove a worker unless a newer connection replaced it; tell whether it was removed."""
+        if self._live.get(worker.known.worker_id) is not worker:
+            return False
+        del self._live[worker.known.worker_id]
+        self._away_since_sec[worker.known.worker_id] = now_sec
+        return True
+
+    def find(self, worker_id: WorkerId | None) -> LiveWorker | None:
+        """Return the connected worker, or None."""
+        return None if worker_id is None else self._live.get(worker_id)
+
+    def live(self) -> list[LiveWorker]:
+        """Return the connected workers."""
+        return list(self._live.values())
+
+    def away_sec(self, worker_id: WorkerId, now_sec: float) -> float:
+        """Return for how long a worker is away; the count begins when it is first asked for."""
+        if worker_id in self._live:
+            return 0.0
+        return now_sec - self._away_since_sec.setdefault(worker_id, now_sec)
+
+    def offers(self, now_sec: float) -> list[Offer]:
+        """List what connected workers offer now."""
+        return [offer for worker in self._live.values() for offer in offers_of(worker.known, worker.free_slots(now_sec))]

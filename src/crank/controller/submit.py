@@ -1,0 +1,269 @@
+"""Submit: from a checked body to an accepted job, or a refusal that leaves nothing behind.
+
+Steps, marked again in the code:
+ 1. read the request into a draft
+ 2. find what it was used for before (idempotency)
+ 3. resolve its mounts on this node
+ 4. find who could ever run it; refuse at once when nobody can
+ 5. check it against the capability's own terms
+ 6. keep its files as blobs
+ 7. admit it: job, replay key, blob references and record in one transaction
+ 8. wake the dispatcher
+Authentication came before (the tenant is proven); money and policy join at 4 and 7 later.
+"""
+
+import asyncio
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from crank.controller.desk import Desk
+from crank.domain.capability import Capability
+from crank.domain.ids import Digest, JobId, TenantId
+from crank.domain.job import InputFile, Job, JobRequest, Mount, MountUse, Refusal, Status
+from crank.domain.json import JsonObject
+from crank.domain.quantity import BLOB_BYTES_MAX
+from crank.domain.rules import placement, replay
+from crank.domain.rules.request import Draft, parse_idempotency_key, parse_request, request_digest
+from crank.domain.worker import Replay
+from crank.errors import Conflict, InvalidRequest, NotAllowed, Unavailable
+from crank.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One request: its body, parsed strictly and checked for types, and what came in headers."""
+
+    fields: JsonObject
+    idempotency_key: str | None = None
+    traceparent: str | None = None
+
+    @property
+    def key(self) -> str | None:
+        """Return the idempotency key from the header or the body. Raises InvalidRequest when they differ."""
+        inside = self.fields.get("idempotency_key")
+        if inside is not None and self.idempotency_key is not None and inside != self.idempotency_key:
+            raise InvalidRequest(
+                "The Idempotency-Key header and the body's idempotency_key differ.",
+                code="idempotency_mismatch",
+                field="idempotency_key",
+            )
+        key = self.idempotency_key if self.idempotency_key is not None else inside
+        return None if key is None else parse_idempotency_key(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The job, and whether it had been accepted by an earlier, equal request."""
+
+    job: Job
+    replayed: bool
+
+
+@contextmanager
+def claim(desk: Desk, *, tenant: TenantId, submission: Submission) -> Iterator[None]:
+    """Hold the request's key and job id until its answer is out; see `Flights.claim` for what it raises."""
+    names = []
+    if submission.key is not None:
+        names.append(f"key {submission.key}")
+    if submission.fields.get("job_id") is not None:
+        names.append(f"job {submission.fields['job_id']}")
+    with desk.flights.claim(tenant, names, request_digest(submission.fields)):
+        yield
+
+
+async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Submission) -> Submitted:
+    """Accept a job once.
+
+    Raises InvalidRequest (also `unsatisfied-capability`, `no-local-satisfier`, `idempotency_mismatch`),
+    NotSupported, TooLarge, Conflict, NotAllowed, Unavailable (`queue_full`, `disk_full`).
+    """
+    draft = parse_request(submission.fields)  # 1
+    digest = request_digest(submission.fields)
+    key = submission.key
+    earlier = await desk.store.read(lambda tx: _earlier(desk, tx, tenant, key, draft.job_id, digest))  # 2
+    if earlier is not None:
+        return Submitted(earlier, replayed=True)
+    mounts = await desk.store.read(lambda tx: _resolve_mounts(tx, tenant, draft))  # 3
+    capability = await _who_could(desk, tenant, subject, draft, mounts)  # 4
+    _check_terms(desk, draft, capability)  # 5
+    files = await asyncio.to_thread(_keep_files, desk, draft)  # 6
+    job = Job(
+        job_id=draft.job_id or JobId(desk.ids.uuid7()),
+        tenant=tenant,
+        request=_request(draft, capability, files, mounts, submission.traceparent),
+        request_digest=digest,
+        status=Status.QUEUED,
+        epoch=0,
+        attempts=0,
+        submitted_us=desk.clock.now_us(),
+    )
+    desk.failpoints.reach("submit.before_commit")
+    submitted = await desk.store.transact(lambda tx: _admit(desk, tx, job, key, subject))  # 7
+    desk.failpoints.reach("submit.committed")
+    desk.watch.work.set()  # 8
+    return submitted
+
+
+def _earlier(
+    desk: Desk, tx: Transaction, tenant: TenantId, key: str | None, job_id: JobId | None, digest: Digest
+) -> Job | None:
+    now_us = desk.clock.now_us()
+    verdicts: list[replay.Fresh | replay.Repeated | Refusal] = []
+    if key is not None:
+        verdicts.append(replay.by_key(tx.replays.find(tenant, key), digest, now_us))
+    if job_id is not None:
+        verdicts.append(replay.by_job_id(tx.jobs.find(tenant, job_id), digest, now_us))
+    for verdict in verdicts:
+        if isinstance(verdict, Refusal):
+            kind = Conflict if verdict.code == "job_id_taken" else InvalidRequest
+            raise kind(verdict.message, code=verdict.code, field=verdict.constraint, fix=verdict.fix)
+    for verdict in verdicts:
+        if isinstance(verdict, replay.Repeated):
+            return tx.jobs.find(tenant, verdict.job_id)
+    return None
+
+
+def _resolve_mounts(tx: Transaction, tenant: TenantId, draft: Draft) -> dict[str, Mount]:
+    if not draft.mounts:
+        return {}
+    known: dict[str, Mount] = {}
+    for mount in tx.registry.mounts(tenant):
+        known[mount.mount_id] = mount
+        if mount.name:
+            known[mount.name] = mount
+    resolved: dict[str, Mount] = {}
+    for position, wanted in enumerate(draft.mounts):
+        if wanted.source not in known:
+            raise NotAllowed(
+                f"There is no mount {wanted.source[:80]!r} that this credential may use.",
+                code="mount_not_found",
+                field=f"mounts.{position}",
+                fix="List mounts with GET /v1/mounts; the node's owner adds one with 'crank mount add'.",
+            )
+        resolved[wanted.name] = known[wanted.source]
+    return resolved
+
+
+async def _who_could(
+    desk: Desk, tenant: TenantId, subject: str, draft: Draft, mounts: dict[str, Mount]
+) -> Capability:
+    request = _request(draft, None, (), mounts, None)
+    nodes = frozenset(mount.node_id for mount in mounts.values())
+    live = {worker.known.worker_id for worker in desk.roster.live()}
+    since_us = desk.clock.now_us() - int(desk.policy.known_worker_sec * 1_000_000)
+    known = await desk.store.read(lambda tx: tx.registry.workers())
+    offers = [
+        offer
+        for worker in known
+        if worker.worker_id in live or worker.seen_us >= since_us
+        for offer in placement.offers_of(worker, 1)
+    ]
+    able = placement.satisfiers(request, offers, nodes)
+    if not isinstance(able, Refusal):
+        return min(able, key=lambda offer: offer.capability.accelerator).capability
+    facts = {"code": able.code, "constraint": able.constraint, "capability": draft.capability}
+    record = desk.record("job.refused", tenant=tenant, subject=subject, job_id=None, facts=facts)
+    await desk.store.transact(lambda tx: tx.records.append(record))
+    raise InvalidRequest(able.message, code=able.code, field=_field(able), fix=able.fix)
+
+
+def _field(refusal: Refusal) -> str | None:
+    inside = {"accelerator", "gpu_model", "timeout_sec"}
+    return f"constraints.{refusal.constraint}" if refusal.constraint in inside else refusal.constraint
+
+
+def _check_terms(desk: Desk, draft: Draft, capability: Capability) -> None:
+    if capability.takes_code and draft.code is None:
+        raise InvalidRequest(
+            f"{capability.name} runs a script, and the request has no code.", code="missing_field", field="code"
+        )
+    if not capability.takes_code:
+        if draft.code is not None:
+            raise InvalidRequest(
+                f"{capability.name} is a function; it takes args and no code.", code="invalid_field", field="code"
+            )
+        if draft.files or draft.mounts:
+            raise InvalidRequest(
+                f"{capability.name} is a function; it takes args, and no files or mounts.",
+                code="invalid_field",
+                field="files" if draft.files else "mounts",
+            )
+        problems = desk.schemas.check(capability.input_schema, draft.args, field="args")
+        if problems:
+            raise InvalidRequest(
+                f"args do not fit what {capability.name} takes.",
+                code="invalid_args",
+                field=problems[0].field,
+                problems=problems,
+            )
+
+
+def _keep_files(desk: Desk, draft: Draft) -> tuple[InputFile, ...]:
+    kept = []
+    for position, file in enumerate(draft.files):
+        if file.content is not None:
+            digest, size = desk.blobs.put(io.BytesIO(file.content), expected=None, bytes_max=BLOB_BYTES_MAX)
+            kept.append(InputFile(file.path, digest, size))
+            continue
+        assert file.sha256 is not None, "a draft file has content or a digest"
+        stored_bytes = desk.blobs.size(file.sha256)
+        if stored_bytes is None:
+            raise InvalidRequest(
+                "There is no blob with this SHA-256.",
+                code="blob_not_found",
+                field=f"files.{position}.sha256",
+                fix="Upload it first with PUT /v1/blobs/<sha256>.",
+            )
+        kept.append(InputFile(file.path, file.sha256, stored_bytes))
+    return tuple(kept)
+
+
+def _request(
+    draft: Draft,
+    capability: Capability | None,
+    files: tuple[InputFile, ...],
+    mounts: dict[str, Mount],
+    traceparent: str | None,
+) -> JobRequest:
+    return JobRequest(
+        capability=draft.capability,
+        version=draft.version,
+        env_profile=capability.env_profile if capability else draft.env_profile,
+        accelerator=draft.accelerator,
+        gpu_model=draft.gpu_model,
+        timeout_sec=draft.timeout_sec,
+        max_output_bytes=draft.max_output_bytes,
+        memory_bytes=draft.memory_bytes,
+        code=draft.code,
+        args=draft.args,
+        files=files,
+        mounts=tuple(MountUse(name, mount.mount_id) for name, mount in mounts.items()),
+        effects=draft.effects if capability is None or capability.takes_code else capability.effects,
+        route=draft.route,
+        traceparent=traceparent,
+    )
+
+
+def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str) -> Submitted:
+    # Looked up again inside the transaction: two equal requests may have passed step 2 together.
+    wanted_id = job.job_id if tx.jobs.find(job.tenant, job.job_id) else None
+    earlier = _earlier(desk, tx, job.tenant, key, wanted_id, job.request_digest)
+    if earlier is not None:
+        return Submitted(earlier, replayed=True)
+    if tx.jobs.count(Status.QUEUED) >= desk.policy.queued_max:
+        raise Unavailable(
+            f"{desk.policy.queued_max} jobs are waiting already.",
+            code="queue_full",
+            fix="Try again after the time in Retry-After.",
+            retry_after_sec=5,
+        )
+    tx.jobs.insert(job)
+    if key is not None:
+        tx.replays.put(Replay(job.tenant, key, job.request_digest, job.job_id, job.submitted_us))
+    if job.request.files:
+        tx.registry.refer(job.tenant, job.job_id, [file.sha256 for file in job.request.files])
+    facts = {"capability": job.request.capability, "request_sha256": job.request_digest}
+    tx.records.append(desk.record("job.submitted", tenant=job.tenant, subject=subject, job_id=job.job_id, facts=facts))
+    return Submitted(job, replayed=False)
