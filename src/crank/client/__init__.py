@@ -1,0 +1,21 @@
+"""The Python client of a node. It speaks HTTPS and nothing else: no other part of Crank is needed here."""
+
+from crank.client.face import Client
+from crank.client.link import ClientOptions
+from crank.client.remote import AsyncClient
+from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics, Mount, Page, Skipped, StreamMetrics
+
+__all__ = [
+    "Artifact",
+    "AsyncClient",
+    "Client",
+    "ClientOptions",
+    "JobEnd",
+    "JobEvent",
+    "JobResult",
+    "Metrics",
+    "Mount",
+    "Page",
+    "Skipped",
+    "StreamMetrics",
+]
