@@ -14,7 +14,8 @@
     ├── ProtocolError       a peer said something the wire protocol does not allow
     ├── SandboxError        the sandbox could not be built or proven; the job did not run
     ├── ProfileError        an environment profile cannot be built or does not keep its promise
-    └── UntrustedPeer       the other side of a connection could not prove who it is
+    ├── UntrustedPeer       the other side of a connection could not prove who it is
+    └── CapabilityError     a worker author's function says that it failed, with a code it declared
 
 A fault carries two messages (Dropshot's habit): `message` for the caller, `detail` for the log.
 Refusals that are decisions, not faults, are values: see `crank.domain.job.Refusal`.
@@ -167,3 +168,13 @@ class UntrustedPeer(CrankError):
 
     code = "untrusted_peer"
     default_fix = "Join this worker to the controller again, with that controller's own authority."
+
+
+class CapabilityError(CrankError):
+    """A worker author's function says that it failed; `code` is one that the capability declared."""
+
+    code = "capability_failed"
+    default_fix = "Read what the capability's error code means, correct the args and try again."
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message, code=code)

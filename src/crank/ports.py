@@ -183,6 +183,105 @@ class SandboxRunner(Protocol):
         ...
 
 
+# --- a worker author's own functions ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """One call of a worker author's function: where it is (`module:app`), its capability, what it may use.
+
+    Of the limits, wall_sec, output_bytes, output_flood_bytes and result_bytes hold; memory_bytes holds for
+    one process and only where the lease asks for it (None leaves it open).
+    """
+
+    target: str
+    capability: str
+    limits: Limits
+    memory_bytes: int | None = None
+
+
+class FunctionCall(Protocol):
+    """One call, in a process of its own that dies with the call."""
+
+    tier: str
+
+    async def run(self, args: JsonValue, sink: OutputSink) -> Outcome:
+        """Run the function to its end. Never raises for anything that the function did.
+
+        Raises SandboxError when its process could not be started.
+        """
+        ...
+
+    async def stop(self, reason: Reason) -> None:
+        """End the call now with this reason; run then returns the partial outcome."""
+        ...
+
+    async def close(self) -> None:
+        """Kill what is left. Safe to call twice."""
+        ...
+
+
+class FunctionRunner(Protocol):
+    """Runs the functions of worker authors: trusted code, apart from the worker but not sandboxed."""
+
+    tier: str
+
+    async def open(self, spec: FunctionSpec) -> FunctionCall:
+        """Prepare one call."""
+        ...
+
+
+# --- what a worker must not forget -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An attempt that a worker noted durably; `finished` when its outcome is kept too."""
+
+    job_id: JobId
+    epoch: int
+    finished: bool
+
+
+class Spool(Protocol):
+    """A worker's durable notes about its attempts. What returned survives the loss of process and power.
+
+    Every method blocks: call it in a thread. All raise Unavailable (`disk_full`, `spool_failed`).
+    """
+
+    def begin(self, job_id: JobId, epoch: int) -> None:
+        """Note that code of this attempt is about to run; doing it twice changes nothing."""
+        ...
+
+    def finish(self, job_id: JobId, epoch: int, outcome: JsonObject) -> None:
+        """Keep the outcome's document; begins the attempt when it was not begun."""
+        ...
+
+    def outcome(self, job_id: JobId, epoch: int) -> JsonObject | None:
+        """Return the outcome's document, or None while there is none."""
+        ...
+
+    def attempts(self) -> Sequence[Spooled]:
+        """Return every attempt that was begun and not forgotten."""
+        ...
+
+    def scratch(self) -> BinaryIO:
+        """Open a nameless temporary file to write and read; closing it removes it."""
+        ...
+
+    def put_blob(self, job_id: JobId, epoch: int, source: BinaryIO) -> Digest:
+        """Keep a file of the attempt and return its SHA-256."""
+        ...
+
+    def open_blob(self, job_id: JobId, epoch: int, digest: Digest) -> BinaryIO:
+        """Open a kept file. Raises NotFound."""
+        ...
+
+    def forget(self, job_id: JobId, epoch: int) -> None:
+        """Forget an attempt with its files; doing it twice changes nothing."""
+        ...
+
+
 # --- the store -------------------------------------------------------------------------------
 
 
