@@ -34,6 +34,11 @@ class _Plan:
 
 async def dispatch(desk: Desk) -> int:
     """Lease what can be leased now; return how many. Only the controller's loop calls it, one at a time."""
+    async with desk.roster.gate:
+        return await _dispatch(desk)
+
+
+async def _dispatch(desk: Desk) -> int:
     queue, mounts = await desk.store.read(_look)  # 1
     plans, broken = _choose(desk, queue, mounts)  # 2
     if not plans and not broken:

@@ -18,7 +18,7 @@ from crank.domain.ids import LOCAL_TENANT, InstanceId, JobId, WorkerId, is_uuid7
 from crank.domain.job import Job, Status
 from crank.domain.rules.retry import Loss
 from crank.domain.worker import SLOTS_MAX, KnownWorker
-from crank.errors import InvalidRequest, NotAllowed, ProtocolError
+from crank.errors import InvalidRequest, NotAllowed, ProtocolError, Unavailable
 from crank.ports import Transaction, WorkerLink
 from crank.wire import VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Welcome
 
@@ -34,17 +34,22 @@ async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) 
         )
     _check_peer(desk, hello, peer)  # 2
     known = _known(desk, hello, _capabilities(desk, hello))  # 3
-    resumed = await desk.store.transact(lambda tx: _store(desk, tx, known, hello.holding))  # 4
-    desk.failpoints.reach("enroll.committed")
-    worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec())
-    for job, entry in resumed:
-        if entry.verdict == "continue":
-            next_seq = await _next_seq(desk, job.job_id if job else JobId(entry.job_id), entry.epoch)
-            worker.leases[JobId(entry.job_id)] = LiveLease(entry.epoch, next_seq)
-    older = desk.roster.enter(worker)  # 5
-    if older is not None:
-        await older.link.close("replaced", "A newer connection of this worker took over.")
-    await _answer(desk, worker, version, resumed)  # 6
+    async with desk.roster.gate:
+        resumed = await desk.store.transact(lambda tx: _store(desk, tx, known, hello.holding))  # 4
+        desk.failpoints.reach("enroll.committed")
+        worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec())
+        for job, entry in resumed:
+            if job is not None and entry.verdict == "continue":
+                next_seq = await _next_seq(desk, job.job_id, entry.epoch)
+                worker.leases[job.job_id] = LiveLease(entry.epoch, next_seq)
+        older = desk.roster.enter(worker)  # 5
+        if older is not None:
+            await older.link.close("replaced", "A newer connection of this worker took over.")
+        try:
+            await _answer(desk, worker, version, resumed)  # 6
+        except Unavailable:
+            desk.roster.leave(worker, desk.clock.monotonic_sec())
+            raise
     desk.watch.work.set()
     return worker
 

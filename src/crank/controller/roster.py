@@ -1,5 +1,6 @@
 """Who is connected now. Beats and free slots live here and never touch the store."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 from crank.domain.ids import JobId, WorkerId
@@ -38,6 +39,9 @@ class Roster:
     """The connected workers, and since when the others are away."""
 
     def __init__(self) -> None:
+        # Held by dispatch, and by enroll while it decides about leases: a lease is never sent to a
+        # connection that is being replaced.
+        self.gate = asyncio.Lock()
         self._live: dict[WorkerId, LiveWorker] = {}
         self._away_since_sec: dict[WorkerId, float] = {}
 

@@ -170,7 +170,7 @@ async def _who_could(
 
 
 def _field(refusal: Refusal) -> str | None:
-    inside = {"accelerator", "gpu_model", "timeout_sec"}
+    inside = {"accelerator", "gpu_model", "timeout_sec", "memory_bytes"}
     return f"constraints.{refusal.constraint}" if refusal.constraint in inside else refusal.constraint
 
 

@@ -43,6 +43,7 @@ class Capability:
     required_capabilities  what it may call in turn; everything else is denied
     profile_digest what the environment really is, when it is a profile
     timeout_sec    the longest run it accepts
+    memory_bytes   the most memory that one job may ask for; None where nobody enforces memory
     """
 
     name: str
@@ -58,6 +59,7 @@ class Capability:
     error_codes: tuple[str, ...]
     required_capabilities: tuple[str, ...]
     timeout_sec: float
+    memory_bytes: int | None = None
 
     @property
     def takes_code(self) -> bool:
@@ -106,6 +108,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "error_codes": (list,),
     "required_capabilities": (list,),
     "timeout_sec": (int, float),
+    "memory_bytes": (int, type(None)),
 }
 
 
@@ -135,6 +138,7 @@ def parse_capability(source: Any) -> Capability:
         error_codes=tuple(source["error_codes"]),
         required_capabilities=tuple(source["required_capabilities"]),
         timeout_sec=float(source["timeout_sec"]),
+        memory_bytes=source["memory_bytes"],
     )
 
 
@@ -160,6 +164,8 @@ def _check_values(source: Mapping[str, Any]) -> None:
         raise _wrong("gpu_model", "It is given exactly when the accelerator is gpu.")
     if not 0 < source["timeout_sec"] <= 86_400:
         raise _wrong("timeout_sec", "It must be more than 0 and at most 86400.")
+    if source["memory_bytes"] is not None and source["memory_bytes"] <= 0:
+        raise _wrong("memory_bytes", "It must be more than 0.")
     if not all(isinstance(code, str) and _ERROR_CODE.fullmatch(code) for code in source["error_codes"]):
         raise _wrong("error_codes", "Each is 1 to 63 lower-case letters, digits or underscores.")
     for wanted in source["required_capabilities"]:
@@ -185,4 +191,5 @@ def capability_document(capability: Capability) -> JsonObject:
         "error_codes": list(capability.error_codes),
         "required_capabilities": list(capability.required_capabilities),
         "timeout_sec": capability.timeout_sec,
+        "memory_bytes": capability.memory_bytes,
     }

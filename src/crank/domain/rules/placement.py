@@ -62,6 +62,7 @@ def satisfiers(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozen
         ("accelerator", request.accelerator, lambda o: o.capability.accelerator == request.accelerator),
         ("gpu_model", request.gpu_model, lambda o: o.capability.gpu_model == request.gpu_model),
         ("timeout_sec", request.timeout_sec, lambda o: (request.timeout_sec or 0) <= o.capability.timeout_sec),
+        ("memory_bytes", request.memory_bytes, lambda o: (request.memory_bytes or 0) <= (o.capability.memory_bytes or 0)),
     ):
         if wanted is None:
             continue
@@ -91,8 +92,8 @@ def _unmet(capability: str, constraint: str, wanted: str, left: Sequence[Offer])
 
 
 def _offered(offer: Offer, constraint: str) -> str:
-    if constraint == "timeout_sec":
-        return f"at most {offer.capability.timeout_sec:g}"
+    if constraint in {"timeout_sec", "memory_bytes"}:
+        return f"at most {getattr(offer.capability, constraint) or 0:g}"
     return str(getattr(offer.capability, constraint))
 
 

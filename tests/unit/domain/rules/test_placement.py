@@ -26,6 +26,7 @@ def offer(worker: str, offered: object = None, free: int = 1, node: str = "n1") 
         (request(accelerator=Accelerator.GPU), "accelerator"),
         (request(gpu_model="H100"), "gpu_model"),
         (request(timeout_sec=61.0), "timeout_sec"),
+        (request(memory_bytes=1 << 40), "memory_bytes"),
     ],
 )
 def test_refusal_names_the_constraint(wanted: object, constraint: str) -> None:
