@@ -1,0 +1,38 @@
+"""What every test has in common: an environment that is not the developer's, and profiles built once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+for _name in [name for name in os.environ if name.startswith("CRANK_") and not name.startswith("CRANK_TEST_")]:
+    if _name != "CRANK_SOAK_KILLS":
+        del os.environ[_name]
+
+
+@pytest.fixture(scope="session")
+def builds() -> Path:
+    """Return the folder of built profiles that all tests share; `make profiles-small` fills it."""
+    return Path(os.environ.get("CRANK_TEST_BUILDS", REPO / ".cache" / "profiles"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """Give an empty folder for a node's state."""
+    folder = tmp_path / "home"
+    yield folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip, with its reason, what was not asked for; keep the tests of one node on one process."""
+    without_ml = pytest.mark.skip(reason="python-ml is large; CRANK_TEST_ML=1 builds and tests it")
+    without_soak = pytest.mark.skip(reason="runs long; make soak runs it")
+    soak_wanted = "soak" in (config.option.markexpr or "")
+    for item in items:
+        if item.get_closest_marker("profile_ml") and not os.environ.get("CRANK_TEST_ML"):
+            item.add_marker(without_ml)
+        if item.get_closest_marker("soak") and not soak_wanted:
+            item.add_marker(without_soak)

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Resolves the three requirement files. They carry hashes and no address, so that every mirror serves them.
+set -eu
+index=$("${PY:?}" -m pip config get global.index-url 2>/dev/null || true)
+[ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
+compile() {
+    .cache/lock/bin/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
+        --exclude-newer "$(date -u -d '7 days ago' +%Y-%m-%dT00:00:00Z)" "$@"
+}
+compile pyproject.toml --output-file requirements/runtime.txt
+compile --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
+printf 'hatchling==1.33.0\neditables\n' | compile - --constraints requirements/dev.txt --output-file requirements/build.txt
