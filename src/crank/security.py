@@ -1,94 +1,99 @@
-"""The one security module, for worker authors and for Crank itself: TLS 1.3, both sides proven.
+"""Mutual TLS for everyone who writes a part of Crank: contexts that always verify, and who the peer is.
 
-There is no argument that turns verification off. Identities are SPIFFE IDs in the URI SAN of an
-X.509-SVID (SPIFFE X509-SVID standard, sections 2 and 4); the names in a certificate's subject never count.
+TLS 1.3 alone, certificates required on both sides, no session resumption (a resumed session would
+outlive the check of its certificate). There is no parameter that turns verification off.
 """
 
 import ssl
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509.oid import ExtensionOID
 
 from crank.domain.identity import SpiffeId, parse_spiffe_id
 from crank.errors import ConfigurationError, InvalidRequest, UntrustedPeer
 
-CERTIFICATE_BYTES_MAX = 64 * 1024
 
+def server_context(*, certificate_file: Path, key_file: Path, ca_file: Path) -> ssl.SSLContext:
+    """Return a context for a listener that only peers with a certificate of `ca_file` can talk to.
 
-def _load(context: ssl.SSLContext, *, certificate: Path, key: Path, authority: Path | None) -> ssl.SSLContext:
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_cert_chain(certificate, key)
-        if authority is not None:
-            context.load_verify_locations(authority)
-    except (OSError, ssl.SSLError) as fault:
-        raise ConfigurationError(
-            f"The identity in {certificate.parent} cannot be used: {fault}",
-            code="identity_unusable",
-            fix="Start the node again; it issues a new identity when files are missing or damaged.",
-        ) from fault
+    Raises ConfigurationError when a file is missing or damaged.
+    """
+    context = _base(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    _load(context, certificate_file, key_file, ca_file)
     return context
 
 
-def mutual_server_context(*, certificate: Path, key: Path, authority: Path) -> ssl.SSLContext:
-    """Return the server side of mutual TLS: without a client certificate of `authority` the session ends.
+def bearer_server_context(*, certificate_file: Path, key_file: Path) -> ssl.SSLContext:
+    """Return a context for a listener whose callers prove themselves inside TLS, with a bearer credential.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError when a file is missing or damaged.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.verify_mode = ssl.CERT_REQUIRED
-    # A resumed session would skip the check of a certificate that has expired since.
-    context.num_tickets = 0
-    return _load(context, certificate=certificate, key=key, authority=authority)
+    context = _base(ssl.PROTOCOL_TLS_SERVER)
+    _load(context, certificate_file, key_file, None)
+    return context
 
 
-def server_context(*, certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return the server side of TLS for callers that prove themselves by a credential. Raises ConfigurationError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.num_tickets = 0
-    return _load(context, certificate=certificate, key=key, authority=None)
+def client_context(*, certificate_file: Path, key_file: Path, ca_file: Path) -> ssl.SSLContext:
+    """Return a context that shows this certificate and trusts only servers of `ca_file`, by name or address.
 
-
-def mutual_client_context(*, certificate: Path, key: Path, authority: Path) -> ssl.SSLContext:
-    """Return the client side of mutual TLS, which trusts `authority` alone. Raises ConfigurationError.
-
-    The peer's SPIFFE ID must be checked after the handshake, with `peer_identity`: host names say nothing here.
+    Raises ConfigurationError when a file is missing or damaged.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
-    return _load(context, certificate=certificate, key=key, authority=authority)
+    context = _base(ssl.PROTOCOL_TLS_CLIENT)
+    _load(context, certificate_file, key_file, ca_file)
+    return context
 
 
-def peer_identity(certificate_der: bytes) -> SpiffeId:
-    """Return the SPIFFE ID of a verified peer's leaf certificate.
+def _base(protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0
+    return context
 
-    Raises UntrustedPeer unless it is a leaf with exactly one URI SAN that is a valid SPIFFE ID with a path,
-    may sign, and may not sign certificates (X509-SVID sections 2, 4.1 to 4.3 and 5.2).
-    """
-    if len(certificate_der) > CERTIFICATE_BYTES_MAX:
-        raise UntrustedPeer("The peer's certificate is too large.")
+
+def _load(context: ssl.SSLContext, certificate_file: Path, key_file: Path, ca_file: Path | None) -> None:
     try:
-        certificate = x509.load_der_x509_certificate(certificate_der)
-        uris = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
-            x509.UniformResourceIdentifier
-        )
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, UnsupportedAlgorithm) as fault:
-        raise UntrustedPeer(f"The peer's certificate is not an X.509-SVID: {fault}") from fault
-    if _is_authority(certificate) or usage.key_cert_sign or usage.crl_sign or not usage.digital_signature:
-        raise UntrustedPeer("The peer's certificate is an authority's, or may not sign; it proves no workload.")
+        context.load_cert_chain(certificate_file, key_file)
+        if ca_file is not None:
+            context.load_verify_locations(cafile=ca_file)
+    except (OSError, ssl.SSLError) as fault:
+        raise ConfigurationError(
+            f"The identity in {certificate_file.parent} cannot be used: {fault.strerror or fault}.",
+            code="identity_unusable",
+            fix="Remove that folder; the node issues a new identity when it starts.",
+        ) from fault
+
+
+def peer_identity(der: bytes) -> SpiffeId:
+    """Read whom a verified certificate speaks for (X.509-SVID standard, sections 2 to 4).
+
+    Strict: exactly one URI name, which is a SPIFFE ID with a path, and no authority's certificate.
+    TLS proved the chain; this says nothing about trust by itself. Raises UntrustedPeer.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        names = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)  # type: ignore[attr-defined]
+        _check_leaf(certificate)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as fault:
+        raise UntrustedPeer("The peer's certificate is not an X.509-SVID.", detail=str(fault)) from fault
     if len(uris) != 1:
-        raise UntrustedPeer(f"The peer's certificate has {len(uris)} URI names; an X.509-SVID has exactly one.")
+        raise UntrustedPeer("The peer's certificate does not carry exactly one URI name.")
     try:
         return parse_spiffe_id(uris[0])
     except InvalidRequest as fault:
         raise UntrustedPeer(fault.message) from fault
 
 
-def _is_authority(certificate: x509.Certificate) -> bool:
+def _check_leaf(certificate: x509.Certificate) -> None:
     try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:
-        return False
+        constraints = x509.BasicConstraints(ca=False, path_length=None)
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    if constraints.ca or usage.key_cert_sign or usage.crl_sign:
+        raise UntrustedPeer("The peer showed the certificate of an authority, not its own.")

@@ -1,4 +1,4 @@
-"""Two TLS listeners in one event loop, each with the proven peer in the scope."""
+"""Runs both listeners in one loop over TLS, and tells applications who the other side proved to be."""
 
 import asyncio
 import contextlib
@@ -9,148 +9,161 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from crank.domain.identity import SpiffeId
-from crank.errors import ConfigurationError, CrankError
+from crank.errors import ConfigurationError
 from crank.wire import MESSAGE_BYTES_MAX
 
-HEADER_BYTES_MAX = 32 * 1024
-KEEP_ALIVE_SEC = 75
-STOP_SEC = 5
-BACKLOG = 1024
+# Request line and headers together.
+HEAD_BYTES_MAX = 32 * 1024
+HEAD_SEC_MAX = 10.0
+KEEP_ALIVE_SEC = 30
+GRACE_SEC = 3
+CONNECTIONS_MAX = 2_000
+# The key in scope["state"]; set from the TLS session alone, so no header can forge it.
+PEER_CERTIFICATE = "peer_certificate"
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One address, the app behind it, and its TLS.
+    """One port: port 0 takes any that is free."""
 
-    read_peer  turns the peer's certificate (DER) into an identity; None where callers have none
-    """
-
-    app: Any
+    app: ASGIApp
     host: str
     port: int
     tls: ssl.SSLContext
-    read_peer: Callable[[bytes], SpiffeId] | None = None
+    name: str
 
 
-class _TlsConfig(uvicorn.Config):
-    """A configuration whose TLS context is made elsewhere."""
+class PeerProtocol(H11Protocol):
+    """HTTP/1.1 that knows the peer's certificate and does not wait for ever for a request's head."""
 
-    def __init__(self, listener: Listener, **more: Any) -> None:
-        super().__init__(listener.app, **more)
-        self._tls = listener.tls
+    _head_timer: asyncio.TimerHandle | None = None
 
-    def load(self) -> None:
-        super().load()
-        self.ssl = self._tls
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Note the certificate that TLS verified; WebSockets get the same state."""
+        session = transport.get_extra_info("ssl_object")
+        certificate = session.getpeercert(binary_form=True) if session is not None else None
+        self.app_state = {**self.app_state, PEER_CERTIFICATE: certificate}
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser and watch how long a head takes."""
+        super().data_received(data)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop watching."""
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Stop watching: another protocol owns the connection from here."""
+        self._stop_watching()
+        super().handle_websocket_upgrade(event)
+
+    def _watch_head(self) -> None:
+        upgraded = self.transport.get_protocol() is not self and self.scope is not None
+        if upgraded or self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+            self._stop_watching()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SEC_MAX, self._head_is_late)
+
+    def _stop_watching(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the process that owns it."""
+    """A server that leaves signals to its owner and says when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
         yield
 
-
-def _protocol(read_peer: Callable[[bytes], SpiffeId] | None) -> type[H11Protocol]:
-    class PeerProtocol(H11Protocol):
-        """Puts who the handshake proved into the scope's state, where no header can reach."""
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self.app_state = {**self.app_state, "peer": None}
-            session = transport.get_extra_info("ssl_object")
-            certificate = session.getpeercert(binary_form=True) if session is not None else None
-            if read_peer is None or certificate is None:
-                return
-            # An identity that breaks the rules stays None, and the app refuses the caller.
-            with contextlib.suppress(CrankError):
-                self.app_state["peer"] = read_peer(certificate)
-
-    return PeerProtocol
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.accepting.set()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Listen on an address. Raises ConfigurationError (`port_taken`, `address_unusable`)."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+def bind(listener: Listener) -> socket.socket:
+    """Take the port. Raises ConfigurationError (`port_taken`, `bind_failed`) that names it."""
+    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(BACKLOG)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((listener.host, listener.port))
+        taken.listen(1024)
+        taken.setblocking(False)
     except OSError as fault:
-        listening.close()
-        taken = fault.errno == errno.EADDRINUSE
+        taken.close()
+        in_use = fault.errno == errno.EADDRINUSE
+        cause = "another program has it" if in_use else fault.strerror
         raise ConfigurationError(
-            f"Port {port} on {host} is taken." if taken else f"{host}:{port} cannot be used: {fault.strerror}.",
-            code="port_taken" if taken else "address_unusable",
-            fix="Stop the program that holds it, or choose another port (0 takes any free one).",
+            f"The port {listener.port} on {listener.host} for {listener.name} cannot be used: {cause}.",
+            code="port_taken" if in_use else "bind_failed",
+            field=listener.name,
+            fix="Stop the other program, or choose another port (0 takes any that is free).",
         ) from fault
-    listening.setblocking(False)
-    return listening
-
-
-class Listeners:
-    """The node's listeners: bound at once, served until stopped. Stopping twice is legal."""
-
-    def __init__(self, listeners: list[Listener]) -> None:
-        self._listeners = listeners
-        self._sockets: list[socket.socket] = []
-        self._servers: list[_Server] = []
-        self._running: list[asyncio.Task[None]] = []
-
-    async def start(self) -> list[int]:
-        """Bind and serve; return the ports in order. Raises ConfigurationError, and then nothing is bound."""
-        try:
-            for listener in self._listeners:
-                self._sockets.append(bind(listener.host, listener.port))
-        except ConfigurationError:
-            self._close_sockets()
-            raise
-        for listener, listening in zip(self._listeners, self._sockets, strict=True):
-            server = _Server(_config(listener))
-            self._servers.append(server)
-            self._running.append(asyncio.create_task(server.serve(sockets=[listening])))
-        while not all(server.started for server in self._servers):
-            for running in self._running:
-                if running.done():
-                    running.result()
-            await asyncio.sleep(0.005)
-        return [int(listening.getsockname()[1]) for listening in self._sockets]
-
-    async def stop(self) -> None:
-        """Stop taking connections, give open ones a few seconds, and end."""
-        for server in self._servers:
-            server.should_exit = True
-        await asyncio.gather(*self._running, return_exceptions=True)
-        self._running = []
-        self._servers = []
-        self._close_sockets()
-
-    def _close_sockets(self) -> None:
-        for listening in self._sockets:
-            listening.close()
-        self._sockets = []
+    return taken
 
 
 def _config(listener: Listener) -> uvicorn.Config:
-    return _TlsConfig(
-        listener,
-        http=_protocol(listener.read_peer),
-        ws="websockets-sansio",
-        ws_max_size=MESSAGE_BYTES_MAX,
-        ws_per_message_deflate=False,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
-        timeout_keep_alive=KEEP_ALIVE_SEC,
-        timeout_graceful_shutdown=STOP_SEC,
-    )
+    options: dict[str, Any] = {
+        "http": PeerProtocol,
+        "ws": "websockets-sansio",
+        "ws_max_size": MESSAGE_BYTES_MAX,
+        "ws_per_message_deflate": False,
+        "lifespan": "off",
+        "log_config": None,
+        "access_log": False,
+        # A forwarded header never says who somebody is.
+        "proxy_headers": False,
+        "server_header": False,
+        "h11_max_incomplete_event_size": HEAD_BYTES_MAX,
+        "limit_concurrency": CONNECTIONS_MAX,
+        "timeout_keep_alive": KEEP_ALIVE_SEC,
+        "timeout_graceful_shutdown": GRACE_SEC,
+    }
+    return uvicorn.Config(listener.app, ssl_context_factory=lambda _config, _default: listener.tls, **options)
+
+
+async def serve(
+    *,
+    api: Listener,
+    workers: Listener,
+    started: Callable[[int, int], None],
+    stop: asyncio.Event,
+) -> None:
+    """Serve both until `stop` is set; then finish what is begun, at most a few seconds.
+
+    started  called once with the real ports (API, workers) when both accept connections
+    Raises ConfigurationError when a port cannot be taken.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(contextlib.closing(bind(listener))) for listener in (api, workers)]
+        ports = [taken.getsockname()[1] for taken in sockets]
+        servers = [_Server(_config(listener)) for listener in (api, workers)]
+        async with asyncio.TaskGroup() as group:
+            for server, taken in zip(servers, sockets, strict=True):
+                group.create_task(server.serve(sockets=[taken]))
+            for server in servers:
+                await server.accepting.wait()
+            started(ports[0], ports[1])
+            await stop.wait()
+            for server in servers:
+                server.should_exit = True
