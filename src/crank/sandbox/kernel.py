@@ -132,13 +132,13 @@ def clone_tree(path: str, *, folder: int = AT_FDCWD) -> int:
     return syscall("open_tree", folder, c_char_p(os.fsencode(path)), flags)
 
 
-def change_tree(tree: int, attributes: int, *, user_namespace: int | None = None) -> None:
-    """Set MOUNT_ATTR_* on every mount of a tree (mount_setattr(2)). Raises OSError."""
+def change_tree(tree: int, attributes: int, *, user_namespace: int | None = None, recursive: bool = True) -> None:
+    """Set MOUNT_ATTR_* on a mount and, unless told otherwise, all below it (mount_setattr(2)). Raises OSError."""
     attr = _MountAttr(attributes, 0, 0, 0)
     if user_namespace is not None:
         attr.attr_set |= MOUNT_ATTR_IDMAP
         attr.userns_fd = user_namespace
-    flags = AT_EMPTY_PATH | AT_RECURSIVE
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     syscall("mount_setattr", tree, c_char_p(b""), flags, ctypes.byref(attr), ctypes.sizeof(attr))
 
 
@@ -209,17 +209,21 @@ def effective_capabilities() -> int:
     return int(sets[0].effective) | int(sets[1].effective) << 32
 
 
-def hide_arguments(title: str) -> None:
-    """Overwrite this process's argument area with a title, so that no other process reads paths from it.
+def argument_area() -> tuple[int, int]:
+    """Return where the kernel finds this process's arguments: first and last address.
 
-    The kernel serves /proc/<pid>/cmdline from that memory; its bounds are fields 48 and 49 of
-    /proc/self/stat (proc_pid_stat(5)).
+    Fields 48 and 49 of /proc/self/stat (proc_pid_stat(5)). A forked child has the same.
     """
     with open("/proc/self/stat", "rb") as source:
         fields = source.read().rpartition(b") ")[2].split()
-    start, end = int(fields[45]), int(fields[46])
-    if 0 < start < end:
-        room = end - start
-        ctypes.memset(start, 0, room)
+    return int(fields[45]), int(fields[46])
+
+
+def overwrite_arguments(area: tuple[int, int], title: str) -> None:
+    """Put a title over this process's arguments, so that no one reads host paths in /proc/<pid>/cmdline."""
+    start, end = area
+    room = end - start
+    if start > 0 and room > 1:
         text = title.encode()[: room - 1]
+        ctypes.memset(start, 0, room)
         ctypes.memmove(start, text, len(text))

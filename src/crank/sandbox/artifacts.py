@@ -1,0 +1,262 @@
+"""Files in and out of a sandbox, by descriptors that cannot leave its folders.
+
+The job owned these folders: every name in them is a stranger's. A path is opened beneath the folder,
+following no link and crossing no mount (openat2), only plain files are read, and every loop is bounded.
+"""
+
+import errno
+import mimetypes
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from crank.domain.ids import Digest
+from crank.domain.outcome import Artifact, Skipped
+from crank.domain.profile import Limits
+from crank.domain.rules.request import parse_relative_path
+from crank.errors import InvalidRequest, TooLarge
+from crank.sandbox import kernel
+
+_VISITS_MAX = 200_000
+_SKIPPED_MAX = 200
+_SHOWN_CHARS_MAX = 300
+
+# The standard library's own table, never the machine's, and what it lacks.
+_TYPES = mimetypes.MimeTypes()
+for _ending, _media_type in (
+    (".md", "text/markdown"),
+    (".jsonl", "application/jsonl"),
+    (".toml", "application/toml"),
+    (".yaml", "application/yaml"),
+    (".yml", "application/yaml"),
+    (".parquet", "application/vnd.apache.parquet"),
+):
+    _TYPES.add_type(_media_type, _ending)
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who the job is on the host, for files that are put there for it; None leaves them as they are made."""
+
+    uid: int
+    gid: int
+
+
+def media_type(path: str) -> str:
+    """Guess a media type from a file's name alone."""
+    kind, encoding = _TYPES.guess_type(path, strict=True)
+    return kind if kind and not encoding else "application/octet-stream"
+
+
+# --- in ---------------------------------------------------------------------------------------
+
+
+def put_file(folder: int, path: str, source: BinaryIO, owner: Owner | None) -> None:
+    """Copy a file to a path beneath the folder, making the folders on its way.
+
+    Raises InvalidRequest for a path that is not plain or is taken, TooLarge when the folder is full.
+    """
+    path = parse_relative_path(path, field="path")
+    try:
+        _make_folders(folder, os.path.dirname(path), owner)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(kernel.open_beneath(folder, os.fsencode(path), flags, 0o644), "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            _give(target.fileno(), owner)
+    except OSError as fault:
+        raise _cannot_put(path, fault) from fault
+
+
+def _cannot_put(path: str, fault: OSError) -> InvalidRequest | TooLarge:
+    if fault.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return TooLarge("The files of this job do not fit its disk limit.", code="files_too_large", field="files")
+    cause = {
+        errno.EEXIST: "it is given twice, or is already there",
+        errno.ENOTDIR: "a part of it is a file",
+    }.get(fault.errno or 0, fault.strerror)
+    return InvalidRequest(f"The file {path[:80]!r} cannot be put there: {cause}.", code="invalid_path", field="path")
+
+
+def _make_folders(root: int, path: str, owner: Owner | None) -> None:
+    made = ""
+    for segment in path.split("/") if path else ():
+        parent = kernel.open_beneath(root, os.fsencode(made or "."), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.mkdir(segment, 0o755, dir_fd=parent)
+            new = kernel.open_beneath(parent, os.fsencode(segment), os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                _give(new, owner)
+            finally:
+                os.close(new)
+        except FileExistsError:
+            # Made for an earlier file; if it is not a folder, the next step says so.
+            pass
+        finally:
+            os.close(parent)
+        made = f"{made}/{segment}" if made else segment
+
+
+def _give(descriptor: int, owner: Owner | None) -> None:
+    if owner is not None:
+        os.fchown(descriptor, owner.uid, owner.gid)
+
+
+# --- out --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Something found, with its path as bytes, and why it cannot be taken, if so."""
+
+    path: bytes
+    is_file: bool = False
+    cause: str | None = None
+
+
+def _shown(path: bytes) -> str:
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)[:_SHOWN_CHARS_MAX]
+
+
+def _plain(path: bytes) -> bool:
+    try:
+        parse_relative_path(path.decode("utf-8"), field="path")
+    except (UnicodeDecodeError, InvalidRequest):
+        return False
+    return True
+
+
+def _walk(root: int) -> Iterator[_Entry]:
+    """Yield everything beneath the folder, breadth first, never deeper than a plain path is long."""
+    folders: list[bytes] = [b""]
+    visits = 0
+    for folder in folders:
+        try:
+            descriptor = _open_folder(root, folder or b".")
+        except OSError as fault:
+            yield _Entry(folder, cause=f"it cannot be opened: {fault.strerror}")
+            continue
+        try:
+            names = sorted(os.fsencode(entry.name) for entry in os.scandir(descriptor))
+        finally:
+            os.close(descriptor)
+        for name in names:
+            visits += 1
+            if visits > _VISITS_MAX:
+                yield _Entry(b".", cause=f"there are more than {_VISITS_MAX} files and folders")
+                return
+            found = _look(root, folder + b"/" + name if folder else name)
+            if found is None:
+                folders.append(folder + b"/" + name if folder else name)
+            else:
+                yield found
+
+
+def _look(root: int, path: bytes) -> _Entry | None:
+    """Return what stands at a path, or None for a folder to walk into."""
+    if not _plain(path):
+        return _Entry(path, cause="its path is not plain (characters, length or depth)")
+    try:
+        descriptor = kernel.open_beneath(root, path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError as fault:
+        # O_PATH on a link is refused by RESOLVE_NO_SYMLINKS with ELOOP.
+        cause = _KINDS[stat.S_IFLNK] if fault.errno == errno.ELOOP else f"it cannot be opened: {fault.strerror}"
+        return _Entry(path, cause=cause)
+    try:
+        mode = os.fstat(descriptor).st_mode
+    finally:
+        os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        return None
+    if stat.S_ISREG(mode):
+        return _Entry(path, is_file=True)
+    return _Entry(path, cause=_KINDS.get(stat.S_IFMT(mode), "not a file"))
+
+
+def _open_folder(root: int, path: bytes) -> int:
+    return _open_with_permission(root, path, os.O_RDONLY | os.O_DIRECTORY, 0o700)
+
+
+def _open_with_permission(root: int, path: bytes, flags: int, mode: int) -> int:
+    """Open; where the job took the permission away, give it back to the owner through a descriptor first."""
+    try:
+        return kernel.open_beneath(root, path, flags)
+    except PermissionError:
+        place = kernel.open_beneath(root, path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            os.chmod(f"/proc/self/fd/{place}", mode)
+        finally:
+            os.close(place)
+        return kernel.open_beneath(root, path, flags)
+
+
+class _Collection:
+    """What was taken and what was not, within the limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._bytes_left = limits.disk_bytes
+        self.artifacts: list[Artifact] = []
+        self.skipped: list[Skipped] = []
+        self._unnamed = 0
+
+    def skip(self, path: bytes, cause: str) -> None:
+        """Name something that was not taken; beyond a number of names, only count."""
+        if len(self.skipped) < _SKIPPED_MAX:
+            self.skipped.append(Skipped(_shown(path), cause))
+        else:
+            self._unnamed += 1
+
+    def take(self, root: int, path: bytes, store: Callable[[BinaryIO], Digest]) -> None:
+        """Store one file, or say why not."""
+        if len(self.artifacts) >= self._limits.artifacts:
+            self.skip(path, f"there are more than {self._limits.artifacts} files")
+            return
+        try:
+            descriptor = _open_with_permission(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
+        except OSError as fault:
+            self.skip(path, f"it cannot be opened: {fault.strerror}")
+            return
+        with os.fdopen(descriptor, "rb") as source:
+            size = os.fstat(descriptor).st_size
+            # A sparse file costs the job nothing and its reader everything.
+            if size > self._bytes_left:
+                self.skip(path, f"the files together are larger than {self._limits.disk_bytes} bytes")
+                return
+            self._bytes_left -= size
+            name = path.decode("utf-8")
+            self.artifacts.append(Artifact(name, size, store(source), media_type(name)))
+
+    def finish(self) -> None:
+        """Say how many more there were."""
+        if self._unnamed:
+            self.skipped.append(Skipped("…", f"{self._unnamed} more were not taken"))
+
+
+def collect(
+    root: int, limits: Limits, store: Callable[[BinaryIO], Digest]
+) -> tuple[tuple[Artifact, ...], tuple[Skipped, ...]]:
+    """Store the plain files beneath a folder, in order of their depth and name, and list the rest.
+
+    The tree that owned the folder must be dead. Blocking, and bounded in count, bytes and depth.
+    """
+    collection = _Collection(limits)
+    for entry in _walk(root):
+        if entry.is_file:
+            collection.take(root, entry.path, store)
+        else:
+            collection.skip(entry.path, entry.cause or "not a file")
+    collection.finish()
+    return tuple(collection.artifacts), tuple(collection.skipped)

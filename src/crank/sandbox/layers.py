@@ -1,0 +1,43 @@
+"""The walls by name, and what a person can do when one is missing. One place, for errors and for `doctor`."""
+
+from collections.abc import Mapping
+
+from crank.errors import SandboxError
+
+FIXES: Mapping[str, str] = {
+    "user_namespace": (
+        "Allow user namespaces: 'sysctl user.max_user_namespaces=15000'; on Debian also "
+        "'sysctl kernel.unprivileged_userns_clone=1', on Ubuntu 24.04 and later "
+        "'sysctl kernel.apparmor_restrict_unprivileged_userns=0'. In a container run with "
+        "'--security-opt seccomp=unconfined --security-opt apparmor=unconfined'. Or start the worker as root."
+    ),
+    "namespaces": (
+        "The kernel refused new namespaces. In a container, allow them: "
+        "'--security-opt seccomp=unconfined --security-opt apparmor=unconfined'."
+    ),
+    "mounts": (
+        "The kernel refused a mount. In a container, /proc must not be masked: "
+        "'--security-opt systempaths=unconfined'; the kernel must be 5.12 or newer."
+    ),
+    "cgroup": "Restart the worker; if it stays, look whether another program changes its control group.",
+    "identity": "Give the container a range of at least 65536 user ids, or run the worker as an ordinary user.",
+    "capabilities": "Start the worker as root with its usual capabilities, or as an ordinary user.",
+    "no_new_privs": "The kernel must be 3.5 or newer.",
+    "landlock": "Use a kernel built with CONFIG_SECURITY_LANDLOCK, or leave Landlock out of the 'lsm=' boot option.",
+    "seccomp": "Use a kernel built with CONFIG_SECCOMP_FILTER; in a container do not forbid seccomp(2).",
+    "limits": "Raise the worker's own hard limits ('ulimit -H -a'); a job's limits must fit inside them.",
+    "interpreter": "Build the profile again: 'crank profile build'.",
+    "preimports": "Build the profile again: 'crank profile build', then 'crank profile check'.",
+    "memory": "Raise the profile's memory limit: its own modules do not fit.",
+    "network": "Report this: the network of the sandbox is not empty.",
+}
+
+
+def missing(layer: str, cause: str) -> SandboxError:
+    """Return the fault that names a missing layer and what to do about it."""
+    return SandboxError(
+        f"The sandbox layer '{layer}' could not be raised: {cause}",
+        code=f"layer_{layer}",
+        fix=FIXES.get(layer),
+        detail=cause,
+    )

@@ -1,0 +1,95 @@
+"""Starting the launcher and talking to it: the worker's side of the one privileged border.
+
+It may be started before the worker gives up its own privilege, and handed to the runner afterwards.
+"""
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crank.domain.json import JsonObject, dumps, loads_strict
+from crank.domain.quantity import KIB
+from crank.errors import SandboxError
+
+_START_SEC = 30.0
+_REQUEST_SEC = 5.0
+_LEAVE_SEC = 20.0
+_GREETING_BYTES_MAX = 64 * KIB
+
+
+@dataclass(slots=True)
+class LauncherLink:
+    """A running launcher. `privileged` and `cgroup` (`v1`, `v2` or None) are what it found at its start."""
+
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+    privileged: bool
+    cgroup: str | None
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the launcher is still running."""
+        return self.process.poll() is None
+
+    def request(self, message: JsonObject, descriptors: Sequence[int]) -> None:
+        """Send one request with its descriptors, the session's channel first. Raises SandboxError."""
+        try:
+            socket.send_fds(self.socket, [dumps(message).encode()], list(descriptors))
+        except OSError as fault:
+            raise SandboxError(
+                "The sandbox launcher is gone.",
+                code="launcher_lost",
+                fix="Restart the worker; its log says why the launcher ended.",
+                detail=str(fault),
+            ) from fault
+
+    def close(self) -> None:
+        """Let the launcher end every session and itself; kill it if it does not. Safe to call twice."""
+        self.socket.close()
+        try:
+            self.process.wait(_LEAVE_SEC)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def launch() -> LauncherLink:
+    """Start a launcher and wait for its greeting. Blocking, a fraction of a second. Raises SandboxError."""
+    source = Path(__file__).resolve().parents[2]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    program = (
+        f"import sys; sys.path.insert(0, {str(source)!r}); "
+        f"from crank.sandbox.launcher import main; main({theirs.fileno()})"
+    )
+    with contextlib.closing(theirs):
+        # -I and -S: nothing of the caller's environment, working folder or site packages decides what runs.
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", "-c", program],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+    ours.settimeout(_START_SEC)
+    try:
+        raw = ours.recv(_GREETING_BYTES_MAX)
+    except OSError:
+        raw = b""
+    if not raw:
+        ours.close()
+        process.kill()
+        process.wait()
+        raise SandboxError(
+            "The sandbox launcher did not start.",
+            code="launcher_lost",
+            fix="Read the worker's log: the launcher's own error stands there.",
+        )
+    greeting = loads_strict(raw)
+    ours.settimeout(_REQUEST_SEC)
+    return LauncherLink(process, ours, privileged=greeting["privileged"], cgroup=greeting["cgroup"])

@@ -1,0 +1,231 @@
+"""Mounts: the sandbox's file system, built from nothing.
+
+The root is a small tmpfs. Onto it come the profile's top folders (read-only), named host folders under
+/in (read-only), private tmpfs for /scratch, /out, /tmp and /dev/shm, five harmless devices, and a /proc of
+the job's own processes with everything about the host masked. Nothing else of the host has a name here.
+
+Only the new mount interface is used (fsopen, open_tree, move_mount, mount_setattr): a mount is complete
+before anyone can see it, and folders are taken by descriptor, so no path is looked up twice.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crank.domain.profile import Limits
+from crank.sandbox import kernel, namespaces
+from crank.sandbox.namespaces import INSIDE_ID, Identity
+
+_PLAIN = kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
+_INERT = _PLAIN | kernel.MOUNT_ATTR_NOEXEC
+_READ_ONLY = kernel.MOUNT_ATTR_RDONLY
+
+_NODES = ("null", "zero", "full", "random", "urandom")
+_LINKS = {
+    "dev/fd": "/proc/self/fd",
+    "dev/stdin": "/proc/self/fd/0",
+    "dev/stdout": "/proc/self/fd/1",
+    "dev/stderr": "/proc/self/fd/2",
+    "var/tmp": "/tmp",
+}
+_FOLDERS = ("dev", "dev/shm", "etc", "in", "out", "proc", "scratch", "tmp", "var", ".crank", ".crank/none")
+WRITABLE = ("/scratch", "/out", "/tmp", "/dev/shm")
+_OURS = {"dev", "etc", "in", "out", "proc", "scratch", "sys", "run", "tmp", "var", ".crank"}
+
+# The whole list of what /proc may say beside the job's own processes. A kernel that grows a new file is
+# then silent about it until someone decides.
+_PROC_SHOWN = {
+    *("self", "thread-self", "mounts", "net", "sys"),
+    *("cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "uptime", "version"),
+}
+
+_ETC = {
+    "passwd": f"job:x:{INSIDE_ID}:{INSIDE_ID}:job:/scratch:/usr/sbin/nologin\n",
+    "group": f"job:x:{INSIDE_ID}:\n",
+    "hosts": "127.0.0.1 localhost\n",
+    "hostname": f"{namespaces.HOST_NAME}\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "resolv.conf": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A detached mount and the place inside the sandbox that it is meant for."""
+
+    place: str
+    descriptor: int
+    is_folder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Open folders of the host: the profile's root (None in a rehearsal), and (name, descriptor) of each mount."""
+
+    root: int | None
+    mounts: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Descriptors into the finished file system, for those outside it."""
+
+    scratch: int
+    out: int
+    shared_memory: int
+    temporary: int
+    proc: int
+
+
+def _clone(folder: int, name: str, *, rootless: bool) -> int:
+    """Copy a mount tree. A rootless process cannot copy from a namespace that it left, so it asks by path."""
+    if not rootless:
+        return kernel.clone_tree(name, folder=folder)
+    path = os.readlink(f"/proc/self/fd/{folder}")
+    return kernel.clone_tree(os.path.join(path, name) if name else path)
+
+
+def detach(sources: Sources, devices: Sequence[str], identity: Identity) -> tuple[list[Tree], dict[str, str]]:
+    """Copy everything of the host that the sandbox shows; return the trees and the root's own links.
+
+    With privilege: before leaving the host's mount namespace. Without: after. Raises OSError.
+    """
+    rootless = not identity.privileged
+    trees: list[Tree] = []
+    links: dict[str, str] = {}
+    for prefix, folder in _profile_folders(sources.root):
+        for name in sorted(os.listdir(folder)):
+            place = prefix + name
+            if place in (_OURS if not prefix else {f"etc/{file}" for file in _ETC}):
+                continue
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            if stat.S_ISLNK(mode):
+                links[place] = os.readlink(name, dir_fd=folder)
+            elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+                tree = _clone(folder, name, rootless=rootless)
+                kernel.change_tree(tree, _PLAIN | _READ_ONLY)
+                trees.append(Tree(place, tree, stat.S_ISDIR(mode)))
+    for name, folder in sources.mounts:
+        tree = _clone(folder, "", rootless=rootless)
+        kernel.change_tree(tree, _INERT | _READ_ONLY)
+        if identity.privileged:
+            _give_to(tree, folder, identity)
+        trees.append(Tree(f"in/{name}", tree, is_folder=True))
+    for path in [*(f"/dev/{node}" for node in _NODES), *devices]:
+        tree = kernel.clone_tree(path)
+        kernel.change_tree(tree, kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NOEXEC)
+        trees.append(Tree(path.lstrip("/"), tree, is_folder=False))
+    return trees, links
+
+
+def _profile_folders(root: int | None) -> list[tuple[str, int]]:
+    if root is None:
+        return []
+    folders = [("", root)]
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        # Fonts, certificates, media types: what the profile keeps in /etc comes beside our own files.
+        folders.append(("etc/", os.open("etc", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)))
+    return folders
+
+
+def _give_to(tree: int, folder: int, identity: Identity) -> None:
+    """Show what the folder's owner has on disk as the job's own, so that private files can be read.
+
+    Some file systems refuse id-mapped mounts; then the plain read-only mount stays, and the job reads
+    what its "other" permission bits allow.
+    """
+    owner = os.fstat(folder)
+    namespace = namespaces.owner_map(owner.st_uid, owner.st_gid, identity)
+    try:
+        kernel.change_tree(tree, 0, user_namespace=namespace)
+    except OSError:
+        return
+    finally:
+        os.close(namespace)
+
+
+def _tmpfs(*, size: int, inodes: int, mode: str, owner: int | None, attributes: int = _INERT) -> int:
+    options: list[tuple[str, str | None]] = [("size", str(size)), ("nr_inodes", str(inodes)), ("mode", mode)]
+    if owner is not None:
+        options += [("uid", str(owner)), ("gid", str(owner))]
+    return kernel.new_filesystem("tmpfs", options, attributes)
+
+
+def _write(path: str, content: bytes, folder: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=folder)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
+def _lay_out(root: int, trees: Sequence[Tree], links: Mapping[str, str], files: Mapping[str, bytes]) -> None:
+    """Make every folder, file and link that the root needs before it becomes read-only."""
+    for folder in _FOLDERS:
+        os.mkdir(folder, 0o755, dir_fd=root)
+    for name, text in _ETC.items():
+        _write(f"etc/{name}", text.encode(), root)
+    for name, content in files.items():
+        _write(f".crank/{name}", content, root)
+    _write(".crank/nothing", b"", root)
+    for place, target in {**_LINKS, **links}.items():
+        os.symlink(target, place, dir_fd=root)
+    for tree in trees:
+        parent = os.path.dirname(tree.place)
+        if tree.place.startswith("dev/") and parent != "dev":
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(parent, 0o755, dir_fd=root)
+        if tree.is_folder:
+            os.mkdir(tree.place, 0o755, dir_fd=root)
+        else:
+            _write(tree.place, b"", root)
+
+
+def _mask_proc() -> None:
+    for name in os.listdir("/proc"):
+        if name in _PROC_SHOWN or name.isdigit():
+            continue
+        cover = "/.crank/none" if os.path.isdir(f"/proc/{name}") else "/.crank/nothing"
+        kernel.attach(kernel.clone_tree(cover), f"/proc/{name}")
+
+
+def build(
+    trees: Sequence[Tree], links: Mapping[str, str], files: Mapping[str, bytes], limits: Limits, identity: Identity
+) -> Opened:
+    """Build the file system and move into it. Needs a mount and a process namespace of its own.
+
+    files  what is put under /.crank, read-only for the job. Raises OSError.
+    """
+    kernel.make_mounts_private()
+    owner = identity.uid if identity.privileged else INSIDE_ID
+    proc = kernel.new_filesystem("proc", [], _INERT | _READ_ONLY)
+    root = _tmpfs(size=8 << 20, inodes=4_096, mode="0755", owner=None)
+    # Any folder serves as the place of change; /proc exists wherever a sandbox can.
+    kernel.attach(root, "/proc")
+    os.fchdir(root)
+    _lay_out(root, trees, links, files)
+    kernel.pivot_root_here()
+    kernel.unmount(".")
+    os.chdir("/")
+    for tree in trees:
+        kernel.attach(tree.descriptor, f"/{tree.place}")
+        os.close(tree.descriptor)
+    kernel.change_tree(root, _READ_ONLY, recursive=False)
+    opened = {}
+    for place in WRITABLE:
+        private = _tmpfs(size=limits.disk_bytes, inodes=limits.inodes, mode="0700", owner=owner)
+        kernel.attach(private, place)
+        os.close(private)
+        opened[place] = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    kernel.attach(proc, "/proc")
+    _mask_proc()
+    outside = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return Opened(
+        scratch=opened["/scratch"],
+        out=opened["/out"],
+        shared_memory=opened["/dev/shm"],
+        temporary=opened["/tmp"],
+        proc=outside,
+    )
