@@ -28,20 +28,29 @@ def _refused() -> NotAuthenticated:
     return NotAuthenticated("The request carries no credential that this node knows.")
 
 
-async def prove_caller(
-    request: Request,
-    credentials: HTTPAuthorizationCredentials | None = Security(bearer),  # noqa: B008 - FastAPI's way
-) -> Caller:
-    """Return who calls. Raises NotAuthenticated."""
-    if credentials is None or not 0 < len(credentials.credentials) <= SECRET_CHARS_MAX:
+async def authenticate(request: Request) -> Caller:
+    """Return who calls, by the Authorization header. Raises NotAuthenticated."""
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is not None:
+        return known
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not 0 < len(secret) <= SECRET_CHARS_MAX:
         raise _refused()
-    desk: Desk = request.app.state.desk
     # The secret has 256 bits of its own, so a plain hash is enough, and looking it up leaks nothing.
-    hashed = Digest(hashlib.sha256(credentials.credentials.encode("utf-8", "replace")).hexdigest())
-    tenant = await desk.store.read(lambda tx: tx.registry.credential_tenant(hashed))
+    hashed = Digest(hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest())
+    tenant = await desk_of(request).store.read(lambda tx: tx.registry.credential_tenant(hashed))
     if tenant is None:
         raise _refused()
+    request.state.caller = Caller(tenant=tenant, subject="local")
     return Caller(tenant=tenant, subject="local")
+
+
+async def prove_caller(
+    request: Request,
+    _: HTTPAuthorizationCredentials | None = Security(bearer),  # noqa: B008 - FastAPI's way to declare the scheme
+) -> Caller:
+    """Return who calls. Raises NotAuthenticated."""
+    return await authenticate(request)
 
 
 def desk_of(request: Request) -> Desk:

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from crank.api.peer import authenticate
 from crank.domain.json import loads_strict
 from crank.domain.quantity import BODY_BYTES_MAX
 from crank.errors import InvalidRequest, TooLarge
@@ -45,7 +46,9 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         """Return the JSON of the body. Raises InvalidRequest."""
-        return loads_strict(await self.body())
+        if not hasattr(self, "_json"):
+            self._json = loads_strict(await self.body())
+        return self._json
 
 
 class StrictRoute(APIRoute):
@@ -59,6 +62,8 @@ class StrictRoute(APIRoute):
         async def handle(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)
             if takes_body:
+                # Strangers are turned away before their body is read, and a broken body is told in our words.
+                await authenticate(request)
                 kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
                 if kind != "application/json":
                     raise InvalidRequest(
@@ -66,6 +71,7 @@ class StrictRoute(APIRoute):
                         code="unsupported_media_type",
                         fix="Send Content-Type: application/json.",
                     )
+                await strict.json()
             return await inner(strict)
 
         return handle

@@ -1,0 +1,142 @@
+"""A controller's desk on real adapters in a temporary folder, with a scripted worker at its link."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from crank.adapters.blobs import FileBlobStore
+from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.failpoints import NoFailpoints
+from crank.adapters.json_schema import JsonSchemaChecker
+from crank.adapters.sqlite import SqliteStore
+from crank.adapters.streams import FileStreamLog
+from crank.api.app import build_api
+from crank.controller.desk import Desk, Policy
+from crank.controller.enroll import enroll, leave
+from crank.controller.loop import ControllerLoop
+from crank.controller.report import receive
+from crank.controller.roster import LiveWorker
+from crank.domain.capability import Capability, capability_document
+from crank.domain.identity import make_spiffe_id
+from crank.domain.ids import LOCAL_TENANT, Digest
+from crank.domain.outcome import End, Outcome, Reason, Stream
+from crank.errors import Unavailable
+from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome, outcome_document
+
+TRUST_DOMAIN = "test.internal"
+SECRET = "a-secret-for-tests"
+DONE = Outcome(End(Reason.EXITED, exit_code=0), stdout=Stream("hi\n", 3, 3))
+
+
+class QueueLink:
+    """A worker's end of a link, as two lists that a test reads."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[Message] = asyncio.Queue()
+        self.closed: str | None = None
+
+    async def send(self, message: Message) -> None:
+        """Keep a message for the test; a closed link is gone."""
+        if self.closed is not None:
+            raise Unavailable("closed")
+        await self.sent.put(message)
+
+    async def close(self, code: str, message: str) -> None:
+        """Note why the link was closed."""
+        self.closed = code
+
+    async def next(self, kind: type) -> Any:
+        """Return the next message of a kind, passing over others."""
+        while True:
+            message = await asyncio.wait_for(self.sent.get(), 10)
+            if isinstance(message, kind):
+                return message
+
+
+class ScriptedWorker:
+    """A worker that says exactly what a test tells it to."""
+
+    def __init__(self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2) -> None:
+        self.desk = desk
+        self.name = name
+        self.capabilities = capabilities
+        self.slots = slots
+        self.instance_id = desk.ids.uuid7()
+        self.link = QueueLink()
+        self.live: LiveWorker | None = None
+
+    async def connect(self, holding: list[Holding] | None = None) -> Welcome:
+        """Enroll over a fresh link."""
+        self.link = QueueLink()
+        hello = Hello(
+            1, 1, self.name, self.instance_id, "n1", "0", self.slots,
+            [capability_document(capability) for capability in self.capabilities], holding or [],
+        )  # fmt: skip
+        peer = make_spiffe_id(TRUST_DOMAIN, "worker", self.name)
+        self.live = await enroll(self.desk, hello=hello, peer=peer, link=self.link)
+        welcome: Welcome = await self.link.next(Welcome)
+        return welcome
+
+    async def disconnect(self) -> None:
+        """Lose the connection."""
+        assert self.live is not None
+        self.link.closed = "lost"
+        await leave(self.desk, worker=self.live)
+
+    async def say(self, message: Message) -> None:
+        """Send one message."""
+        assert self.live is not None
+        await receive(self.desk, worker=self.live, message=message)
+
+    async def lease(self) -> Lease:
+        """Return the next lease."""
+        lease: Lease = await self.link.next(Lease)
+        return lease
+
+    async def finish(self, lease: Lease, outcome: Outcome = DONE) -> None:
+        """Run a lease to its end."""
+        await self.say(Started(lease.job_id, lease.epoch))
+        event = JobEvent(lease.epoch, 1, "stdout", outcome.stdout.text, 0, None, 1)
+        await self.say(Output(lease.job_id, lease.epoch, [event]))
+        await self.say(Finished(lease.job_id, lease.epoch, outcome_document(outcome), None))
+
+
+@contextlib.asynccontextmanager
+async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
+    """Give a desk whose services run."""
+    store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
+    await store.start()
+    rules = Policy("n1", "c1", TRUST_DOMAIN, (str(folder),), **policy)
+    desk = Desk(
+        store,
+        FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
+        FileStreamLog(folder / "streams"),
+        SystemClock(),
+        SystemIdSource(),
+        JsonSchemaChecker(),
+        NoFailpoints(),
+        rules,
+    )
+    hashed = Digest(hashlib.sha256(SECRET.encode()).hexdigest())
+    await store.transact(lambda tx: tx.registry.put_credential(hashed, LOCAL_TENANT, 1))
+    loop = ControllerLoop(desk)
+    await loop.start()
+    try:
+        yield desk
+    finally:
+        await loop.stop()
+        await store.stop()
+
+
+@contextlib.asynccontextmanager
+async def open_api(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
+    """Give a client of the API, without a network."""
+    transport = httpx2.ASGITransport(app=build_api(desk, version="0"), raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    async with httpx2.AsyncClient(transport=transport, base_url="https://node.test", headers=headers) as client:
+        yield client
