@@ -1,7 +1,6 @@
 """What every test has in common: an environment that is not the developer's, and profiles built once."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,9 @@ def builds() -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """Give an empty folder for a node's state."""
-    folder = tmp_path / "home"
-    yield folder
+def home(tmp_path: Path) -> Path:
+    """Name a folder for a node's state, not made yet."""
+    return tmp_path / "home"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
