@@ -1,0 +1,112 @@
+"""The tables, as steps forward. A step that was released is never changed; a new one is added after it."""
+
+# "Crnk": lets `file` and Crank itself tell this database from any other.
+APPLICATION_ID = 0x43726E6B
+
+# Money and time are integers; JSON is text, so that it can be read without Crank.
+_V1 = """
+-- One row a tenant that has a credential.
+CREATE TABLE tenant (
+    tenant      TEXT PRIMARY KEY,
+    created_us  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- `request` is the truth of what was asked; effects, route, capability and traceparent repeat it for queries.
+CREATE TABLE job (
+    seq              INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant           TEXT    NOT NULL,
+    job_id           TEXT    NOT NULL,
+    status           TEXT    NOT NULL,
+    epoch            INTEGER NOT NULL,
+    attempts         INTEGER NOT NULL,
+    effects          TEXT    NOT NULL,
+    hold             INTEGER NOT NULL,
+    traceparent      TEXT,
+    route            TEXT    NOT NULL,
+    capability       TEXT    NOT NULL,
+    submitted_us     INTEGER NOT NULL,
+    started_us       INTEGER,
+    ended_us         INTEGER,
+    worker_id        TEXT,
+    instance_id      TEXT,
+    cancel_requested INTEGER NOT NULL CHECK (cancel_requested IN (0, 1)),
+    request_digest   TEXT    NOT NULL,
+    request          TEXT    NOT NULL,
+    "end"            TEXT,
+    outcome          TEXT,
+    outcome_blob     TEXT,
+    UNIQUE (tenant, job_id)
+) STRICT;
+-- The queue, the leases and their counts.
+CREATE INDEX job_status ON job (status, seq);
+-- Pages of one tenant, newest first.
+CREATE INDEX job_page   ON job (tenant, status, seq);
+CREATE INDEX job_newest ON job (tenant, seq);
+-- Partial: retention asks for ended jobs alone.
+CREATE INDEX job_ended  ON job (ended_us, seq) WHERE ended_us IS NOT NULL;
+
+CREATE TABLE replay (
+    tenant         TEXT    NOT NULL,
+    key            TEXT    NOT NULL,
+    request_digest TEXT    NOT NULL,
+    job_id         TEXT    NOT NULL,
+    created_us     INTEGER NOT NULL,
+    PRIMARY KEY (tenant, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX replay_age ON replay (created_us);
+
+-- The audit trail. AUTOINCREMENT: a position is never given twice.
+CREATE TABLE record (
+    position  INTEGER PRIMARY KEY AUTOINCREMENT,
+    record_id TEXT    NOT NULL UNIQUE,
+    tenant    TEXT    NOT NULL,
+    at_us     INTEGER NOT NULL,
+    kind      TEXT    NOT NULL,
+    subject   TEXT    NOT NULL,
+    job_id    TEXT,
+    facts     TEXT    NOT NULL
+) STRICT;
+CREATE INDEX record_job ON record (job_id, position) WHERE job_id IS NOT NULL;
+CREATE TRIGGER record_never_changes BEFORE UPDATE ON record
+    BEGIN SELECT RAISE(ABORT, 'a record is never changed'); END;
+CREATE TRIGGER record_never_goes BEFORE DELETE ON record
+    BEGIN SELECT RAISE(ABORT, 'a record is never deleted'); END;
+
+CREATE TABLE credential (
+    secret_sha256 TEXT    PRIMARY KEY,
+    tenant        TEXT    NOT NULL,
+    created_us    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mount (
+    tenant     TEXT    NOT NULL,
+    mount_id   TEXT    NOT NULL,
+    node_id    TEXT    NOT NULL,
+    name       TEXT,
+    host_path  TEXT    NOT NULL,
+    created_us INTEGER NOT NULL,
+    PRIMARY KEY (tenant, mount_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE worker (
+    worker_id    TEXT    PRIMARY KEY,
+    instance_id  TEXT    NOT NULL,
+    node_id      TEXT    NOT NULL,
+    slots        INTEGER NOT NULL,
+    capabilities TEXT    NOT NULL,
+    enrolled_us  INTEGER NOT NULL,
+    seen_us      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE blob_ref (
+    tenant TEXT NOT NULL,
+    job_id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (tenant, job_id, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX blob_ref_digest ON blob_ref (digest);
+"""
+
+# MIGRATIONS[n] leads from version n to n + 1.
+MIGRATIONS: tuple[str, ...] = (_V1,)
+SCHEMA_VERSION = len(MIGRATIONS)

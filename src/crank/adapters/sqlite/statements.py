@@ -1,0 +1,121 @@
+"""Every statement that the store runs, by name: the one place to read when another database comes."""
+
+_JOB_COLUMNS = """
+    tenant, job_id, status, epoch, attempts, hold, submitted_us, started_us, ended_us, worker_id,
+    instance_id, cancel_requested, request_digest, request, "end", outcome, outcome_blob"""
+
+# --- jobs; `seq` is the order in which they were accepted ---------------------------------------
+
+JOB_INSERT = """
+INSERT INTO job (
+    tenant, job_id, status, epoch, attempts, effects, hold, traceparent, route, capability,
+    submitted_us, started_us, ended_us, worker_id, instance_id, cancel_requested,
+    request_digest, request, "end", outcome, outcome_blob
+) VALUES (
+    :tenant, :job_id, :status, :epoch, :attempts, :effects, :hold, :traceparent, :route, :capability,
+    :submitted_us, :started_us, :ended_us, :worker_id, :instance_id, :cancel_requested,
+    :request_digest, :request, :end, :outcome, :outcome_blob
+)"""
+
+# The request, its digest and the moment it came are never written twice.
+JOB_UPDATE = """
+UPDATE job SET
+    status = :status, epoch = :epoch, attempts = :attempts, hold = :hold,
+    started_us = :started_us, ended_us = :ended_us, worker_id = :worker_id, instance_id = :instance_id,
+    cancel_requested = :cancel_requested, "end" = :end, outcome = :outcome, outcome_blob = :outcome_blob
+WHERE tenant = :tenant AND job_id = :job_id"""
+
+JOB_FIND = f"SELECT {_JOB_COLUMNS} FROM job WHERE tenant = ? AND job_id = ?"
+
+JOB_STATUS = "SELECT status FROM job WHERE tenant = ? AND job_id = ?"
+
+JOBS_QUEUED = f"SELECT {_JOB_COLUMNS} FROM job WHERE status = 'queued' ORDER BY seq LIMIT ?"
+
+JOBS_HELD = f"SELECT {_JOB_COLUMNS} FROM job WHERE status IN ('leased', 'running') ORDER BY seq"
+
+# A cursor names the last job seen; one that is gone leaves nothing older, because the oldest go first.
+_BEFORE = "seq < (SELECT seq FROM job WHERE tenant = :tenant AND job_id = :before)"
+
+JOBS_NEWEST = f"SELECT {_JOB_COLUMNS} FROM job WHERE tenant = :tenant ORDER BY seq DESC LIMIT :limit"
+
+JOBS_NEWEST_BEFORE = f"""
+SELECT {_JOB_COLUMNS} FROM job WHERE tenant = :tenant AND {_BEFORE} ORDER BY seq DESC LIMIT :limit"""
+
+JOBS_STATUS = f"""
+SELECT {_JOB_COLUMNS} FROM job WHERE tenant = :tenant AND status = :status ORDER BY seq DESC LIMIT :limit"""
+
+JOBS_STATUS_BEFORE = f"""
+SELECT {_JOB_COLUMNS} FROM job WHERE tenant = :tenant AND status = :status AND {_BEFORE}
+ORDER BY seq DESC LIMIT :limit"""
+
+JOBS_COUNT = "SELECT count(*) FROM job WHERE status = ?"
+
+JOBS_ENDED_BEFORE = f"""
+SELECT {_JOB_COLUMNS} FROM job WHERE ended_us IS NOT NULL AND ended_us < ? ORDER BY ended_us, seq LIMIT ?"""
+
+JOB_DELETE = "DELETE FROM job WHERE tenant = ? AND job_id = ?"
+
+JOBS_ALL = f"SELECT {_JOB_COLUMNS} FROM job ORDER BY seq"
+
+# --- replays ------------------------------------------------------------------------------------
+
+REPLAY_FIND = "SELECT tenant, key, request_digest, job_id, created_us FROM replay WHERE tenant = ? AND key = ?"
+
+REPLAY_PUT = """
+INSERT INTO replay (tenant, key, request_digest, job_id, created_us) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (tenant, key) DO UPDATE SET
+    request_digest = excluded.request_digest, job_id = excluded.job_id, created_us = excluded.created_us"""
+
+REPLAY_PURGE = "DELETE FROM replay WHERE created_us < ?"
+
+# --- records; nothing changes or deletes one, and triggers see to it ------------------------------
+
+RECORD_APPEND = """
+INSERT INTO record (record_id, tenant, at_us, kind, subject, job_id, facts) VALUES (?, ?, ?, ?, ?, ?, ?)"""
+
+_RECORD_COLUMNS = "position, record_id, tenant, at_us, kind, subject, job_id, facts"
+
+RECORDS_AFTER = f"SELECT {_RECORD_COLUMNS} FROM record WHERE position > ? ORDER BY position LIMIT ?"
+
+RECORDS_OF_JOB = f"""
+SELECT {_RECORD_COLUMNS} FROM record WHERE job_id = ? AND position > ? ORDER BY position LIMIT ?"""
+
+RECORDS_ALL = f"SELECT {_RECORD_COLUMNS} FROM record ORDER BY position"
+
+# --- registry -----------------------------------------------------------------------------------
+
+CREDENTIAL_FIND = "SELECT tenant FROM credential WHERE secret_sha256 = ?"
+
+TENANT_PUT = "INSERT INTO tenant (tenant, created_us) VALUES (?, ?) ON CONFLICT DO NOTHING"
+
+CREDENTIAL_PUT = """
+INSERT INTO credential (secret_sha256, tenant, created_us) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"""
+
+MOUNT_PUT = """
+INSERT INTO mount (tenant, mount_id, node_id, name, host_path, created_us) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (tenant, mount_id) DO UPDATE SET
+    node_id = excluded.node_id, name = excluded.name, host_path = excluded.host_path,
+    created_us = excluded.created_us"""
+
+MOUNTS_OF = """
+SELECT tenant, mount_id, node_id, name, host_path, created_us FROM mount WHERE tenant = ? ORDER BY mount_id"""
+
+MOUNT_REMOVE = "DELETE FROM mount WHERE tenant = ? AND mount_id = ?"
+
+WORKER_PUT = """
+INSERT INTO worker (worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (worker_id) DO UPDATE SET
+    instance_id = excluded.instance_id, node_id = excluded.node_id, slots = excluded.slots,
+    capabilities = excluded.capabilities, enrolled_us = excluded.enrolled_us, seen_us = excluded.seen_us"""
+
+WORKERS = """
+SELECT worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us FROM worker ORDER BY worker_id"""
+
+BLOB_REFER = "INSERT INTO blob_ref (tenant, job_id, digest) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+
+BLOB_REFERRED = "SELECT 1 FROM blob_ref WHERE digest = ? LIMIT 1"
+
+BLOB_OF_JOB = "SELECT 1 FROM blob_ref WHERE tenant = ? AND job_id = ? AND digest = ?"
+
+BLOB_FORGET = "DELETE FROM blob_ref WHERE tenant = ? AND job_id = ?"

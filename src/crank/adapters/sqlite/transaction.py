@@ -1,0 +1,261 @@
+"""The four small stores on one SQLite connection, inside a transaction that the store opened."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from crank.adapters.sqlite import statements
+from crank.adapters.sqlite.faults import is_unique_violation
+from crank.domain import job_codec
+from crank.domain.ids import Digest, JobId, MountId, TenantId
+from crank.domain.job import ENDED, Job, Mount, Status
+from crank.domain.json import JsonValue, dumps
+from crank.domain.record import Record
+from crank.domain.worker import KnownWorker, Replay
+from crank.errors import Conflict, NotFound
+from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore
+
+
+def _text(value: JsonValue) -> str | None:
+    return None if value is None else dumps(value)
+
+
+def _job_row(job: Job) -> dict[str, Any]:
+    document = job_codec.job_document(job)
+    request = document["request"]
+    return {
+        **document,
+        "effects": str(job.request.effects),
+        "traceparent": job.request.traceparent,
+        "route": job.request.route,
+        "capability": job.request.capability,
+        "cancel_requested": int(job.cancel_requested),
+        "request": dumps(request),
+        "end": _text(document["end"]),
+        "outcome": _text(job.outcome),
+    }
+
+
+def read_job(row: sqlite3.Row) -> Job:
+    """Make a job of its row. Raises StoreError (`store_corrupt`)."""
+    document = dict(row)
+    document["request"] = json.loads(document["request"])
+    document["cancel_requested"] = bool(document["cancel_requested"])
+    for name in ("end", "outcome"):
+        document[name] = None if document[name] is None else json.loads(document[name])
+    return job_codec.parse_job(document)
+
+
+def read_record(row: sqlite3.Row) -> tuple[int, Record]:
+    """Make a record of its row, with its position. Raises StoreError (`store_corrupt`)."""
+    document = dict(row)
+    position = document.pop("position")
+    document["facts"] = json.loads(document["facts"])
+    return position, job_codec.parse_record(document)
+
+
+class SqlJobs:
+    """Jobs in the table `job`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+
+    def _all(self, statement: str, values: Sequence[Any] | dict[str, Any]) -> Sequence[Job]:
+        return [read_job(row) for row in self._sql.execute(statement, values)]
+
+    def insert(self, job: Job) -> None:
+        """Add a job. Raises Conflict (`job_id_taken`)."""
+        try:
+            self._sql.execute(statements.JOB_INSERT, _job_row(job))
+        except sqlite3.IntegrityError as fault:
+            if not is_unique_violation(fault):
+                raise
+            raise Conflict(
+                f"There is a job {job.job_id} already.",
+                code="job_id_taken",
+                field="job_id",
+                fix="Choose another job_id.",
+            ) from fault
+
+    def find(self, tenant: TenantId, job_id: JobId) -> Job | None:
+        """Return the job, or None."""
+        row = self._sql.execute(statements.JOB_FIND, (tenant, job_id)).fetchone()
+        return None if row is None else read_job(row)
+
+    def update(self, job: Job) -> None:
+        """Replace what may change of a job. Raises NotFound."""
+        changed = self._sql.execute(statements.JOB_UPDATE, _job_row(job)).rowcount
+        if not changed:
+            raise NotFound(f"There is no job {job.job_id}.", code="job_not_found")
+
+    def queued(self, limit: int) -> Sequence[Job]:
+        """Return queued jobs, oldest first."""
+        return self._all(statements.JOBS_QUEUED, (limit,))
+
+    def held(self) -> Sequence[Job]:
+        """Return the jobs that are leased or running, oldest first."""
+        return self._all(statements.JOBS_HELD, ())
+
+    def page(self, tenant: TenantId, *, limit: int, before: str | None, status: Status | None) -> Sequence[Job]:
+        """Return jobs, newest first; a cursor that is not known gives an empty page."""
+        statement = {
+            (False, False): statements.JOBS_NEWEST,
+            (False, True): statements.JOBS_NEWEST_BEFORE,
+            (True, False): statements.JOBS_STATUS,
+            (True, True): statements.JOBS_STATUS_BEFORE,
+        }[status is not None, before is not None]
+        return self._all(statement, {"tenant": tenant, "limit": limit, "before": before, "status": status})
+
+    def count(self, status: Status) -> int:
+        """Return how many jobs have the status."""
+        return int(self._sql.execute(statements.JOBS_COUNT, (str(status),)).fetchone()[0])
+
+    def ended_before(self, at_us: int, limit: int) -> Sequence[Job]:
+        """Return jobs that ended before that time, oldest first."""
+        return self._all(statements.JOBS_ENDED_BEFORE, (at_us, limit))
+
+    def delete(self, tenant: TenantId, job_id: JobId) -> None:
+        """Forget an ended job and its blob references; one that is gone is no fault.
+
+        Raises Conflict (`job_not_ended`).
+        """
+        row = self._sql.execute(statements.JOB_STATUS, (tenant, job_id)).fetchone()
+        if row is not None and row["status"] not in ENDED:
+            raise Conflict(f"The job {job_id} has not ended.", code="job_not_ended")
+        self._sql.execute(statements.BLOB_FORGET, (tenant, job_id))
+        self._sql.execute(statements.JOB_DELETE, (tenant, job_id))
+
+
+class SqlReplays:
+    """Idempotency keys in the table `replay`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+
+    def find(self, tenant: TenantId, key: str) -> Replay | None:
+        """Return what the key was used for, or None."""
+        row = self._sql.execute(statements.REPLAY_FIND, (tenant, key)).fetchone()
+        return None if row is None else Replay(**dict(row))
+
+    def put(self, replay: Replay) -> None:
+        """Remember a key, in place of what it was used for before."""
+        self._sql.execute(
+            statements.REPLAY_PUT,
+            (replay.tenant, replay.key, replay.request_digest, replay.job_id, replay.created_us),
+        )
+
+    def purge(self, before_us: int) -> int:
+        """Forget keys used before that time; return how many."""
+        return self._sql.execute(statements.REPLAY_PURGE, (before_us,)).rowcount
+
+
+class SqlRecords:
+    """The audit trail in the table `record`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+
+    def append(self, record: Record) -> None:
+        """Add a record at the end. Raises Conflict (`record_id_taken`)."""
+        try:
+            self._sql.execute(
+                statements.RECORD_APPEND,
+                (
+                    record.record_id,
+                    record.tenant,
+                    record.at_us,
+                    record.kind,
+                    record.subject,
+                    record.job_id,
+                    dumps(record.facts),
+                ),
+            )
+        except sqlite3.IntegrityError as fault:
+            if not is_unique_violation(fault):
+                raise
+            raise Conflict(f"There is a record {record.record_id} already.", code="record_id_taken") from fault
+
+    def page(self, *, job_id: JobId | None, after: int, limit: int) -> Sequence[tuple[int, Record]]:
+        """Return records in order with their positions, after a position."""
+        if job_id is None:
+            rows = self._sql.execute(statements.RECORDS_AFTER, (after, limit))
+        else:
+            rows = self._sql.execute(statements.RECORDS_OF_JOB, (job_id, after, limit))
+        return [read_record(row) for row in rows]
+
+
+class SqlRegistry:
+    """Credentials, mounts, workers and blob references."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+
+    def credential_tenant(self, secret_sha256: Digest) -> TenantId | None:
+        """Return the tenant whose secret has this hash, or None."""
+        row = self._sql.execute(statements.CREDENTIAL_FIND, (secret_sha256,)).fetchone()
+        return None if row is None else TenantId(row["tenant"])
+
+    def put_credential(self, secret_sha256: Digest, tenant: TenantId, created_us: int) -> None:
+        """Add a credential, and its tenant when it is the first; doing it twice changes nothing."""
+        self._sql.execute(statements.TENANT_PUT, (tenant, created_us))
+        self._sql.execute(statements.CREDENTIAL_PUT, (secret_sha256, tenant, created_us))
+
+    def put_mount(self, mount: Mount) -> None:
+        """Add or replace the tenant's mount of that id."""
+        self._sql.execute(
+            statements.MOUNT_PUT,
+            (mount.tenant, mount.mount_id, mount.node_id, mount.name, mount.host_path, mount.created_us),
+        )
+
+    def mounts(self, tenant: TenantId) -> Sequence[Mount]:
+        """Return the tenant's mounts, by id."""
+        return [Mount(**dict(row)) for row in self._sql.execute(statements.MOUNTS_OF, (tenant,))]
+
+    def remove_mount(self, tenant: TenantId, mount_id: MountId) -> bool:
+        """Remove a mount; tell whether it was there."""
+        return self._sql.execute(statements.MOUNT_REMOVE, (tenant, mount_id)).rowcount > 0
+
+    def put_worker(self, worker: KnownWorker) -> None:
+        """Add or replace a worker by its id."""
+        self._sql.execute(
+            statements.WORKER_PUT,
+            (
+                worker.worker_id,
+                worker.instance_id,
+                worker.node_id,
+                worker.slots,
+                dumps(job_codec.capabilities_document(worker)),
+                worker.enrolled_us,
+                worker.seen_us,
+            ),
+        )
+
+    def workers(self) -> Sequence[KnownWorker]:
+        """Return every worker, by id."""
+        rows = self._sql.execute(statements.WORKERS)
+        return [
+            job_codec.parse_known_worker({**dict(row), "capabilities": json.loads(row["capabilities"])}) for row in rows
+        ]
+
+    def refer(self, tenant: TenantId, job_id: JobId, digests: Sequence[Digest]) -> None:
+        """Say that a job uses these blobs."""
+        self._sql.executemany(statements.BLOB_REFER, [(tenant, job_id, digest) for digest in digests])
+
+    def referred(self, digests: Sequence[Digest]) -> set[Digest]:
+        """Return those of the digests that some job uses."""
+        return {digest for digest in digests if self._sql.execute(statements.BLOB_REFERRED, (digest,)).fetchone()}
+
+    def job_refers(self, tenant: TenantId, job_id: JobId, digest: Digest) -> bool:
+        """Tell whether this job uses the blob."""
+        return self._sql.execute(statements.BLOB_OF_JOB, (tenant, job_id, digest)).fetchone() is not None
+
+
+class SqlTransaction:
+    """Four stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.jobs: JobStore = SqlJobs(connection)
+        self.replays: ReplayStore = SqlReplays(connection)
+        self.records: RecordStore = SqlRecords(connection)
+        self.registry: RegistryStore = SqlRegistry(connection)

@@ -1,0 +1,357 @@
+"""Stores that keep everything in memory, with the same promises as the durable ones except durability.
+
+They keep JSON text, not objects, so that a value that would not survive the disk does not survive here.
+"""
+
+import asyncio
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, TypeVar
+
+from crank.adapters.clock import SystemClock
+from crank.domain import job_codec
+from crank.domain.ids import Digest, JobId, MountId, TenantId, parse_digest
+from crank.domain.job import ENDED, HELD, Job, Mount, Status
+from crank.domain.json import dumps
+from crank.domain.record import Record
+from crank.domain.worker import KnownWorker, Replay
+from crank.errors import Conflict, InvalidRequest, NotFound, StoreError, TooLarge, Unavailable
+from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore, Transaction
+from crank.wire import JobEvent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One job: the parts that queries ask for, and its text."""
+
+    seq: int
+    tenant: TenantId
+    job_id: JobId
+    status: Status
+    ended_us: int | None
+    text: str
+
+    def job(self) -> Job:
+        return job_codec.parse_job(json.loads(self.text))
+
+
+def _row(seq: int, job: Job) -> _Row:
+    return _Row(seq, job.tenant, job.job_id, job.status, job.ended_us, dumps(job_codec.job_document(job)))
+
+
+@dataclass(slots=True)
+class _State:
+    jobs: dict[tuple[TenantId, JobId], _Row] = field(default_factory=dict)
+    seq: int = 0
+    replays: dict[tuple[TenantId, str], Replay] = field(default_factory=dict)
+    records: list[tuple[str, JobId | None, str]] = field(default_factory=list)
+    credentials: dict[Digest, TenantId] = field(default_factory=dict)
+    mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
+    workers: dict[str, str] = field(default_factory=dict)
+    references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
+
+    def copy(self) -> "_State":
+        return _State(
+            jobs=dict(self.jobs),
+            seq=self.seq,
+            replays=dict(self.replays),
+            records=list(self.records),
+            credentials=dict(self.credentials),
+            mounts=dict(self.mounts),
+            workers=dict(self.workers),
+            references=set(self.references),
+        )
+
+
+class _Part:
+    """What all four stores share: the state, and whether they may change it."""
+
+    def __init__(self, state: _State, *, writable: bool) -> None:
+        self._state = state
+        self._writable = writable
+
+    def _change(self) -> _State:
+        if not self._writable:
+            raise StoreError("A read must not write.", code="store_read_only")
+        return self._state
+
+
+class _Jobs(_Part):
+    def _sorted(self, wanted: Callable[[_Row], bool]) -> list[_Row]:
+        return sorted(filter(wanted, self._state.jobs.values()), key=lambda row: row.seq)
+
+    def insert(self, job: Job) -> None:
+        """Add a job. Raises Conflict (`job_id_taken`)."""
+        state = self._change()
+        if (job.tenant, job.job_id) in state.jobs:
+            raise Conflict(f"There is a job {job.job_id} already.", code="job_id_taken", field="job_id")
+        state.seq += 1
+        state.jobs[job.tenant, job.job_id] = _row(state.seq, job)
+
+    def find(self, tenant: TenantId, job_id: JobId) -> Job | None:
+        """Return the job, or None."""
+        row = self._state.jobs.get((tenant, job_id))
+        return None if row is None else row.job()
+
+    def update(self, job: Job) -> None:
+        """Replace what may change of a job. Raises NotFound."""
+        state = self._change()
+        row = state.jobs.get((job.tenant, job.job_id))
+        if row is None:
+            raise NotFound(f"There is no job {job.job_id}.", code="job_not_found")
+        kept = row.job()
+        job = replace(job, request=kept.request, request_digest=kept.request_digest, submitted_us=kept.submitted_us)
+        state.jobs[job.tenant, job.job_id] = _row(row.seq, job)
+
+    def queued(self, limit: int) -> Sequence[Job]:
+        """Return queued jobs, oldest first."""
+        return [row.job() for row in self._sorted(lambda row: row.status is Status.QUEUED)[:limit]]
+
+    def held(self) -> Sequence[Job]:
+        """Return the jobs that are leased or running, oldest first."""
+        return [row.job() for row in self._sorted(lambda row: row.status in HELD)]
+
+    def page(self, tenant: TenantId, *, limit: int, before: str | None, status: Status | None) -> Sequence[Job]:
+        """Return jobs, newest first; a cursor that is not known gives an empty page."""
+        limit_seq = self._state.seq + 1
+        if before is not None:
+            last = self._state.jobs.get((tenant, JobId(before)))
+            limit_seq = 0 if last is None else last.seq
+        rows = self._sorted(
+            lambda row: row.tenant == tenant and row.seq < limit_seq and (status is None or row.status is status)
+        )
+        return [row.job() for row in rows[::-1][:limit]]
+
+    def count(self, status: Status) -> int:
+        """Return how many jobs have the status."""
+        return sum(row.status is status for row in self._state.jobs.values())
+
+    def ended_before(self, at_us: int, limit: int) -> Sequence[Job]:
+        """Return jobs that ended before that time, oldest first."""
+        aged = [
+            (row.ended_us, row.seq, row)
+            for row in self._state.jobs.values()
+            if row.ended_us is not None and row.ended_us < at_us
+        ]
+        return [row.job() for _, _, row in sorted(aged, key=lambda entry: entry[:2])[:limit]]
+
+    def delete(self, tenant: TenantId, job_id: JobId) -> None:
+        """Forget an ended job and its blob references. Raises Conflict (`job_not_ended`)."""
+        state = self._change()
+        row = state.jobs.get((tenant, job_id))
+        if row is not None and row.status not in ENDED:
+            raise Conflict(f"The job {job_id} has not ended.", code="job_not_ended")
+        state.jobs.pop((tenant, job_id), None)
+        state.references = {entry for entry in state.references if entry[:2] != (tenant, job_id)}
+
+
+class _Replays(_Part):
+    def find(self, tenant: TenantId, key: str) -> Replay | None:
+        """Return what the key was used for, or None."""
+        return self._state.replays.get((tenant, key))
+
+    def put(self, replay: Replay) -> None:
+        """Remember a key, in place of what it was used for before."""
+        self._change().replays[replay.tenant, replay.key] = replay
+
+    def purge(self, before_us: int) -> int:
+        """Forget keys used before that time; return how many."""
+        state = self._change()
+        old = [key for key, replay in state.replays.items() if replay.created_us < before_us]
+        for key in old:
+            del state.replays[key]
+        return len(old)
+
+
+class _Records(_Part):
+    def append(self, record: Record) -> None:
+        """Add a record at the end. Raises Conflict (`record_id_taken`)."""
+        state = self._change()
+        if any(record_id == record.record_id for record_id, _, _ in state.records):
+            raise Conflict(f"There is a record {record.record_id} already.", code="record_id_taken")
+        state.records.append((record.record_id, record.job_id, dumps(job_codec.record_document(record))))
+
+    def page(self, *, job_id: JobId | None, after: int, limit: int) -> Sequence[tuple[int, Record]]:
+        """Return records in order with their positions, after a position."""
+        found = [
+            (position, text)
+            for position, (_, of_job, text) in enumerate(self._state.records, start=1)
+            if position > after and job_id in (None, of_job)
+        ]
+        return [(position, job_codec.parse_record(json.loads(text))) for position, text in found[:limit]]
+
+
+class _Registry(_Part):
+    def credential_tenant(self, secret_sha256: Digest) -> TenantId | None:
+        """Return the tenant whose secret has this hash, or None."""
+        return self._state.credentials.get(secret_sha256)
+
+    def put_credential(self, secret_sha256: Digest, tenant: TenantId, created_us: int) -> None:
+        """Add a credential; doing it twice changes nothing."""
+        self._change().credentials.setdefault(secret_sha256, tenant)
+
+    def put_mount(self, mount: Mount) -> None:
+        """Add or replace the tenant's mount of that id."""
+        self._change().mounts[mount.tenant, mount.mount_id] = mount
+
+    def mounts(self, tenant: TenantId) -> Sequence[Mount]:
+        """Return the tenant's mounts, by id."""
+        return [mount for (owner, _), mount in sorted(self._state.mounts.items()) if owner == tenant]
+
+    def remove_mount(self, tenant: TenantId, mount_id: MountId) -> bool:
+        """Remove a mount; tell whether it was there."""
+        return self._change().mounts.pop((tenant, mount_id), None) is not None
+
+    def put_worker(self, worker: KnownWorker) -> None:
+        """Add or replace a worker by its id."""
+        document = {
+            "worker_id": worker.worker_id,
+            "instance_id": worker.instance_id,
+            "node_id": worker.node_id,
+            "slots": worker.slots,
+            "capabilities": job_codec.capabilities_document(worker),
+            "enrolled_us": worker.enrolled_us,
+            "seen_us": worker.seen_us,
+        }
+        self._change().workers[worker.worker_id] = dumps(document)
+
+    def workers(self) -> Sequence[KnownWorker]:
+        """Return every worker, by id."""
+        return [job_codec.parse_known_worker(json.loads(text)) for _, text in sorted(self._state.workers.items())]
+
+    def refer(self, tenant: TenantId, job_id: JobId, digests: Sequence[Digest]) -> None:
+        """Say that a job uses these blobs."""
+        self._change().references.update((tenant, job_id, digest) for digest in digests)
+
+    def referred(self, digests: Sequence[Digest]) -> set[Digest]:
+        """Return those of the digests that some job uses."""
+        return {digest for _, _, digest in self._state.references} & set(digests)
+
+    def job_refers(self, tenant: TenantId, job_id: JobId, digest: Digest) -> bool:
+        """Tell whether this job uses the blob."""
+        return (tenant, job_id, digest) in self._state.references
+
+
+class _Transaction:
+    def __init__(self, state: _State, *, writable: bool) -> None:
+        self.jobs: JobStore = _Jobs(state, writable=writable)
+        self.replays: ReplayStore = _Replays(state, writable=writable)
+        self.records: RecordStore = _Records(state, writable=writable)
+        self.registry: RegistryStore = _Registry(state, writable=writable)
+
+
+class MemoryStore:
+    """`ports.Store` in memory: every work runs on a copy, which becomes the state when it ends well."""
+
+    def __init__(self) -> None:
+        self._state = _State()
+        self._lock = threading.Lock()
+        self._open = False
+
+    async def start(self) -> None:
+        """Open; what was stored before is still there."""
+        self._open = True
+
+    async def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` alone; keep what it did only when it raises nothing."""
+        await asyncio.sleep(0)
+        with self._lock:
+            self._check_open()
+            state = self._state.copy()
+            answer = work(_Transaction(state, writable=True))
+            self._state = state
+            return answer
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` on the last state. Raises StoreError (`store_read_only`) when it writes."""
+        await asyncio.sleep(0)
+        self._check_open()
+        return work(_Transaction(self._state, writable=False))
+
+    async def stop(self) -> None:
+        """Close. Safe to call twice."""
+        self._open = False
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise Unavailable("The store is not open.", code="store_stopped")
+
+
+class MemoryBlobStore:
+    """`ports.BlobStore` in memory."""
+
+    def __init__(self, *, quota_bytes: int = 1 << 40, now_us: Callable[[], int] = SystemClock().now_us) -> None:
+        self._quota_bytes = quota_bytes
+        self._now_us = now_us
+        self._lock = threading.Lock()
+        self._blobs: dict[Digest, bytes] = {}
+        self._written_us: dict[Digest, int] = {}
+
+    def put(self, source: BinaryIO, *, expected: Digest | None, bytes_max: int) -> tuple[Digest, int]:
+        """Keep a stream. Raises InvalidRequest (`digest_mismatch`), TooLarge, Unavailable (`quota_exceeded`)."""
+        octets = source.read(bytes_max + 1)
+        if len(octets) > bytes_max:
+            raise TooLarge(f"The blob is larger than {bytes_max} bytes.", code="blob_too_large")
+        digest = Digest(hashlib.sha256(octets).hexdigest())
+        if expected is not None and digest != expected:
+            raise InvalidRequest("The bytes have another SHA-256.", code="digest_mismatch", field="sha256")
+        with self._lock:
+            used_bytes = sum(len(blob) for blob in self._blobs.values())
+            if digest not in self._blobs and used_bytes + len(octets) > self._quota_bytes:
+                raise Unavailable("The blobs would take more than their quota.", code="quota_exceeded")
+            self._blobs[digest] = octets
+            self._written_us[digest] = self._now_us()
+        return digest, len(octets)
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Open a blob to read. Raises NotFound."""
+        octets = self._blobs.get(parse_digest(digest))
+        if octets is None:
+            raise NotFound(f"There is no blob {digest}.", code="blob_not_found")
+        return io.BytesIO(octets)
+
+    def size(self, digest: Digest) -> int | None:
+        """Return the size in bytes, or None when there is no such blob."""
+        octets = self._blobs.get(parse_digest(digest))
+        return None if octets is None else len(octets)
+
+    def remove(self, digest: Digest) -> None:
+        """Remove a blob; doing it twice changes nothing."""
+        with self._lock:
+            self._blobs.pop(digest, None)
+            self._written_us.pop(digest, None)
+
+    def older_than(self, age_sec: float) -> Sequence[Digest]:
+        """Return blobs last written longer ago than that, oldest first."""
+        latest_us = self._now_us() - round(age_sec * 1_000_000)
+        aged = sorted((written, digest) for digest, written in self._written_us.items())
+        return [digest for written, digest in aged if written < latest_us]
+
+
+class MemoryStreamLog:
+    """`ports.StreamLog` in memory, without a bound."""
+
+    def __init__(self) -> None:
+        self._events: dict[JobId, list[JobEvent]] = {}
+
+    async def append(self, job_id: JobId, events: Sequence[JobEvent]) -> int:
+        """Add events and return the last position."""
+        log = self._events.setdefault(job_id, [])
+        log.extend(events)
+        return len(log)
+
+    async def read(self, job_id: JobId, after: int, limit: int) -> Sequence[tuple[int, JobEvent]]:
+        """Return at most `limit` events after a position."""
+        after = max(0, after)
+        found = self._events.get(job_id, [])[after : after + max(0, limit)]
+        return list(enumerate(found, start=after + 1))
+
+    async def remove(self, job_id: JobId) -> None:
+        """Forget the job's events; doing it twice changes nothing."""
+        self._events.pop(job_id, None)
