@@ -1,115 +1,169 @@
-"""Blobs going in, artifacts coming out. Names from jobs are compared, never opened."""
+"""Bytes over HTTP: blobs up, artifacts down."""
 
+import asyncio
+import errno
+import re
 import tempfile
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO, cast
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Request, Response
-from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Header, Path, Request, Security
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from crank.api.models import ArtifactsView, BlobView, problems
-from crank.api.peer import desk_of
-from crank.api.rest import JobIdPath, Proven
+from crank.api.documents import answer, desk_of, header, refusals
+from crank.api.models import ArtifactsPage, BlobStored
+from crank.api.peer import Caller, bearer
+from crank.api.rest import JobPath
+from crank.api.strict import StrictRoute, chunks
 from crank.controller import artifacts
 from crank.controller.desk import Desk
-from crank.domain.ids import JobId, parse_digest
-from crank.domain.quantity import BLOB_BYTES_MAX, MIB
-from crank.errors import NotFound, TooLarge
+from crank.domain.ids import Digest, parse_digest, parse_job_id
+from crank.domain.quantity import BLOB_BYTES_MAX, KIB, MIB
+from crank.errors import NotFound, TooLarge, Unavailable
 
-router = APIRouter(prefix="/v1", tags=["files"])
-CHUNK_BYTES = 256 * 1024
-DigestPath = Annotated[str, Path(max_length=64, description="SHA-256 in lower-case hexadecimal.")]
-_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-
-
-async def receive_blob(request: Request, desk: Desk, sha256: str) -> Response:
-    """Store the request's body as a blob; bounded while it arrives. Raises TooLarge and what the store raises."""
-    digest = parse_digest(sha256)
-    known_bytes = desk.blobs.size(digest)
-    if known_bytes is not None:
-        return JSONResponse({"sha256": digest, "size_bytes": known_bytes})
-    with tempfile.SpooledTemporaryFile(max_size=MIB) as arrived:
-        seen_bytes = 0
-        async for chunk in request.stream():
-            seen_bytes += len(chunk)
-            if seen_bytes > BLOB_BYTES_MAX:
-                raise TooLarge(f"A blob is at most {BLOB_BYTES_MAX} bytes.", code="blob_too_large")
-            await run_in_threadpool(arrived.write, chunk)
-        arrived.seek(0)
-        source: Any = arrived
-        size_bytes = await artifacts.store(desk, source=source, expected=digest, bytes_max=BLOB_BYTES_MAX)
-    return JSONResponse({"sha256": digest, "size_bytes": size_bytes}, status_code=201)
+PIECE_BYTES = 256 * KIB
+_SPOOL_BYTES = 1 * MIB
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,62}")
+# An artifact is a stranger's file: nothing in it may act in the browser of who opens it.
+_HARMLESS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "sandbox; default-src 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "private, no-cache",
+}
+router = APIRouter(route_class=StrictRoute)
+From = Annotated[Caller, Security(bearer)]
+BlobPath = Annotated[str, Path(description="SHA-256 of the bytes, in lower-case hexadecimal.")]
 
 
-async def read_chunks(source: BinaryIO) -> AsyncIterator[bytes]:
-    """Yield a file's bytes and close it."""
-    try:
-        while chunk := await run_in_threadpool(source.read, CHUNK_BYTES):
-            yield chunk
-    finally:
-        source.close()
+class Octets(StreamingResponse):
+    """Bytes of any media type."""
 
 
 @router.put(
-    "/blobs/{sha256}",
-    operation_id="putBlob",
+    "/v1/blobs/{sha256}",
+    operation_id="put_blob",
     summary="Upload a blob",
-    response_model=BlobView,
-    responses={
-        200: {"description": "The node has it already.", "model": BlobView},
-        201: {"description": "Stored.", "model": BlobView},
-        **problems(401, 413, 422, 503),
+    tags=["files"],
+    status_code=201,
+    response_class=JSONResponse,
+    responses={201: {"model": BlobStored}, **refusals(406, 408, 413)},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
     },
-    openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
 )
-async def put_blob(request: Request, sha256: DigestPath, caller: Proven) -> Response:
-    """Store bytes under their SHA-256; doing it twice changes nothing."""
-    return await receive_blob(request, desk_of(request), sha256)
+async def put_blob(request: Request, sha256: BlobPath, caller: From) -> Response:
+    """Store bytes under their SHA-256; what does not have it is refused."""
+    digest = parse_digest(sha256)
+    return answer({"sha256": digest, "size_bytes": await receive_blob(desk_of(request), request, digest)}, 201)
+
+
+@router.head(
+    "/v1/blobs/{sha256}",
+    operation_id="has_blob",
+    summary="Ask for a blob",
+    tags=["files"],
+    responses={200: {"description": "It is stored; Content-Length is its size."}, **refusals(404)},
+    response_class=Response,
+)
+async def has_blob(request: Request, sha256: BlobPath, caller: From) -> Response:
+    """Tell whether a blob is stored."""
+    return await blob_head(desk_of(request), parse_digest(sha256))
 
 
 @router.get(
-    "/jobs/{job_id}/artifacts",
-    operation_id="listArtifacts",
-    summary="List what a job left",
-    response_model=ArtifactsView,
-    responses=problems(401, 404, 422),
+    "/v1/jobs/{job_id}/artifacts",
+    operation_id="list_artifacts",
+    summary="List a job's artifacts",
+    tags=["jobs"],
+    response_class=JSONResponse,
+    responses={200: {"model": ArtifactsPage}, **refusals(404, 406)},
 )
-async def list_artifacts(request: Request, job_id: JobIdPath, caller: Proven) -> Any:
-    """Return the files that a job left in /out."""
-    found = await artifacts.list_artifacts(desk_of(request), tenant=caller.tenant, job_id=JobId(job_id))
-    return {
-        "artifacts": [
-            {"path": a.path, "size_bytes": a.size_bytes, "sha256": a.sha256, "media_type": a.media_type} for a in found
-        ]
-    }
+async def list_artifacts(request: Request, job_id: JobPath, caller: From) -> Response:
+    """Return what the job left in /out."""
+    found = await artifacts.list_artifacts(desk_of(request), tenant=caller.tenant, job_id=parse_job_id(job_id))
+    entries = [
+        {"path": one.path, "size_bytes": one.size_bytes, "sha256": one.sha256, "media_type": one.media_type}
+        for one in found
+    ]
+    return answer({"artifacts": entries})
 
 
 @router.get(
-    "/jobs/{job_id}/artifacts/{path:path}",
-    operation_id="getArtifact",
-    summary="Download what a job left",
-    response_class=StreamingResponse,
-    responses={200: {"description": "The file.", "content": _BINARY}, **problems(401, 404, 422)},
+    "/v1/jobs/{job_id}/artifacts/{path:path}",
+    operation_id="get_artifact",
+    summary="Download an artifact",
+    tags=["jobs"],
+    response_class=Octets,
+    responses={
+        200: {
+            "description": "The file's bytes, as a download.",
+            "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
+            "headers": {"ETag": header("The SHA-256, quoted."), "Content-Disposition": header("attachment")},
+        },
+        304: {"description": "You have it already."},
+        **refusals(404),
+    },
 )
 async def get_artifact(
-    request: Request, job_id: JobIdPath, path: Annotated[str, Path(description="As listed.")], caller: Proven
+    request: Request,
+    job_id: JobPath,
+    path: Annotated[str, Path(description="The path that the job gave it.")],
+    caller: From,
+    if_none_match: Annotated[str | None, Header(description="An ETag that you have.")] = None,
 ) -> Response:
-    """Send one artifact, in a way that no browser renders."""
+    """Send one artifact so that it cannot act: as an attachment, never sniffed, in a sandbox."""
     desk = desk_of(request)
-    artifact = await artifacts.find(desk, tenant=caller.tenant, job_id=JobId(job_id), path=path)
+    found = await artifacts.find(desk, tenant=caller.tenant, job_id=parse_job_id(job_id), path=path)
+    tag = f'"{found.sha256}"'
+    name = found.path.rpartition("/")[2]
+    headers = {**_HARMLESS, "etag": tag, "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
+    if if_none_match is not None and tag in {part.strip().removeprefix("W/") for part in if_none_match.split(",")}:
+        return Response(status_code=304, headers=headers)
+    media_type = found.media_type if _MEDIA_TYPE.fullmatch(found.media_type) else "application/octet-stream"
+    source = await artifacts.open_blob(desk, digest=found.sha256)
+    headers |= {"content-length": str(found.size_bytes), "content-type": media_type}
+    return Octets(pieces(source), headers=headers)
+
+
+# --- shared with the worker listener ---------------------------------------------------------
+
+
+async def receive_blob(desk: Desk, request: Request, digest: Digest) -> int:
+    """Store a request's body as a blob and return its size in bytes.
+
+    Raises InvalidRequest (`digest_mismatch`), TooLarge, Unavailable; nothing is left behind then.
+    """
+    # Read whole before a thread is used: a slow sender must not hold one.
+    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+        try:
+            async for piece in chunks(request, bytes_max=BLOB_BYTES_MAX):
+                spool.write(piece)
+            spool.seek(0)
+        except OSError as fault:
+            raise _no_room(fault) from fault
+        return await artifacts.store(desk, source=cast(BinaryIO, spool), expected=digest, bytes_max=BLOB_BYTES_MAX)
+
+
+def _no_room(fault: OSError) -> Unavailable | TooLarge:
+    if fault.errno == errno.EFBIG:
+        return TooLarge("The blob is larger than files may be on this node.")
+    return Unavailable("The node could not keep the upload.", code="disk_full", detail=str(fault))
+
+
+async def blob_head(desk: Desk, digest: Digest) -> Response:
+    """Tell a blob's size without its bytes. Raises NotFound."""
+    size_bytes = await asyncio.to_thread(desk.blobs.size, digest)
+    if size_bytes is None:
+        raise NotFound("There is no blob with this SHA-256.", code="blob_not_found", field="sha256")
+    return Response(headers={"content-length": str(size_bytes), "content-type": "application/octet-stream"})
+
+
+async def pieces(source: BinaryIO) -> AsyncIterator[bytes]:
+    """Yield a file's bytes, read in a thread, and close it."""
     try:
-        source = await artifacts.open_blob(desk, digest=artifact.sha256)
-    except NotFound as fault:
-        raise NotFound("The artifact's bytes are no longer kept.", code="artifact_not_found", field="path") from fault
-    name = quote(artifact.path.rpartition("/")[2], safe="")
-    headers = {
-        "Content-Length": str(artifact.size_bytes),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-        "Content-Security-Policy": "sandbox; default-src 'none'",
-        "X-Content-Type-Options": "nosniff",
-        "ETag": f'"{artifact.sha256}"',
-        "Cache-Control": "private, no-transform",
-    }
-    return StreamingResponse(read_chunks(source), media_type="application/octet-stream", headers=headers)
+        while piece := await asyncio.to_thread(source.read, PIECE_BYTES):
+            yield piece
+    finally:
+        source.close()

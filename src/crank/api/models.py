@@ -1,108 +1,145 @@
-"""The shapes of the API, so that its OpenAPI document is true."""
+"""Shapes of requests and answers: what requests are checked against, and what OpenAPI tells."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crank.domain.quantity import FILES_MAX, JSON_DEPTH_MAX, OUTPUT_BYTES_MAX, TIMEOUT_SEC_MAX
-
-_WHOLE_MAX = 2**53 - 1
-
-
-class Strict(BaseModel):
-    """A body in which nothing unknown is accepted and no type is guessed."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+from crank.domain.job import Status
+from crank.domain.outcome import Clock, Reason
 
 
-class Constraints(Strict):
-    """What the job needs, and the limits it sets itself."""
+class Request(BaseModel):
+    """Strict: no coercion, no unknown field."""
 
-    accelerator: str | None = Field(None, description="`cpu` or `gpu`; left out, a CPU is preferred.", examples=["cpu"])
-    gpu_model: str | None = Field(None, max_length=128)
-    timeout_sec: float | None = Field(None, gt=0, le=TIMEOUT_SEC_MAX, description="Wall clock.", examples=[30])
-    max_output_bytes: int | None = Field(
-        None, ge=1, le=OUTPUT_BYTES_MAX, description="Kept of stdout and of stderr, each: head and tail.",
-        examples=[100_000],
-    )  # fmt: skip
-    memory_bytes: int | None = Field(None, ge=1, le=_WHOLE_MAX)
+    model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class InputFileBody(Strict):
-    """A file that the job finds at /scratch/<path>: exactly one of text, base64, sha256."""
+class Answer(BaseModel):
+    """What the node sends; a later version may add fields."""
 
-    path: str = Field(examples=["table.csv"])
+
+# --- requests --------------------------------------------------------------------------------
+
+
+class Constraints(Request):
+    """What the job needs, and what it may use; a profile's own limits are never passed."""
+
+    accelerator: Literal["cpu", "gpu"] | None = None
+    gpu_model: str | None = None
+    timeout_sec: float | None = Field(None, description="Wall clock, in seconds.")
+    max_output_bytes: int | None = Field(None, description="Kept of stdout and of stderr, each.")
+    memory_bytes: int | None = None
+
+
+class FileWanted(Request):
+    """An input file, found at /scratch/<path>; exactly one of text, base64 and sha256 carries it."""
+
+    path: str
     text: str | None = None
     base64: str | None = None
-    sha256: str | None = Field(None, description="A blob uploaded before.")
+    sha256: str | None = Field(None, description="A blob that was uploaded before.")
 
 
-class MountBody(Strict):
-    """A mounted folder under a name of the job's own."""
+class MountWanted(Request):
+    """A mount under another name: the job finds it at /in/<name>."""
 
     name: str
-    mount: str = Field(description="The mount's name or id.")
+    mount: str = Field(description="The mount's id or name.")
 
 
-class JobBody(Strict):
-    """A job. Only `code` is needed; `env_profile` is python-core when neither it nor `capability` is given."""
+class JobWanted(Request):
+    """One job."""
 
-    job_id: str | None = Field(None, description="Your own id, unique for ever; made by the node if left out.")
-    runtime: str | None = Field(None, examples=["python3.11"])
-    env_profile: str | None = Field(None, examples=["python-core"])
-    capability: str | None = Field(None, examples=["python.run.core"])
-    version: str | None = Field(None, description="`1`, `1.2` or `1.2.3`: any version that starts so.", examples=["1"])
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"code": "print(args['n'] * 2)", "args": {"n": 21}, "env_profile": "python-core"},
+                {"capability": "python.run.docs", "code": "import os; print(os.listdir('/in/docs'))", "mounts": ["docs"]},
+            ]
+        }
+    )
+
+    job_id: str | None = Field(None, description="Your own id, unique per tenant; the node makes one otherwise.")
+    runtime: str | None = Field(None, description="python3.11")
+    env_profile: str | None = Field(None, description="python-core unless said otherwise.")
+    capability: str | None = Field(None, description="Follows from env_profile unless given.")
+    version: str | None = Field(None, description="1, 1.2 or 1.2.3: any version that starts so.")
     constraints: Constraints | None = None
-    code: str | None = Field(None, examples=["print(args['n'] + 1)"])
-    args: Any = Field(None, description=f"Any JSON, nested at most {JSON_DEPTH_MAX} deep.", examples=[{"n": 41}])
-    files: list[InputFileBody] | None = Field(None, description=f"At most {FILES_MAX}.")
-    mounts: list[str | MountBody] | None = None
-    session: Any = Field(None, description="Not supported yet.")
-    idempotency_key: str | None = Field(None, description="The same as the Idempotency-Key header.")
-    budget: Any = Field(None, description="Not supported yet.")
-    route: str | None = Field(None, description="`local`.", examples=["local"])
-    effects: str | None = Field(None, description="`pure`, `idempotent` or `external` (default).", examples=["pure"])
-    detach: bool | None = Field(None, description="`true`: a job always outlives its connection.")
+    code: str | None = None
+    args: Any = Field(None, description="Any JSON value; the script finds it as the global `args`.")
+    files: list[FileWanted] | None = None
+    mounts: list[str | MountWanted] | None = None
+    session: Any = Field(None, description="Not offered yet: anything but null is refused.")
+    idempotency_key: str | None = None
+    budget: Any = Field(None, description="Not offered yet: anything but null is refused.")
+    route: Literal["local", "any"] | None = Field(None, description="Only local is offered yet.")
+    effects: Literal["pure", "idempotent", "external"] | None = None
+    detach: bool | None = Field(None, description="Only true is offered: a job outlives its connection.")
 
 
-class MountRequest(Strict):
-    """A folder of this node to make usable by jobs."""
+class MountAdded(Request):
+    """A folder of this node that jobs may read."""
 
-    path: str = Field(max_length=4096, examples=["/srv/documents"])
-    name: str | None = Field(None, examples=["documents"])
+    path: str = Field(description="Absolute path on the node.", examples=["/srv/documents"])
+    name: str | None = Field(None, examples=["docs"])
 
 
-class End(BaseModel):
-    """How the job ended."""
+# --- answers ---------------------------------------------------------------------------------
 
-    reason: str
+
+class ProblemEntry(Answer):
+    """One thing that is wrong."""
+
+    field: str
+    cause: str
+    fix: str
+
+
+class ProblemDocument(Answer):
+    """A refusal (RFC 9457): `code` is stable, `fix` says what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(examples=["unknown_field"])
+    field: str | None
+    fix: str
+    problems: list[ProblemEntry]
+    job_id: str | None
+
+
+class EndDocument(Answer):
+    """How it ended; parts that do not apply are null."""
+
+    reason: Reason
     exit_code: int | None
     signal: str | None
-    clock: str | None
+    clock: Clock | None
     code: str | None
     message: str | None
 
 
-class StreamFacts(BaseModel):
-    """Bytes of one output stream."""
+class StreamCount(Answer):
+    """What became of one output stream."""
 
     seen_bytes: int
     kept_bytes: int
     truncated: bool
 
 
-class Metrics(BaseModel):
-    """What the job used."""
+class Metrics(Answer):
+    """What the whole process tree used."""
 
     wall_sec: float
     cpu_sec: float
     peak_memory_bytes: int | None
     setup_sec: float
-    stdout: StreamFacts
-    stderr: StreamFacts
+    stdout: StreamCount
+    stderr: StreamCount
 
 
-class ArtifactView(BaseModel):
+class ArtifactDocument(Answer):
     """A file that the job left in /out."""
 
     path: str
@@ -111,20 +148,18 @@ class ArtifactView(BaseModel):
     media_type: str
 
 
-class SkippedView(BaseModel):
-    """Something in /out that was not kept, and why."""
+class SkippedDocument(Answer):
+    """Something in /out that was not collected."""
 
     path: str
     cause: str
 
 
-class JobHead(BaseModel):
+class JobHead(Answer):
     """A job without its output."""
 
     job_id: str
-    status: Literal[
-        "queued", "leased", "running", "succeeded", "failed", "timed_out", "cancelled", "refused", "lost"
-    ]  # fmt: skip
+    status: Status
     capability: str
     version: str | None
     env_profile: str | None
@@ -137,62 +172,62 @@ class JobHead(BaseModel):
     epoch: int
     worker_id: str | None
     cancel_requested: bool
-    pending: str | None
-    end: End | None
+    pending: str | None = Field(description="Why it waits, while it is queued.")
+    end: EndDocument | None
 
 
-class JobView(JobHead):
-    """A job, whole."""
+class JobDocument(JobHead):
+    """The whole job."""
 
     stdout: str
     stderr: str
     has_result: bool
     result: Any
     displays: list[Any]
-    artifacts: list[ArtifactView]
-    skipped: list[SkippedView]
+    artifacts: list[ArtifactDocument]
+    skipped: list[SkippedDocument]
     metrics: Metrics | None
     tier: str | None
     denials: list[str]
 
 
-class JobsPage(BaseModel):
-    """Jobs, newest first; `next` goes into `before`."""
+class JobsPage(Answer):
+    """Jobs, newest first; give `next` as `before` for more."""
 
     jobs: list[JobHead]
     next: str | None
 
 
-class ArtifactsView(BaseModel):
-    """What a job left."""
+class ArtifactsPage(Answer):
+    """The job's artifacts."""
 
-    artifacts: list[ArtifactView]
-
-
-class MountView(BaseModel):
-    """A mount, as its owner sees it."""
-
-    mount_id: str
-    name: str | None
-    node_id: str
-    host_path: str
+    artifacts: list[ArtifactDocument]
 
 
-class MountsView(BaseModel):
-    """The mounts of this credential."""
-
-    mounts: list[MountView]
-
-
-class BlobView(BaseModel):
-    """A stored blob."""
+class BlobStored(Answer):
+    """A blob that is safely stored."""
 
     sha256: str
     size_bytes: int
 
 
-class WorkerView(BaseModel):
-    """A worker."""
+class MountDocument(Answer):
+    """A mount as agents see it: never a path of the host."""
+
+    mount_id: str
+    name: str | None
+    node_id: str
+    created_at: str | None
+
+
+class MountsPage(Answer):
+    """The tenant's mounts."""
+
+    mounts: list[MountDocument]
+
+
+class WorkerDocument(Answer):
+    """A worker that enrolled."""
 
     worker_id: str
     instance_id: str
@@ -206,16 +241,16 @@ class WorkerView(BaseModel):
     seen_at: str
 
 
-class WorkersView(BaseModel):
-    """Every worker that is known."""
+class WorkersPage(Answer):
+    """Workers."""
 
-    workers: list[WorkerView]
+    workers: list[WorkerDocument]
 
 
-class CapabilityView(BaseModel):
-    """A capability that is offered now."""
+class CapabilityDocument(Answer):
+    """What connected workers offer."""
 
-    model_config = ConfigDict(protected_namespaces=())
+    schema_: Annotated[int, Field(alias="schema")]
     name: str
     version: str
     summary: str
@@ -229,18 +264,16 @@ class CapabilityView(BaseModel):
     error_codes: list[str]
     required_capabilities: list[str]
     timeout_sec: float
-    memory_bytes: int | None
-    schema_version: int = Field(alias="schema")
     workers: list[str]
 
 
-class CapabilitiesView(BaseModel):
-    """Everything that can be asked for now."""
+class CapabilitiesPage(Answer):
+    """Capabilities."""
 
-    capabilities: list[CapabilityView]
+    capabilities: list[CapabilityDocument]
 
 
-class RecordView(BaseModel):
+class RecordDocument(Answer):
     """One line of the audit trail."""
 
     position: int
@@ -252,61 +285,30 @@ class RecordView(BaseModel):
     facts: dict[str, Any]
 
 
-class RecordsPage(BaseModel):
-    """Records in order; `next` goes into `after`."""
+class RecordsPage(Answer):
+    """Records in order; give `next` as `after` for more."""
 
-    records: list[RecordView]
+    records: list[RecordDocument]
     next: int | None
 
 
-class BidsView(BaseModel):
-    """Bids of workers. Workers of this version make none, so the list is empty."""
+class BidsPage(Answer):
+    """Workers do not bid yet, so the list is empty."""
 
     bids: list[Any]
 
 
-class HealthView(BaseModel):
+class Health(Answer):
     """The process answers."""
 
     status: Literal["ok"]
+    version: str
 
 
-class ReadyView(BaseModel):
-    """Whether jobs run now."""
+class Ready(Answer):
+    """Jobs are accepted and can run now."""
 
     ready: bool
     workers: int
     queued: int
     held: int
-
-
-class ProblemEntry(BaseModel):
-    """One thing that is wrong."""
-
-    field: str
-    cause: str
-    fix: str
-
-
-class ProblemView(BaseModel):
-    """A problem document (RFC 9457) with a stable code, the field, the cause (`detail`) and a fix."""
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    field: str | None
-    fix: str
-    problems: list[ProblemEntry]
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the responses of a route that may fail with these statuses."""
-    return {
-        status: {
-            "description": "A problem document.",
-            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemView"}}},
-        }
-        for status in statuses
-    }

@@ -1,127 +1,166 @@
-"""What the node knows: workers, capabilities, records, mounts, health."""
+"""What the node says of itself: workers, capabilities, records, mounts, health."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from starlette.responses import JSONResponse, PlainTextResponse
+from fastapi import APIRouter, Path, Query, Request, Security
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from crank.api import models
-from crank.api.models import problems
-from crank.api.peer import desk_of
-from crank.api.rest import Proven
+from crank.api.documents import BODY, answer, desk_of, refusals
+from crank.api.models import (
+    BidsPage,
+    CapabilitiesPage,
+    Health,
+    MountAdded,
+    MountDocument,
+    MountsPage,
+    Ready,
+    RecordsPage,
+    WorkersPage,
+)
+from crank.api.peer import Caller, bearer
 from crank.api.strict import StrictRoute
+from crank.api.streams import POSITION_MAX
 from crank.controller import mounts, views
 from crank.domain.ids import MountId, parse_job_id
-from crank.domain.job import Mount
+from crank.domain.job import Mount, Status
+from crank.domain.json import JsonObject
+from crank.errors import Unavailable
 
-router = APIRouter(route_class=StrictRoute, tags=["node"])
-
-
-def _mount_document(mount: Mount) -> dict[str, Any]:
-    return {
-        "mount_id": mount.mount_id,
-        "name": mount.name,
-        "node_id": mount.node_id,
-        "host_path": mount.host_path,
-    }
+router = APIRouter(route_class=StrictRoute, tags=["node"], default_response_class=JSONResponse)
+From = Annotated[Caller, Security(bearer)]
 
 
-@router.get("/v1/mounts", operation_id="listMounts", response_model=models.MountsView, responses=problems(401))
-async def list_mounts(request: Request, caller: Proven) -> Any:
-    """Return the folders that jobs of this credential may read."""
+@router.get(
+    "/v1/workers", operation_id="list_workers", summary="List workers",
+    responses={200: {"model": WorkersPage}, **refusals(406)},
+)  # fmt: skip
+async def list_workers(request: Request, caller: From) -> Response:
+    """Return every worker that is known."""
+    return answer(await views.workers_document(desk_of(request)))
+
+
+@router.get(
+    "/v1/capabilities", operation_id="list_capabilities", summary="List capabilities",
+    responses={200: {"model": CapabilitiesPage}, **refusals(406)},
+)  # fmt: skip
+async def list_capabilities(request: Request, caller: From) -> Response:
+    """Return what connected workers offer."""
+    return answer(await views.capabilities_document(desk_of(request)))
+
+
+@router.get(
+    "/v1/bids", operation_id="list_bids", summary="List bids",
+    responses={200: {"model": BidsPage}, **refusals(406)},
+)  # fmt: skip
+async def list_bids(caller: From) -> Response:
+    """Return no bids: workers of this version make none."""
+    return answer({"bids": []})
+
+
+@router.get(
+    "/v1/records", operation_id="list_records", summary="Read the audit trail",
+    responses={200: {"model": RecordsPage}, **refusals(406)},
+)  # fmt: skip
+async def list_records(
+    request: Request,
+    caller: From,
+    job_id: Annotated[str | None, Query(description="Only what concerns this job.")] = None,
+    after: Annotated[int, Query(ge=0, le=POSITION_MAX)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """Return records in order."""
+    wanted = None if job_id is None else parse_job_id(job_id)
+    page = await views.records_page(desk_of(request), tenant=caller.tenant, job_id=wanted, after=after, limit=limit)
+    return answer(page)
+
+
+@router.get(
+    "/v1/mounts", operation_id="list_mounts", summary="List mounts",
+    responses={200: {"model": MountsPage}, **refusals(406)},
+)  # fmt: skip
+async def list_mounts(request: Request, caller: From) -> Response:
+    """Return the mounts by id and name, never by path."""
     found = await mounts.list_mounts(desk_of(request), tenant=caller.tenant)
-    return {"mounts": [_mount_document(mount) for mount in found]}
+    return answer({"mounts": [_mount(mount) for mount in found]})
 
 
 @router.post(
-    "/v1/mounts",
-    operation_id="addMount",
-    response_model=models.MountView,
-    responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
-)
-async def add_mount(request: Request, body: models.MountRequest, caller: Proven) -> Any:
-    """Make a folder of this node readable by jobs; adding it again changes nothing."""
+    "/v1/mounts", operation_id="add_mount", summary="Add a mount", status_code=201,
+    responses={201: {"model": MountDocument}, **refusals(*BODY, 403, 406, 409)},
+)  # fmt: skip
+async def add_mount(request: Request, wanted: MountAdded, caller: From) -> Response:
+    """Let jobs read a folder of this node; adding it again changes nothing."""
     mount = await mounts.add(
-        desk_of(request), tenant=caller.tenant, subject=caller.subject, path=body.path, name=body.name
+        desk_of(request), tenant=caller.tenant, subject=caller.subject, path=wanted.path, name=wanted.name
     )
-    return _mount_document(mount)
+    return answer(_mount(mount), 201)
 
 
 @router.delete(
-    "/v1/mounts/{mount_id}", operation_id="removeMount", status_code=204, responses=problems(401, 404, 422, 503)
-)
-async def remove_mount(request: Request, mount_id: Annotated[str, Path(max_length=64)], caller: Proven) -> Response:
-    """Take a folder away from jobs to come."""
+    "/v1/mounts/{mount_id}", operation_id="remove_mount", summary="Remove a mount", status_code=204,
+    response_class=Response, responses={**refusals(404)},
+)  # fmt: skip
+async def remove_mount(
+    request: Request, mount_id: Annotated[str, Path(description="The mount's id.")], caller: From
+) -> Response:
+    """Take a folder away from jobs that have not started."""
     await mounts.remove(desk_of(request), tenant=caller.tenant, subject=caller.subject, mount_id=MountId(mount_id))
     return Response(status_code=204)
 
 
-@router.get("/v1/workers", operation_id="listWorkers", response_model=models.WorkersView, responses=problems(401))
-async def list_workers(request: Request, caller: Proven) -> Any:
-    """Return every worker that is known."""
-    return await views.workers_document(desk_of(request))
+def _mount(mount: Mount) -> JsonObject:
+    return {
+        "mount_id": mount.mount_id,
+        "name": mount.name,
+        "node_id": mount.node_id,
+        "created_at": views.moment(mount.created_us),
+    }
 
 
 @router.get(
-    "/v1/capabilities", operation_id="listCapabilities", response_model=models.CapabilitiesView, responses=problems(401)
-)
-async def list_capabilities(request: Request, caller: Proven) -> Any:
-    """Return what connected workers offer."""
-    return await views.capabilities_document(desk_of(request))
-
-
-@router.get("/v1/bids", operation_id="listBids", response_model=models.BidsView, responses=problems(401))
-async def list_bids(request: Request, caller: Proven) -> Any:
-    """Return an empty list: workers of this version make no bids."""
-    return {"bids": []}
-
-
-@router.get("/v1/records", operation_id="listRecords", response_model=models.RecordsPage, responses=problems(401, 422))
-async def list_records(
-    request: Request,
-    caller: Proven,
-    job_id: Annotated[str | None, Query(max_length=128)] = None,
-    after: Annotated[int, Query(ge=0, le=2**53 - 1)] = 0,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> Any:
-    """Return the audit trail in order."""
-    wanted = None if job_id is None else parse_job_id(job_id)
-    return await views.records_page(
-        desk_of(request), tenant=caller.tenant, job_id=wanted, after=after, limit=limit
-    )
-
-
-@router.get("/healthz", operation_id="health", response_model=models.HealthView)
-async def health() -> Any:
-    """Answer that the process lives."""
-    return {"status": "ok"}
+    "/healthz", operation_id="health", summary="Ask whether the process answers",
+    responses={200: {"model": Health}, **refusals(406)},
+)  # fmt: skip
+async def health(request: Request) -> Response:
+    """Answer; nothing else is looked at."""
+    return answer({"status": "ok", "version": request.app.version})
 
 
 @router.get(
-    "/readyz",
-    operation_id="ready",
-    response_model=models.ReadyView,
-    responses={503: {"description": "No worker is connected.", "model": models.ReadyView}},
-)
-async def is_ready(request: Request) -> Response:
-    """Answer whether jobs run now."""
+    "/readyz", operation_id="ready", summary="Ask whether jobs can run now",
+    responses={200: {"model": Ready}, **refusals(406)},
+)  # fmt: skip
+async def ready(request: Request) -> Response:
+    """Answer 200 when the store works and a worker is connected, 503 otherwise."""
     document = await views.ready(desk_of(request))
-    return JSONResponse(document, status_code=200 if document["ready"] else 503)
+    if not document["ready"]:
+        raise Unavailable("No worker is connected.", code="not_ready", fix="Wait for a worker, or start one.")
+    return answer(document)
+
+
+class Metrics(PlainTextResponse):
+    """The Prometheus text format, version 0.0.4."""
+
+    media_type = "text/plain"
 
 
 @router.get(
-    "/metrics",
-    operation_id="metrics",
-    response_class=PlainTextResponse,
-    responses={200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
-)
-async def metrics(request: Request) -> Response:
-    """Return the node's gauges in the Prometheus text format 0.0.4; they name no job and no tenant."""
-    facts = await views.ready(desk_of(request))
-    rows = (
-        ("crank_workers_connected", "Workers connected now.", facts["workers"]),
-        ("crank_jobs_queued", "Jobs that wait.", facts["queued"]),
-        ("crank_jobs_held", "Jobs that a worker holds.", facts["held"]),
-    )
-    text = "".join(f"# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n" for name, help, value in rows)
-    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+    "/metrics", operation_id="metrics", summary="Read counters (Prometheus text)", response_class=Metrics,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(406)},
+)  # fmt: skip
+async def metrics(request: Request, caller: From) -> Response:
+    """Return gauges of jobs and workers."""
+    desk = desk_of(request)
+    counts = await desk.store.read(lambda tx: {status: tx.jobs.count(status) for status in Status})
+    now_sec = desk.clock.monotonic_sec()
+    live = desk.roster.live()
+    lines = ["# HELP crank_jobs Jobs that the node knows, by status.", "# TYPE crank_jobs gauge"]
+    lines += [f'crank_jobs{{status="{status}"}} {count}' for status, count in counts.items()]
+    gauges = {
+        "crank_workers_connected": ("Workers that are connected.", len(live)),
+        "crank_slots": ("Slots of connected workers.", sum(worker.known.slots for worker in live)),
+        "crank_slots_free": ("Slots that take a job now.", sum(worker.free_slots(now_sec) for worker in live)),
+    }
+    for name, (meaning, value) in gauges.items():
+        lines += [f"# HELP {name} {meaning}", f"# TYPE {name} gauge", f"{name} {value}"]
+    return Metrics("\n".join(lines) + "\n", headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -1,59 +1,78 @@
-"""Who calls: a bearer secret on the API, a certificate on the workers' listener."""
+"""Who calls: from a bearer credential to a tenant. The store knows only the credential's hash."""
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 
-from fastapi import Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
 
 from crank.controller.desk import Desk
 from crank.domain.ids import Digest, TenantId
 from crank.errors import NotAuthenticated
 
+CACHED_MAX = 1024
+# A credential that is taken away works this long at most.
+CACHED_SEC = 10.0
 SECRET_CHARS_MAX = 512
-
-bearer = HTTPBearer(auto_error=False, scheme_name="bearer", description="The secret in the node's token file.")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A proven caller of the API; `subject` is who the records name."""
+    """A proven caller; `subject` is what records name."""
 
     tenant: TenantId
     subject: str
 
 
-def _refused() -> NotAuthenticated:
-    # One sentence for every way to fail: the difference would help a guesser only.
-    return NotAuthenticated("The request carries no credential that this node knows.")
+class Gate:
+    """Admits callers."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._known: OrderedDict[Digest, tuple[TenantId, float]] = OrderedDict()
+
+    async def admit(self, request: Request) -> Caller:
+        """Return who asks. Raises NotAuthenticated, the same for every cause, so that it tells nothing."""
+        headers = request.headers.getlist("authorization")
+        scheme, _, secret = (headers[0] if len(headers) == 1 else "").partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not 0 < len(secret) <= SECRET_CHARS_MAX:
+            raise _unknown()
+        hashed = Digest(hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest())
+        return Caller(tenant=await self._tenant(hashed), subject="local")
+
+    async def _tenant(self, hashed: Digest) -> TenantId:
+        now_sec = self._desk.clock.monotonic_sec()
+        known = self._known.get(hashed)
+        if known is not None and now_sec < known[1]:
+            return known[0]
+        tenant = await self._desk.store.read(lambda tx: tx.registry.credential_tenant(hashed))
+        if tenant is None:
+            self._known.pop(hashed, None)
+            raise _unknown()
+        self._known[hashed] = (tenant, now_sec + CACHED_SEC)
+        if len(self._known) > CACHED_MAX:
+            self._known.popitem(last=False)
+        return tenant
 
 
-async def authenticate(request: Request) -> Caller:
-    """Return who calls, by the Authorization header. Raises NotAuthenticated."""
-    known: Caller | None = getattr(request.state, "caller", None)
-    if known is not None:
-        return known
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not 0 < len(secret) <= SECRET_CHARS_MAX:
-        raise _refused()
-    # The secret has 256 bits of its own, so a plain hash is enough, and looking it up leaks nothing.
-    hashed = Digest(hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest())
-    tenant = await desk_of(request).store.read(lambda tx: tx.registry.credential_tenant(hashed))
-    if tenant is None:
-        raise _refused()
-    request.state.caller = Caller(tenant=tenant, subject="local")
-    return Caller(tenant=tenant, subject="local")
+def _unknown() -> NotAuthenticated:
+    return NotAuthenticated("This request carries no credential that this node knows.")
 
 
-async def prove_caller(
-    request: Request,
-    _: HTTPAuthorizationCredentials | None = Security(bearer),  # noqa: B008 - FastAPI's way to declare the scheme
-) -> Caller:
-    """Return who calls. Raises NotAuthenticated."""
-    return await authenticate(request)
+class Bearer(SecurityBase):
+    """Gives an operation its caller, and the document its security scheme."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearerModel(description="The secret in the node's token file.")
+        self.scheme_name = "bearer"
+
+    async def __call__(self, request: Request) -> Caller:
+        """Return the caller whom the route admitted before it read anything."""
+        caller: Caller = request.state.caller
+        return caller
 
 
-def desk_of(request: Request) -> Desk:
-    """Return the desk that the app works with."""
-    desk: Desk = request.app.state.desk
-    return desk
+bearer = Bearer()

@@ -1,127 +1,149 @@
-"""Jobs over HTTP."""
+"""Jobs over HTTP: submit, look, wait, cancel."""
 
-import re
-from typing import Annotated, Any
+import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from starlette.responses import JSONResponse
+from fastapi import APIRouter, Header, Path, Query, Request, Security
+from starlette.responses import JSONResponse, Response
 
-from crank.api.models import JobBody, JobsPage, JobView, problems
-from crank.api.peer import Caller, desk_of, prove_caller
+from crank.api.documents import BODY, answer, desk_of, header, refusals
+from crank.api.models import JobDocument, JobsPage, JobWanted
+from crank.api.peer import Caller, bearer
+from crank.api.prefer import traceparent, wait_sec
 from crank.api.strict import StrictRoute
 from crank.controller import cancel as cancelling
 from crank.controller import follow, views
 from crank.controller.submit import Submission, claim, submit
 from crank.domain.ids import JobId, parse_job_id
 from crank.domain.job import Status
-from crank.domain.quantity import WAIT_SEC_MAX
-from crank.errors import InvalidRequest
 
-router = APIRouter(prefix="/v1/jobs", route_class=StrictRoute, tags=["jobs"])
-Proven = Annotated[Caller, Depends(prove_caller)]
-_WAIT = re.compile(r"(?:^|[,;]\s*)wait\s*=\s*\"?(\d{1,9})\"?", re.IGNORECASE)
-_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-JobIdPath = Annotated[str, Path(max_length=128, description="The job's id.")]
+router = APIRouter(route_class=StrictRoute, tags=["jobs"])
+From = Annotated[Caller, Security(bearer)]
+JobPath = Annotated[str, Path(description="The job's id.")]
 
-
-def wait_preferred_sec(header: str | None) -> float:
-    """Return the wait of a Prefer header (RFC 7240), lowered to what the node allows; 0 without one."""
-    found = _WAIT.search(header or "")
-    return min(float(found.group(1)), WAIT_SEC_MAX) if found else 0.0
+_LOCATION = {"Location": header("Where the job is.")}
+_REPLAYED = {
+    "Idempotency-Replayed": header("true when this is the answer to an earlier, equal request."),
+    "Preference-Applied": header("wait=N as it was honoured."),
+}
 
 
 @router.post(
-    "",
-    operation_id="submitJob",
+    "/v1/jobs",
+    operation_id="submit_job",
     summary="Submit a job",
-    response_model=JobView,
+    response_class=JSONResponse,
     responses={
-        200: {"description": "The job has ended.", "model": JobView},
-        202: {"description": "The job was accepted and has not ended.", "model": JobView},
-        **problems(400, 401, 403, 409, 413, 415, 422, 503),
+        200: {"model": JobDocument, "description": "It has ended.", "headers": {**_LOCATION, **_REPLAYED}},
+        202: {"model": JobDocument, "description": "It was accepted.", "headers": {**_LOCATION, **_REPLAYED}},
+        **refusals(*BODY, 403, 406, 409),
     },
 )
 async def submit_job(
     request: Request,
-    body: JobBody,
-    caller: Proven,
-    prefer: Annotated[str | None, Header(description="`wait=N`: hold the answer for up to N ≤ 40 s.")] = None,
-    idempotency_key: Annotated[str | None, Header(description="Repeat a request safely within an hour.")] = None,
-    traceparent: Annotated[str | None, Header(description="W3C trace context.")] = None,
+    wanted: JobWanted,
+    caller: From,
+    idempotency_key: Annotated[str | None, Header(description="Replays the answer for one hour.")] = None,
+    prefer: Annotated[list[str] | None, Header(description="wait=N: hold the answer for at most N ≤ 40 s.")] = None,
 ) -> Response:
-    """Accept a job once, and wait for its end if the caller prefers."""
+    """Accept a job once, and wait for its end as long as the caller prefers."""
     desk = desk_of(request)
-    trace = traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
-    submission = Submission(body.model_dump(exclude_unset=True), idempotency_key, trace)
-    wait_sec = wait_preferred_sec(prefer)
+    submission = Submission(
+        fields=await request.json(),
+        idempotency_key=idempotency_key,
+        traceparent=traceparent(request.headers.get("traceparent")),
+    )
+    wait = wait_sec(prefer or [])
     with claim(desk, tenant=caller.tenant, submission=submission):
         submitted = await submit(desk, tenant=caller.tenant, subject=caller.subject, submission=submission)
-        job = submitted.job
-        if wait_sec and not job.ended:
-            job = await follow.wait_ended(desk, tenant=caller.tenant, job_id=job.job_id, timeout_sec=wait_sec)
-        document = await views.job_document(desk, tenant=caller.tenant, job_id=job.job_id)
-    headers = {"Location": f"/v1/jobs/{job.job_id}"}
-    if wait_sec:
-        headers["Preference-Applied"] = f"wait={wait_sec:g}"
-    if submitted.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return JSONResponse(document, status_code=200 if document["end"] else 202, headers=headers)
+        job_id = submitted.job.job_id
+        if wait and not submitted.job.ended:
+            await _wait(request, caller, job_id, wait)
+        document = await views.job_document(desk, tenant=caller.tenant, job_id=job_id)
+        headers = {"location": f"/v1/jobs/{job_id}"}
+        if submitted.replayed:
+            headers["idempotency-replayed"] = "true"
+        if wait is not None:
+            headers["preference-applied"] = f"wait={wait}"
+        return answer(document, 200 if document["end"] is not None else 202, headers)
+
+
+async def _wait(request: Request, caller: Caller, job_id: JobId, timeout_sec: float) -> None:
+    """Wait for the end, or until the caller hangs up: its key must be free for its next try."""
+    ended = asyncio.ensure_future(
+        follow.wait_ended(desk_of(request), tenant=caller.tenant, job_id=job_id, timeout_sec=timeout_sec)
+    )
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
+    finally:
+        for waiting in (ended, gone):
+            waiting.cancel()
+        await asyncio.gather(ended, gone, return_exceptions=True)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @router.get(
-    "", operation_id="listJobs", summary="List jobs, newest first", response_model=JobsPage, responses=problems(401, 422)
+    "/v1/jobs",
+    operation_id="list_jobs",
+    summary="List jobs, newest first",
+    response_class=JSONResponse,
+    responses={200: {"model": JobsPage}, **refusals(406)},
 )
 async def list_jobs(
     request: Request,
-    caller: Proven,
+    caller: From,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    before: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
+    before: Annotated[str | None, Query(description="`next` of the page before.")] = None,
     status: Annotated[Status | None, Query()] = None,
-) -> Any:
+) -> Response:
     """Return a page of jobs without their output."""
     cursor = None if before is None else parse_job_id(before, field="before")
-    return await views.jobs_page(desk_of(request), tenant=caller.tenant, limit=limit, before=cursor, status=status)
+    page = await views.jobs_page(desk_of(request), tenant=caller.tenant, limit=limit, before=cursor, status=status)
+    return answer(page)
 
 
 @router.get(
-    "/{job_id}",
-    operation_id="getJob",
+    "/v1/jobs/{job_id}",
+    operation_id="get_job",
     summary="Read a job",
-    response_model=JobView,
-    responses=problems(401, 404, 422),
+    response_class=JSONResponse,
+    responses={
+        200: {"model": JobDocument, "headers": {"Preference-Applied": _REPLAYED["Preference-Applied"]}},
+        **refusals(404, 406),
+    },
 )
 async def get_job(
     request: Request,
-    job_id: JobIdPath,
-    caller: Proven,
-    prefer: Annotated[str | None, Header(description="`wait=N`: hold the answer until the end, up to 40 s.")] = None,
-) -> Any:
-    """Return a job, after its end if the caller prefers to wait."""
-    desk = desk_of(request)
-    wait_sec = wait_preferred_sec(prefer)
-    if wait_sec:
-        await follow.wait_ended(desk, tenant=caller.tenant, job_id=JobId(job_id), timeout_sec=wait_sec)
-    return await views.job_document(desk, tenant=caller.tenant, job_id=JobId(job_id))
+    job_id: JobPath,
+    caller: From,
+    prefer: Annotated[list[str] | None, Header(description="wait=N: hold the answer until the end.")] = None,
+) -> Response:
+    """Return the job, after waiting for its end as long as the caller prefers."""
+    wanted = parse_job_id(job_id)
+    wait = wait_sec(prefer or [])
+    if wait:
+        await _wait(request, caller, wanted, wait)
+    document = await views.job_document(desk_of(request), tenant=caller.tenant, job_id=wanted)
+    return answer(document, headers={} if wait is None else {"preference-applied": f"wait={wait}"})
 
 
 @router.post(
-    "/{job_id}/cancel",
-    operation_id="cancelJob",
+    "/v1/jobs/{job_id}/cancel",
+    operation_id="cancel_job",
     summary="Cancel a job",
-    response_model=JobView,
-    responses=problems(401, 404, 422, 503),
+    response_class=JSONResponse,
+    responses={200: {"model": JobDocument}, **refusals(404, 406)},
 )
-async def cancel_job(request: Request, job_id: JobIdPath, caller: Proven) -> Any:
-    """End a job early; one that has ended stays as it is."""
+async def cancel_job(request: Request, job_id: JobPath, caller: From) -> Response:
+    """Ask for the end of a job; one that has ended stays as it is."""
     desk = desk_of(request)
-    await cancelling.cancel(desk, tenant=caller.tenant, subject=caller.subject, job_id=JobId(job_id))
-    return await views.job_document(desk, tenant=caller.tenant, job_id=JobId(job_id))
-
-
-def parse_position(text: str | None) -> int:
-    """Read a position in a job's stream. Raises InvalidRequest."""
-    if text is None or text == "":
-        return 0
-    if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise InvalidRequest("A position is a number that the node gave as an id.", code="invalid_field", field="after")
-    return int(text)
+    wanted = parse_job_id(job_id)
+    await cancelling.cancel(desk, tenant=caller.tenant, subject=caller.subject, job_id=wanted)
+    return answer(await views.job_document(desk, tenant=caller.tenant, job_id=wanted))

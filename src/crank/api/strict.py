@@ -1,77 +1,126 @@
-"""Bodies read with a bound and parsed strictly, for every JSON route."""
+"""Reads requests before the framework does: who asks first, then a bounded, strict body."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
-from crank.api.peer import authenticate
 from crank.domain.json import loads_strict
 from crank.domain.quantity import BODY_BYTES_MAX
-from crank.errors import InvalidRequest, TooLarge
+from crank.errors import InvalidRequest, TooLarge, Unavailable
+
+BODY_SEC_MAX: Final = 30.0
+CHUNK_SEC_MAX: Final = 30.0
+Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-async def read_bounded(request: Request, bytes_max: int) -> bytes:
-    """Read a body, stopping as soon as it is too large. Raises TooLarge."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > bytes_max:
-        raise _too_large(bytes_max)
-    chunks: list[bytes] = []
+async def chunks(request: Request, *, bytes_max: int) -> AsyncIterator[bytes]:
+    """Yield a body piece by piece, never more than `bytes_max`, and never waiting long for a piece.
+
+    Raises TooLarge (before reading, when Content-Length tells), InvalidRequest (`slow_request`),
+    Unavailable when the caller went away.
+    """
+    _check_length(request.headers.get("content-length"), bytes_max)
     seen_bytes = 0
-    async for chunk in request.stream():
-        seen_bytes += len(chunk)
+    stream = request.stream()
+    while True:
+        try:
+            piece = await asyncio.wait_for(anext(stream), timeout=CHUNK_SEC_MAX)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as fault:
+            raise InvalidRequest(
+                f"No byte of the body came for {CHUNK_SEC_MAX:g} s.", code="slow_request", fix="Send it again."
+            ) from fault
+        except ClientDisconnect as fault:
+            raise Unavailable("The caller went away before its body was complete.") from fault
+        seen_bytes += len(piece)
         if seen_bytes > bytes_max:
             raise _too_large(bytes_max)
-        chunks.append(chunk)
-    return b"".join(chunks)
+        if piece:
+            yield piece
+
+
+def _check_length(header: str | None, bytes_max: int) -> None:
+    if header is not None and header.isascii() and header.isdigit() and int(header[:20]) > bytes_max:
+        raise _too_large(bytes_max)
 
 
 def _too_large(bytes_max: int) -> TooLarge:
-    return TooLarge(
-        f"The body is larger than {bytes_max} bytes.",
-        code="body_too_large",
-        fix="Upload big files with PUT /v1/blobs/<sha256> and name them in the request.",
-    )
+    return TooLarge(f"The body is larger than {bytes_max} bytes.", code="body_too_large")
 
 
 class StrictRequest(Request):
-    """A request whose body is bounded, and whose JSON is read by the one strict reader."""
+    """A request whose body is read once, bounded, and parsed by the one strict reader."""
 
     async def body(self) -> bytes:
-        """Return the body. Raises TooLarge."""
+        """Return the whole body. Raises what `chunks` raises."""
         if not hasattr(self, "_body"):
-            self._body = await read_bounded(self, BODY_BYTES_MAX)
+            self._body = await self._read()
         return self._body
 
+    async def _read(self) -> bytes:
+        try:
+            async with asyncio.timeout(BODY_SEC_MAX):
+                return b"".join([piece async for piece in chunks(self, bytes_max=BODY_BYTES_MAX)])
+        except TimeoutError as fault:
+            raise InvalidRequest(
+                f"The body took longer than {BODY_SEC_MAX:g} s.", code="slow_request", fix="Send it again."
+            ) from fault
+
     async def json(self) -> Any:
-        """Return the JSON of the body. Raises InvalidRequest."""
+        """Return the body as JSON. Raises InvalidRequest."""
         if not hasattr(self, "_json"):
             self._json = loads_strict(await self.body())
         return self._json
 
 
 class StrictRoute(APIRoute):
-    """A route that takes `StrictRequest` and insists on a JSON content type where there is a body."""
+    """Authenticates, then checks the media types, then reads the body; only then the framework looks."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap the route's own handler."""
-        inner = super().get_route_handler()
-        takes_body = self.body_field is not None
+    def get_route_handler(self) -> Handle:
+        """Wrap the framework's handler."""
+        handle = super().get_route_handler()
+        has_body = self.body_field is not None
+        produced = getattr(self.response_class, "media_type", None)
 
-        async def handle(request: Request) -> Response:
-            strict = StrictRequest(request.scope, request.receive)
-            if takes_body:
-                # Strangers are turned away before their body is read, and a broken body is told in our words.
-                await authenticate(request)
-                kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-                if kind != "application/json":
-                    raise InvalidRequest(
-                        "The body must be JSON.",
-                        code="unsupported_media_type",
-                        fix="Send Content-Type: application/json.",
-                    )
-                await strict.json()
-            return await inner(strict)
+        async def strict(request: Request) -> Response:
+            own = StrictRequest(request.scope, request.receive)
+            if self.path.startswith("/v1/") or self.path == "/metrics":
+                own.state.caller = await request.app.state.gate.admit(own)
+            _check_accept(own, produced)
+            if has_body:
+                _check_content_type(own)
+                await own.json()
+            return await handle(own)
 
-        return handle
+        return strict
+
+
+def _check_content_type(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise InvalidRequest(
+            "The body is not declared as JSON.",
+            code="unsupported_media_type",
+            field="content-type",
+            fix="Send 'Content-Type: application/json'.",
+        )
+
+
+def _check_accept(request: Request, produced: str | None) -> None:
+    accept = ",".join(request.headers.getlist("accept"))
+    if not accept or produced is None:
+        return
+    ranges = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    family = produced.partition("/")[0]
+    if not ranges & {"*/*", f"{family}/*", produced}:
+        raise InvalidRequest(
+            f"This address answers with {produced}.",
+            code="not_acceptable",
+            field="accept",
+            fix=f"Send 'Accept: {produced}', or leave Accept out.",
+        )

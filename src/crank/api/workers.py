@@ -1,127 +1,183 @@
-"""The workers' listener: one WebSocket a worker, and blobs beside it. Only a certificate opens it."""
+"""The application that workers reach: one WebSocket, and blobs beside it. Who they are comes from TLS alone."""
 
 import asyncio
-import contextlib
-from typing import Any
+from collections.abc import Callable
 
 import structlog
-from fastapi import FastAPI, Request, Response, WebSocket
-from starlette.responses import StreamingResponse
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketState
 
-from crank.api import problem
-from crank.api.files import read_chunks, receive_blob
-from crank.api.peer import desk_of
+from crank.api.files import Octets, blob_head, pieces, receive_blob
+from crank.api.link import SocketLink
+from crank.api.problem import on_defect, problem_response
+from crank.api.server import PEER_CERTIFICATE
 from crank.controller import artifacts
 from crank.controller.desk import Desk
 from crank.controller.enroll import enroll, leave
 from crank.controller.report import receive
+from crank.controller.roster import LiveWorker
 from crank.domain.identity import SpiffeId
-from crank.domain.ids import parse_digest
-from crank.errors import CrankError, NotAllowed, ProtocolError, Unavailable
-from crank.wire import Hello, Message, Rejected, decode, encode
+from crank.domain.ids import LOCAL_TENANT, Digest, WorkerId, parse_digest
+from crank.errors import CrankError, NotFound, ProtocolError, UntrustedPeer
+from crank.wire import Hello, Message, Rejected, decode
 
-HELLO_SEC = 10.0
-# A worker that reads slower than it is written to is cut off, not buffered for without end.
-SEND_SEC = 20.0
-CLOSE_REFUSED = 4403
-CLOSE_PROTOCOL = 4400
-CLOSE_TOLD = 4410
+HELLO_SEC_MAX = 10.0
+# How long a worker may take to answer that it heard that the link is over.
+CLOSE_SEC_MAX = 5.0
+Identify = Callable[[bytes], SpiffeId]
 _log = structlog.get_logger(__name__)
 
 
-class SocketLink:
-    """A `WorkerLink` over one WebSocket."""
+class WorkerGate:
+    """Proves peers: their certificate, which TLS verified, must be a worker's of this trust domain."""
 
-    def __init__(self, socket: WebSocket) -> None:
-        self._socket = socket
-        self._turn = asyncio.Lock()
+    def __init__(self, desk: Desk, identify: Identify) -> None:
+        self._identify = identify
+        self._trust_domain = desk.policy.trust_domain
 
-    async def send(self, message: Message) -> None:
-        """Send one message. Raises Unavailable when the connection is gone or stuck."""
-        text = encode(message)
-        try:
-            async with asyncio.timeout(SEND_SEC), self._turn:
-                if self._socket.application_state is not WebSocketState.CONNECTED:
-                    raise Unavailable("The worker's connection is closed.", code="link_lost")
-                await self._socket.send_text(text)
-        except (WebSocketDisconnect, RuntimeError, TimeoutError, OSError) as fault:
-            raise Unavailable("The worker's connection is gone.", code="link_lost", detail=repr(fault)) from fault
-
-    async def close(self, code: str, message: str) -> None:
-        """End the connection, telling why."""
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
-            async with asyncio.timeout(SEND_SEC):
-                await self._socket.close(CLOSE_TOLD, f"{code}: {message}"[:120])
+    def admit(self, connection: HTTPConnection) -> SpiffeId:
+        """Return the worker. Raises UntrustedPeer."""
+        certificate = connection.scope.get("state", {}).get(PEER_CERTIFICATE)
+        if not isinstance(certificate, bytes):
+            raise UntrustedPeer("The connection carries no certificate.")
+        peer = self._identify(certificate)
+        if peer.trust_domain != self._trust_domain or peer.kind != "worker" or len(peer.path) != 2:
+            raise UntrustedPeer(f"{peer} is not a worker of {self._trust_domain}.")
+        return peer
 
 
-def peer_of(scope: Any) -> SpiffeId:
-    """Return who the TLS handshake proved. Raises NotAllowed; headers never count."""
-    peer = scope.get("state", {}).get("peer")
-    if not isinstance(peer, SpiffeId) or peer.kind != "worker":
-        raise NotAllowed("Only a worker with its certificate may connect here.", code="not_a_worker")
-    return peer
+def build_workers_app(desk: Desk, *, identify: Identify) -> Starlette:
+    """Return the ASGI application of the worker listener.
+
+    identify  makes an identity of a certificate that TLS verified (`crank.security.peer_identity`)
+    """
+    gate = WorkerGate(desk, identify)
+
+    async def link(socket: WebSocket) -> None:
+        await _serve(desk, gate, socket, hello_sec_max=HELLO_SEC_MAX)
+
+    async def blob(request: Request) -> Response:
+        return await _blob(desk, gate, request)
+
+    return Starlette(
+        routes=[
+            WebSocketRoute("/v1/worker", link),
+            Route("/v1/blobs/{sha256}", blob, methods=["GET", "HEAD", "PUT"]),
+        ],
+        exception_handlers={CrankError: _on_fault, Exception: on_defect},
+    )
 
 
-async def serve_worker(socket: WebSocket) -> None:
-    """Carry one worker's link from hello to its end."""
-    desk: Desk = socket.app.state.desk
+async def _on_fault(_request: Request, fault: Exception) -> Response:
+    assert isinstance(fault, CrankError), "registered for CrankError alone"
+    return problem_response(fault)
+
+
+# --- blobs -----------------------------------------------------------------------------------
+
+
+async def _blob(desk: Desk, gate: WorkerGate, request: Request) -> Response:
+    peer = gate.admit(request)
+    digest = parse_digest(request.path_params["sha256"])
+    if request.method == "PUT":
+        size_bytes = await receive_blob(desk, request, digest)
+        return JSONResponse({"sha256": digest, "size_bytes": size_bytes}, 201)
+    head = await blob_head(desk, digest)
+    if request.method == "HEAD":
+        return head
+    if not await _may_read(desk, WorkerId(peer.name), digest):
+        raise NotFound("There is no blob with this SHA-256.", code="blob_not_found", field="sha256")
+    source = await artifacts.open_blob(desk, digest=digest)
+    return Octets(pieces(source), headers=dict(head.headers))
+
+
+async def _may_read(desk: Desk, worker_id: WorkerId, digest: Digest) -> bool:
+    """Tell whether a job that this worker holds uses the blob; it needs no other."""
+    worker = desk.roster.find(worker_id)
+    held = list(worker.leases) if worker is not None else []
+    return await desk.store.read(
+        lambda tx: any(tx.registry.job_refers(LOCAL_TENANT, job_id, digest) for job_id in held)
+    )
+
+
+# --- the link --------------------------------------------------------------------------------
+
+
+async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_max: float) -> None:
+    try:
+        peer = gate.admit(socket)
+    except UntrustedPeer as fault:
+        _log.warning("worker_refused", code=fault.error_code, reason=fault.message, detail=fault.detail)
+        # Before accept this is a plain 403: a stranger learns nothing.
+        await socket.close()
+        return
     await socket.accept()
     link = SocketLink(socket)
+    entered: list[LiveWorker] = []
     try:
-        peer = peer_of(socket.scope)
-        async with asyncio.timeout(HELLO_SEC):
-            hello = decode(await socket.receive_text())
-        if not isinstance(hello, Hello):
-            raise ProtocolError("The first message of a worker is hello.")
-        worker = await enroll(desk, hello=hello, peer=peer, link=link)
-    except (WebSocketDisconnect, TimeoutError, Unavailable):
-        await link.close("no_hello", "No hello arrived in time.")
-        return
-    except (CrankError, KeyError) as fault:
-        await _reject(link, socket, fault)
-        return
-    _log.info("worker_connected", worker=worker.known.worker_id, capabilities=len(worker.known.capabilities))
-    try:
-        while True:
-            await receive(desk, worker=worker, message=decode(await socket.receive_text()))
-    except (WebSocketDisconnect, RuntimeError, Unavailable) as fault:
-        _log.info("worker_disconnected", worker=worker.known.worker_id, cause=str(fault))
-    except (ProtocolError, KeyError) as fault:
-        _log.warning("worker_broke_protocol", worker=worker.known.worker_id, message=str(fault))
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            await socket.close(CLOSE_PROTOCOL, str(fault)[:120])
+        reading = asyncio.ensure_future(_converse(desk, socket, link, peer, entered, hello_sec_max))
+        try:
+            # A worker that does not read ends its link; then nothing more is read from it either.
+            await asyncio.wait({reading, link.writer}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                await link.finish()
+                await asyncio.wait({reading}, timeout=CLOSE_SEC_MAX)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
     finally:
+        # Stopping cancels this; what was enrolled is still noted as gone.
+        await asyncio.shield(_farewell(desk, link, entered))
+
+
+async def _converse(
+    desk: Desk, socket: WebSocket, link: SocketLink, peer: SpiffeId, entered: list[LiveWorker], hello_sec_max: float
+) -> None:
+    try:
+        hello = await _hello(socket, hello_sec_max)
+        worker = await enroll(desk, hello=hello, peer=peer, link=link)
+        entered.append(worker)
+        _log.info("worker_enrolled", worker=peer.name, software=hello.software[:80])
+        while (message := await _next(socket)) is not None:
+            await receive(desk, worker=worker, message=message)
+    except CrankError as fault:
+        _log.warning("worker_dropped", worker=peer.name, code=fault.error_code, reason=fault.message)
+        await _part(link, fault, enrolled=bool(entered))
+
+
+async def _part(link: SocketLink, fault: CrankError, *, enrolled: bool) -> None:
+    if not enrolled:
+        await link.refuse(Rejected(fault.error_code, fault.message, fault.fix))
+    await link.close(fault.error_code, fault.message)
+
+
+async def _farewell(desk: Desk, link: SocketLink, entered: list[LiveWorker]) -> None:
+    await link.finish()
+    for worker in entered:
         await leave(desk, worker=worker)
 
 
-async def _reject(link: SocketLink, socket: WebSocket, fault: CrankError | KeyError) -> None:
-    told = fault if isinstance(fault, CrankError) else ProtocolError("A message must be text.")
-    _log.warning("worker_rejected", code=told.error_code, message=told.message)
-    with contextlib.suppress(Unavailable, WebSocketDisconnect, RuntimeError):
-        await link.send(Rejected(told.error_code, told.message, told.fix))
-        await socket.close(CLOSE_REFUSED, told.error_code)
+async def _hello(socket: WebSocket, sec_max: float) -> Hello:
+    try:
+        message = await asyncio.wait_for(_next(socket), timeout=sec_max)
+    except TimeoutError as fault:
+        raise ProtocolError(f"No hello came for {sec_max:g} s.", code="slow_hello") from fault
+    if not isinstance(message, Hello):
+        raise ProtocolError("The first message must be a hello.")
+    return message
 
 
-async def get_blob(request: Request, sha256: str) -> Response:
-    """Send a blob to a worker."""
-    peer_of(request.scope)
-    source = await artifacts.open_blob(desk_of(request), digest=parse_digest(sha256))
-    return StreamingResponse(read_chunks(source), media_type="application/octet-stream")
-
-
-async def put_blob(request: Request, sha256: str) -> Response:
-    """Take a blob from a worker."""
-    peer_of(request.scope)
-    return await receive_blob(request, desk_of(request), sha256)
-
-
-def build_workers_app(desk: Desk) -> FastAPI:
-    """Return the ASGI app of the workers' listener."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.desk = desk
-    app.add_api_websocket_route("/v1/worker", serve_worker)
-    app.add_api_route("/v1/blobs/{sha256}", get_blob, methods=["GET"], response_model=None)
-    app.add_api_route("/v1/blobs/{sha256}", put_blob, methods=["PUT"], response_model=None)
-    problem.install(app, known_fields=())
-    return app
+async def _next(socket: WebSocket) -> Message | None:
+    """Return the next message, or None when the connection ended. Raises ProtocolError."""
+    if socket.client_state is not WebSocketState.CONNECTED:
+        return None
+    event = await socket.receive()
+    if event["type"] != "websocket.receive":
+        return None
+    text = event.get("text")
+    if text is None:
+        raise ProtocolError("Messages are text.")
+    return decode(text)
