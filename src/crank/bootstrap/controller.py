@@ -1,0 +1,186 @@
+"""The controller process, wired from top to bottom in the order it starts; closed in reverse."""
+
+import asyncio
+import hashlib
+import os
+from contextlib import AsyncExitStack
+
+import structlog
+
+import crank
+from crank.adapters.authority import FileAuthority, Identity
+from crank.adapters.blobs import FileBlobStore
+from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
+from crank.adapters.json_schema import JsonSchemaChecker
+from crank.adapters.sqlite import SqliteStore
+from crank.adapters.streams import FileStreamLog
+from crank.api.app import build_api
+from crank.api.server import Listener, serve
+from crank.api.workers import build_workers_app
+from crank.bootstrap.files import make_home, node_id, write_whole
+from crank.bootstrap.leash import Leash
+from crank.bootstrap.logs import log_to_stderr
+from crank.bootstrap.processes import watched
+from crank.config import Settings
+from crank.controller.desk import Desk, Policy
+from crank.controller.loop import ControllerLoop
+from crank.domain.identity import make_spiffe_id
+from crank.domain.ids import LOCAL_TENANT, Digest
+from crank.errors import ConfigurationError, CrankError
+from crank.ports import Failpoints
+from crank.security import bearer_server_context, peer_identity, server_context
+
+# A clock before the year this was written is wrong, and every certificate would be invalid.
+EARLIEST_US = 1_767_225_600_000_000
+RENEW_EVERY_SEC = 6 * 3600.0
+_log = structlog.get_logger(__name__)
+
+
+def make_failpoints(settings: Settings) -> Failpoints:
+    """Return the failpoints that the settings name; none in ordinary life."""
+    return EnvFailpoints(settings.failpoints) if settings.failpoints else NoFailpoints()
+
+
+def worker_id_of(settings: Settings) -> str:
+    """Return the name of this node's own worker in the trust domain."""
+    return f"{settings.worker_name}-{node_id(settings)}"
+
+
+async def serve_controller(settings: Settings, leash: Leash) -> None:
+    """Run the controller until told to stop.
+
+    Raises ConfigurationError (a port taken, a damaged authority, a wrong clock), StoreError.
+    """
+    make_home(settings)
+    clock, ids = SystemClock(), SystemIdSource()
+    _check_clock(clock)
+    authority = FileAuthority(settings.authority_dir, trust_domain=settings.trust_domain, clock=clock, ids=ids)
+    authority.ensure()
+    own = _issue(settings, authority)
+    async with AsyncExitStack() as opened:
+        store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
+        await store.start()
+        opened.push_async_callback(store.stop)
+        desk = Desk(
+            store=store,
+            blobs=FileBlobStore(settings.controller_dir / "blobs", quota_bytes=settings.blobs_quota_bytes),
+            streams=FileStreamLog(settings.controller_dir / "streams"),
+            clock=clock,
+            ids=ids,
+            schemas=JsonSchemaChecker(),
+            failpoints=make_failpoints(settings),
+            policy=_policy(settings),
+        )
+        await _admit_owner(settings, desk)
+        loop = ControllerLoop(desk)
+        await loop.start()
+        opened.push_async_callback(loop.stop)
+        renewing = asyncio.create_task(_renew(settings, authority), name="renew")
+        opened.callback(renewing.cancel)
+        api, workers = _listeners(settings, desk, own)
+        await serve(
+            api=api, workers=workers, started=lambda *ports: _tell_ready(settings, leash, ports), stop=leash.stopping
+        )
+        _log.info("controller_stopping")
+
+
+def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
+    api_port, workers_port = ports
+    host = _host(settings.bind)
+    leash.tell(
+        {
+            "api": f"https://{host}:{api_port}",
+            "workers_api": f"wss://{host}:{workers_port}",
+            "api_port": api_port,
+            "workers_port": workers_port,
+        }
+    )
+    _log.info("controller_ready", api_port=api_port, workers_port=workers_port)
+
+
+def _check_clock(clock: SystemClock) -> None:
+    if clock.now_us() < EARLIEST_US:
+        raise ConfigurationError(
+            "The clock of this machine is years behind, so no certificate would be valid.",
+            code="clock_wrong",
+            fix="Set the clock (timedatectl set-ntp true), then start again.",
+        )
+
+
+def _issue(settings: Settings, authority: FileAuthority) -> Identity:
+    own = authority.issue_controller(node_id(settings), addresses=[settings.bind])
+    authority.issue_worker(worker_id_of(settings), settings.identity_dir)
+    authority.publish_ca(settings.api_ca_file)
+    return own
+
+
+async def _renew(settings: Settings, authority: FileAuthority) -> None:
+    while True:
+        await asyncio.sleep(RENEW_EVERY_SEC)
+        try:
+            # Issues only what nears its end; a process reads its own at its next start.
+            await asyncio.to_thread(_issue, settings, authority)
+        except (CrankError, OSError) as fault:
+            _log.error("renewal_failed", cause=str(fault))
+
+
+def _policy(settings: Settings) -> Policy:
+    name = node_id(settings)
+    return Policy(
+        node_id=name,
+        controller_id=str(make_spiffe_id(settings.trust_domain, "controller", name)),
+        trust_domain=settings.trust_domain,
+        private_paths=tuple(str(path.resolve()) for path in (settings.home, settings.profiles_builds)),
+        queued_max=settings.queued_max,
+        retention_sec=settings.retention_sec,
+    )
+
+
+async def _admit_owner(settings: Settings, desk: Desk) -> None:
+    """Make the owner's secret at first start; afterwards believe the file, so that it can be replaced."""
+    try:
+        secret = settings.token_file.read_text("ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        secret = ""
+    if not secret:
+        secret = desk.ids.secret()
+        write_whole(settings.token_file, f"{secret}\n".encode(), mode=0o600)
+    settings.token_file.chmod(0o600)
+    digest = Digest(hashlib.sha256(secret.encode()).hexdigest())
+    now_us = desk.clock.now_us()
+    await desk.store.transact(lambda tx: tx.registry.put_credential(digest, LOCAL_TENANT, now_us))
+
+
+def _listeners(settings: Settings, desk: Desk, own: Identity) -> tuple[Listener, Listener]:
+    api = Listener(
+        app=build_api(desk, version=crank.__version__),
+        host=settings.bind,
+        port=settings.api_port,
+        tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
+        name="api_port",
+    )
+    workers = Listener(
+        app=build_workers_app(desk, identify=peer_identity),
+        host=settings.bind,
+        port=settings.workers_port,
+        tls=server_context(
+            certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file
+        ),
+        name="workers_port",
+    )
+    return api, workers
+
+
+def _host(bind: str) -> str:
+    """Return the address that a local client uses to reach a listener."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - compared, never bound here
+    return f"[{host}]" if ":" in host else host
+
+
+def run_controller(settings: Settings, leash_descriptor: int | None) -> None:
+    """Be the controller until told to stop. Raises what kept it from starting."""
+    log_to_stderr("controller")
+    # The database and the secrets are nobody else's.
+    os.umask(0o077)
+    asyncio.run(watched(serve_controller, settings, Leash(leash_descriptor)))

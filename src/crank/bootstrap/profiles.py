@@ -1,0 +1,120 @@
+"""The environment profiles of this machine: what there is, what is built, what is proven."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from crank.adapters.clock import SystemClock
+from crank.adapters.nvml import NvmlProbe
+from crank.adapters.profile_store import ProfileStore
+from crank.config import Settings, interpreter
+from crank.domain.outcome import Outcome, Reason
+from crank.domain.profile import Profile, SelfTest
+from crank.errors import ProfileError
+from crank.ports import ProfileBuild, SandboxSpec
+from crank.sandbox.runner import NamespaceRunner
+from crank.worker.offers import choose_variant
+
+# Built at the first start. python-ml weighs gigabytes and is built when somebody asks for it.
+FIRST_PROFILES = ("python-core", "python-docs")
+# A self test that passes does so in seconds; this only ends one that hangs.
+Say = Callable[[str], None]
+
+
+class Profiles:
+    """The profiles of one machine and the variant (cpu or gpu) that fits it. Every method blocks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._store = ProfileStore(
+            settings.profiles_source,
+            settings.profiles_builds,
+            settings.build_environment,
+            Path(interpreter()),
+            SystemClock(),
+        )
+        self._devices = NvmlProbe().devices()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of every profile that there is."""
+        return self._store.names()
+
+    def load(self, name: str) -> Profile:
+        """Read a profile. Raises NotFound, ProfileError."""
+        return self._store.load(name)
+
+    def variant(self, name: str) -> str:
+        """Return which variant fits this machine: `gpu` or `cpu`."""
+        return choose_variant(self.load(name), self._devices)
+
+    def find(self, name: str) -> ProfileBuild | None:
+        """Return the build of a profile that can be used now, or None."""
+        return self._store.find(name, self.variant(name))
+
+    def build(self, name: str, say: Say) -> ProfileBuild:
+        """Build a profile, or return the build that is there. Raises NotFound, ProfileError."""
+        return self._store.build(name, self.variant(name), say)
+
+    def built(self) -> tuple[ProfileBuild, ...]:
+        """Return every build that can be used now."""
+        found = (self.find(name) for name in self.names())
+        return tuple(build for build in found if build is not None)
+
+    def build_first(self, say: Say) -> None:
+        """Build what a node offers from its first start on, where it is absent. Raises ProfileError."""
+        for name in FIRST_PROFILES:
+            if self.find(name) is None:
+                say(f"building the profile {name} (once on this machine)")
+                self.build(name, lambda line: say(f"  {line}"))
+
+
+class _Silent:
+    """Takes the output of a self test; the outcome keeps it anyway."""
+
+    def output(self, stream: str, text: str, offset_bytes: int, at_sec: float) -> None:
+        """Drop it."""
+
+    def progress(self, fraction: float | None, message: str) -> None:
+        """Drop it."""
+
+
+async def check_profile(build: ProfileBuild, report: Callable[[SelfTest, str | None], None]) -> int:
+    """Run a profile's self tests in the sandbox and return how many failed.
+
+    report  called after each test with what was wrong, or None
+    Raises SandboxError when the sandbox cannot be built here, ProfileError for a profile without tests.
+    """
+    tests = build.profile.self_tests
+    if not tests:
+        raise ProfileError(f"The profile {build.profile.name} promises nothing that can be checked.")
+    runner = NamespaceRunner()
+    await runner.start()
+    failed = 0
+    try:
+        for test in tests:
+            session = await runner.open(SandboxSpec(build=build, limits=build.profile.limits))
+            try:
+                wrong = _verdict(test, await session.run_python(test.code, None, _Silent()))
+            finally:
+                await session.close()
+            failed += wrong is not None
+            report(test, wrong)
+    finally:
+        await runner.stop()
+    return failed
+
+
+def _verdict(test: SelfTest, outcome: Outcome) -> str | None:
+    end = outcome.end
+    if test.expect == "ok":
+        if end.reason is Reason.EXITED and end.exit_code == 0:
+            return None
+        return f"it ended {end.reason}: {_last_line(outcome) or end.message or ''}"
+    # The exception's own name stands at the start of the last line of its traceback.
+    name = _last_line(outcome).partition(":")[0].rpartition(".")[2].strip()
+    if end.reason is Reason.RAISED and name == test.expect:
+        return None
+    return f"expected {test.expect}, but it ended {end.reason}: {_last_line(outcome)}"
+
+
+def _last_line(outcome: Outcome) -> str:
+    lines: Iterable[str] = outcome.stderr.text.strip().splitlines()
+    return (list(lines) or [""])[-1]

@@ -1,0 +1,124 @@
+"""The `crank` command: a tree of verbs, each loaded when it is used, and one way for all of them to fail."""
+
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+
+from crank import __version__
+from crank.cli.exit_codes import ExitCode, of_fault
+from crank.cli.show import say, tell_fault
+from crank.errors import ConfigurationError, CrankError, InvalidRequest
+
+_SUMMARY = "Run the Python that AI agents write, on machines you own."
+
+# name, where it lives, one line of help. The help stands here so that `crank --help` loads none of them.
+_VERBS = (
+    ("up", "crank.cli.up:up", "Start this machine's node; it runs until Ctrl-C, or in the background."),
+    ("down", "crank.cli.node:down", "Stop the node; its worker finishes what it runs first."),
+    ("run", "crank.cli.run:run", "Run a script in the sandbox and bring back what it leaves."),
+    ("doctor", "crank.cli.doctor:doctor", "Examine this machine and tell what is missing and how to mend it."),
+    ("version", "crank.cli.version:version", "Print the version."),
+)
+_GROUPS = (
+    (
+        "job",
+        "Look at jobs and act on them.",
+        (
+            ("list", "crank.cli.job:list_jobs", "List jobs, newest first."),
+            ("show", "crank.cli.job:show", "Show one job."),
+            ("logs", "crank.cli.job:logs", "Print what a job printed; -f follows it."),
+            ("wait", "crank.cli.job:wait", "Wait until a job has ended, and show it."),
+            ("cancel", "crank.cli.job:cancel", "Ask for the end of a job."),
+            ("fetch", "crank.cli.job:fetch", "Download the files that a job left."),
+        ),
+    ),
+    (
+        "profile",
+        "The environments that jobs run in.",
+        (
+            ("list", "crank.cli.profile:list_profiles", "List the profiles and whether they are built."),
+            ("build", "crank.cli.profile:build", "Build profiles on this machine."),
+            ("check", "crank.cli.profile:check", "Prove what profiles promise, in the sandbox."),
+        ),
+    ),
+    (
+        "mount",
+        "Folders of this node that jobs may read.",
+        (
+            ("add", "crank.cli.mount:add", "Allow jobs to read a folder."),
+            ("list", "crank.cli.mount:list_mounts", "List the folders that jobs may read."),
+            ("remove", "crank.cli.mount:remove", "Take a folder away from later jobs."),
+        ),
+    ),
+    (
+        "worker",
+        "Workers and what they offer.",
+        (
+            ("serve", "crank.cli.worker:serve", "Offer your own capabilities (module:app) to this node."),
+            ("list", "crank.cli.worker:list_workers", "List the workers."),
+        ),
+    ),
+    ("node", "The node itself.", (("info", "crank.cli.node:info", "Tell where the running node is."),)),
+)
+# Started by the keeper, not by people.
+_INTERNAL = (
+    ("internal-keeper", "crank.cli.internal.keeper:alone"),
+    ("internal-bound-keeper", "crank.cli.internal.keeper:bound"),
+    ("internal-controller", "crank.cli.internal.controller:main"),
+    ("internal-worker", "crank.cli.internal.worker:main"),
+)
+
+
+def build_app() -> cyclopts.App:
+    """Return the tree of commands."""
+    app = cyclopts.App(
+        name="crank", help=_SUMMARY, version=__version__, help_format="plaintext", result_action="return_value"
+    )
+    for name, target, summary in _VERBS:
+        app.command(target, name=name, help=summary)
+    for group, group_summary, verbs in _GROUPS:
+        family = cyclopts.App(name=group, help=group_summary)
+        for name, target, summary in verbs:
+            family.command(target, name=name, help=summary)
+        app.command(family)
+    for name, target in _INTERNAL:
+        app.command(target, name=name, show=False)
+    return app
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Never shows a traceback for anything it knows."""
+    given = list(sys.argv[1:] if tokens is None else tokens)
+    head = given[: given.index("--")] if "--" in given else given
+    as_json = "--json" in head
+    try:
+        outcome = build_app()(given, exit_on_error=False, print_error=False, result_action="return_value")
+        return outcome if isinstance(outcome, int) else ExitCode.OK
+    except cyclopts.CycloptsError as fault:
+        tell_fault(_usage_fault(fault), as_json=as_json)
+        return ExitCode.USAGE
+    except CrankError as fault:
+        tell_fault(fault, as_json=as_json)
+        return of_fault(fault)
+    except OSError as fault:
+        tell_fault(_machine_fault(fault), as_json=as_json)
+        return ExitCode.CONFIGURATION
+    except KeyboardInterrupt:
+        say("interrupted")
+        return ExitCode.INTERRUPTED
+
+
+def _usage_fault(fault: cyclopts.CycloptsError) -> InvalidRequest:
+    return InvalidRequest(
+        str(fault).strip(), code="usage", fix="Read what the command takes: add --help to it."
+    )
+
+
+def _machine_fault(fault: OSError) -> ConfigurationError:
+    where = f": {fault.filename}" if fault.filename else ""
+    return ConfigurationError(
+        f"This machine refused: {fault.strerror or fault}{where}.",
+        code="machine_refused",
+        fix="Check the disk and the permissions of that path; 'crank doctor' helps.",
+    )

@@ -1,0 +1,99 @@
+"""`crank profile …`: the environments that jobs run in. No node is needed for any of it."""
+
+import asyncio
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from crank.bootstrap.node import renew_worker
+from crank.bootstrap.profiles import FIRST_PROFILES, Profiles, check_profile
+from crank.cli.exit_codes import ExitCode
+from crank.cli.show import print_json, print_rows, say
+from crank.config import Settings, load
+from crank.domain.profile import SelfTest
+from crank.errors import ProfileError
+
+Json = Annotated[bool, Parameter(help="Print JSON.", negative=())]
+Name = Annotated[str, Parameter(name="names", help="Names of profiles.")]
+
+
+def list_profiles(*, json: Json = False) -> int:
+    """List the profiles and whether they are built here."""
+    profiles = Profiles(load())
+    found: list[dict[str, Any]] = []
+    for name in profiles.names():
+        profile, build = profiles.load(name), profiles.find(name)
+        found.append(
+            {
+                "name": name,
+                "capability": profile.capability,
+                "version": profile.version,
+                "accelerator": profiles.variant(name),
+                "built": build is not None,
+                "digest": None if build is None else build.digest,
+                "summary": profile.summary,
+            }
+        )
+    if json:
+        print_json({"profiles": found})
+    else:
+        rows = [
+            (each["name"], each["version"], each["accelerator"], "yes" if each["built"] else "no", each["summary"])
+            for each in found
+        ]
+        print_rows(("PROFILE", "VERSION", "FOR", "BUILT", "SUMMARY"), rows)
+    return ExitCode.OK
+
+
+def build(*names: Name, json: Json = False) -> int:
+    """Build profiles on this machine; without names, those that a node starts with.
+
+    A running node offers them at once: its worker starts anew after its jobs.
+    """
+    settings = load()
+    profiles = Profiles(settings)
+    built = []
+    fresh = False
+    for name in names or FIRST_PROFILES:
+        present = profiles.find(name) is not None
+        fresh = fresh or not present
+        say(f"{name}: {'is built' if present else 'building'}")
+        found = profiles.build(name, lambda line: say(f"  {line}"))
+        built.append({"name": name, "accelerator": found.accelerator, "digest": found.digest, "new": not present})
+    if fresh and renew_worker(settings):
+        say("the running node's worker starts anew to offer it")
+    if json:
+        print_json({"profiles": built})
+    return ExitCode.OK
+
+
+def check(*names: Name, json: Json = False) -> int:
+    """Prove what profiles promise, in the sandbox; without names, every profile that is built."""
+    settings = load()
+    results: list[dict[str, Any]] = []
+    failed = 0
+    profiles = Profiles(settings)
+    for name in names or [each for each in profiles.names() if profiles.find(each) is not None]:
+        failed += asyncio.run(_check(settings, name, results, talk=not json))
+    if not results:
+        raise ProfileError("No profile is built here.", code="profile_not_built", fix="Run 'crank profile build'.")
+    if json:
+        print_json({"ok": not failed, "checks": results})
+    else:
+        say(f"{len(results) - failed} of {len(results)} promises hold")
+    return ExitCode.JOB_FAILED if failed else ExitCode.OK
+
+
+async def _check(settings: Settings, name: str, results: list[dict[str, Any]], *, talk: bool) -> int:
+    found = Profiles(settings).find(name)
+    if found is None:
+        raise ProfileError(
+            f"The profile {name} is not built here.", code="profile_not_built", fix=f"Run 'crank profile build {name}'."
+        )
+
+    def report(test: SelfTest, wrong: str | None) -> None:
+        results.append({"profile": name, "promise": test.name, "ok": wrong is None, "cause": wrong})
+        if talk:
+            print(f"{'pass' if wrong is None else 'FAIL'}  {name}: {test.name}" + (f" - {wrong}" if wrong else ""))
+
+    return await check_profile(found, report)
