@@ -15,7 +15,6 @@ from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
-from crank.api.app import build_api
 from crank.controller.desk import Desk, Policy
 from crank.controller.enroll import enroll, leave
 from crank.controller.loop import ControllerLoop
@@ -136,6 +135,8 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
 @contextlib.asynccontextmanager
 async def open_api(desk: Desk) -> AsyncIterator[httpx2.AsyncClient]:
     """Give a client of the API, without a network."""
+    from crank.api.app import build_api
+
     transport = httpx2.ASGITransport(app=build_api(desk, version="0"), raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {SECRET}"}
     async with httpx2.AsyncClient(transport=transport, base_url="https://node.test", headers=headers) as client:

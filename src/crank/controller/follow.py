@@ -35,7 +35,8 @@ async def wait_ended(desk: Desk, *, tenant: TenantId, job_id: JobId, timeout_sec
             if job.ended or left_sec <= 0:
                 return job
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), timeout=min(left_sec, _LOOK_AGAIN_SEC))
+                async with asyncio.timeout(min(left_sec, _LOOK_AGAIN_SEC)):
+                    await changed.wait()
 
 
 async def events(
@@ -63,7 +64,8 @@ async def events(
                 yield position + 1, "end", await job_document(desk, tenant=tenant, job_id=job_id)
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), timeout=_LOOK_AGAIN_SEC)
+                async with asyncio.timeout(_LOOK_AGAIN_SEC):
+                    await changed.wait()
 
 
 def _body(event: JobEvent) -> JsonObject:

@@ -13,6 +13,7 @@ from crank.errors import CrankError
 
 REAP_EVERY_SEC = 1.0
 SWEEP_EVERY_SEC = 3600.0
+LOOK_AGAIN_SEC = 0.5
 _log = structlog.get_logger(__name__)
 
 
@@ -47,8 +48,10 @@ class ControllerLoop:
         work = self._desk.watch.work
         while True:
             # The time-out only covers a paused worker that becomes free without saying so.
+            # (asyncio.timeout, because wait_for can swallow a cancellation on Python 3.11.)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(work.wait(), timeout=1.0)
+                async with asyncio.timeout(LOOK_AGAIN_SEC):
+                    await work.wait()
             work.clear()
             try:
                 while await dispatch(self._desk) == BATCH_JOBS_MAX:
