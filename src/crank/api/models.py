@@ -54,7 +54,11 @@ class JobWanted(Request):
         json_schema_extra={
             "examples": [
                 {"code": "print(args['n'] * 2)", "args": {"n": 21}, "env_profile": "python-core"},
-                {"capability": "python.run.docs", "code": "import os; print(os.listdir('/in/docs'))", "mounts": ["docs"]},
+                {
+                    "capability": "python.run.docs",
+                    "code": "import os; print(os.listdir('/in/docs'))",
+                    "mounts": ["docs"],
+                },
             ]
         }
     )

@@ -18,8 +18,8 @@ from crank.api.models import (
     WorkersPage,
 )
 from crank.api.peer import Caller, bearer
-from crank.api.strict import StrictRoute
 from crank.api.streams import POSITION_MAX
+from crank.api.strict import StrictRoute
 from crank.controller import mounts, views
 from crank.domain.ids import MountId, parse_job_id
 from crank.domain.job import Mount, Status

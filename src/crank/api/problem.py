@@ -57,9 +57,7 @@ def status_of(fault: CrankError) -> int:
 
 def problem_body(fault: CrankError, status: int, *, job_id: str | None = None) -> JsonObject:
     """Return the one shape that every refusal has."""
-    problems = fault.problems or (
-        (Problem(fault.field, fault.message, fault.fix),) if fault.field else ()
-    )
+    problems = fault.problems or ((Problem(fault.field, fault.message, fault.fix),) if fault.field else ())
     return {
         "type": f"urn:crank:problem:{fault.error_code}",
         "title": HTTPStatus(status).phrase,
