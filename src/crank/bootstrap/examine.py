@@ -1,0 +1,187 @@
+"""What `crank doctor` looks at: each finding says how it stands, why it matters and how to mend it."""
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from cryptography import x509
+
+from crank.adapters.clock import SystemClock
+from crank.adapters.nvml import NvmlProbe
+from crank.bootstrap.controller import EARLIEST_US
+from crank.bootstrap.files import is_locked
+from crank.bootstrap.node import client_options, node_info
+from crank.bootstrap.profiles import FIRST_PROFILES, Profiles
+from crank.client import AsyncClient
+from crank.config import Settings
+from crank.domain.quantity import GIB
+from crank.errors import CrankError
+from crank.sandbox.runner import NamespaceRunner
+
+State = Literal["ok", "warn", "fail"]
+DISK_LOW_BYTES = 2 * GIB
+DISK_EMPTY_BYTES = GIB // 4
+_DAY_SEC = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `fix` is empty when there is nothing to do."""
+
+    name: str
+    state: State
+    cause: str
+    fix: str = ""
+
+
+def examine(settings: Settings) -> Sequence[Finding]:
+    """Look at this machine and its node; never changes anything."""
+    looks: tuple[Callable[[Settings], Sequence[Finding]], ...] = (
+        _python, _sandbox, _home, _disk, _clock, _ports, _profiles, _gpu, _certificates, _node,
+    )  # fmt: skip
+    return tuple(finding for look in looks for finding in look(settings))
+
+
+def _python(settings: Settings) -> Sequence[Finding]:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    if sys.version_info[:2] == (3, 11):
+        return [Finding("python", "ok", f"Python {version}")]
+    return [Finding("python", "warn", f"Python {version}; jobs are promised 3.11", "Run Crank with Python 3.11.")]
+
+
+def _sandbox(settings: Settings) -> Sequence[Finding]:
+    async def rehearse() -> None:
+        runner = NamespaceRunner()
+        try:
+            await runner.start()
+        finally:
+            await runner.stop()
+
+    try:
+        asyncio.run(rehearse())
+    except CrankError as fault:
+        return [Finding("sandbox", "fail", fault.message, fault.fix)]
+    return [Finding("sandbox", "ok", "every layer stands, tried from inside")]
+
+
+def _home(settings: Settings) -> Sequence[Finding]:
+    home = settings.home
+    if not home.exists():
+        return [Finding("home", "ok", f"{home} is made at the first start")]
+    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+        return [Finding("home", "fail", f"{home} is not usable for this user", "Give it to this user: chown -R.")]
+    if home.stat().st_mode & 0o022:
+        return [Finding("home", "warn", f"others may write to {home}", f"chmod go-w {home}")]
+    return [Finding("home", "ok", str(home))]
+
+
+def _disk(settings: Settings) -> Sequence[Finding]:
+    place = settings.home
+    while not place.exists():
+        place = place.parent
+    free_bytes = shutil.disk_usage(place).free
+    text = f"{free_bytes / GIB:.1f} GiB free at {place}"
+    if free_bytes < DISK_EMPTY_BYTES:
+        return [Finding("disk", "fail", text, "Free some space, or move CRANK_HOME; jobs will be refused.")]
+    if free_bytes < DISK_LOW_BYTES:
+        return [Finding("disk", "warn", text, "Free some space before you build profiles.")]
+    return [Finding("disk", "ok", text)]
+
+
+def _clock(settings: Settings) -> Sequence[Finding]:
+    if SystemClock().now_us() < EARLIEST_US:
+        return [Finding("clock", "fail", "the clock is years behind", "Set it: timedatectl set-ntp true")]
+    return [Finding("clock", "ok", datetime.fromtimestamp(SystemClock().now_us() / 1e6, UTC).isoformat("T", "seconds"))]
+
+
+def _ports(settings: Settings) -> Sequence[Finding]:
+    if is_locked(settings):
+        return []
+    findings = []
+    for name in ("api_port", "workers_port"):
+        port = getattr(settings, name)
+        if port == 0:
+            continue
+        with socket.socket() as trying:
+            trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trying.bind((settings.bind, port))
+            except OSError as fault:
+                fix = f"Stop what holds it, or set CRANK_{name.upper()} (0 takes any free port)."
+                findings.append(Finding(name, "fail", f"port {port} cannot be used: {fault.strerror}", fix))
+            else:
+                findings.append(Finding(name, "ok", f"port {port} is free"))
+    return findings
+
+
+def _profiles(settings: Settings) -> Sequence[Finding]:
+    try:
+        profiles = Profiles(settings)
+        names = profiles.names()
+        built = {name: profiles.find(name) is not None for name in names}
+    except CrankError as fault:
+        return [Finding("profiles", "fail", fault.message, fault.fix)]
+    findings = []
+    for name in names:
+        if built[name]:
+            findings.append(Finding(f"profile {name}", "ok", "built"))
+        else:
+            first = name in FIRST_PROFILES
+            cause = "not built; 'crank up' builds it" if first else "not built; jobs that ask for it are refused"
+            fix = f"crank profile build {name}"
+            findings.append(Finding(f"profile {name}", "warn" if first else "ok", cause, fix))
+    return findings
+
+
+def _gpu(settings: Settings) -> Sequence[Finding]:
+    devices = NvmlProbe().devices()
+    names = ", ".join(f"{device.model} ({device.memory_bytes / GIB:.0f} GiB)" for device in devices)
+    return [Finding("gpu", "ok", names or "none; jobs that ask for one are refused")]
+
+
+def _certificates(settings: Settings) -> Sequence[Finding]:
+    now_sec = SystemClock().now_us() / 1e6
+    findings = []
+    for name, path in (
+        ("authority", settings.api_ca_file),
+        ("worker certificate", settings.identity_dir / "cert.pem"),
+    ):
+        try:
+            ends = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as fault:
+            fix = f"Move {path} away and start the node again; it is made anew."
+            findings.append(Finding(name, "fail", f"{path} cannot be read: {fault}", fix))
+            continue
+        left_sec = ends.timestamp() - now_sec
+        text = f"valid until {ends:%Y-%m-%d}"
+        if left_sec < 0:
+            findings.append(Finding(name, "fail", f"expired on {ends:%Y-%m-%d}", "Restart the node: crank down, crank up."))
+        elif left_sec < _DAY_SEC:
+            findings.append(Finding(name, "warn", text, "Restart the node: crank down, crank up."))
+        else:
+            findings.append(Finding(name, "ok", text))
+    return findings
+
+
+def _node(settings: Settings) -> Sequence[Finding]:
+    async def ask() -> str:
+        document = node_info(settings)
+        async with AsyncClient(client_options(document, retry_sec=0.0)) as client:
+            workers = (await client.workers())["workers"]
+        connected = sum(bool(each["connected"]) for each in workers)
+        return f"running at {document['api']}, {connected} worker(s) connected"
+
+    if not is_locked(settings):
+        return [Finding("node", "ok", "not running; start it with 'crank up'")]
+    try:
+        return [Finding("node", "ok", asyncio.run(ask()))]
+    except CrankError as fault:
+        return [Finding("node", "fail", fault.message, fault.fix)]
