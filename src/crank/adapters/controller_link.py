@@ -1,0 +1,229 @@
+"""The worker's way to its controller: one WebSocket over mutual TLS, and blobs by HTTPS beside it.
+
+The chain is checked by TLS itself; here the name in the certificate is: a controller of this trust domain,
+by the URI in its subject alternative name (SPIFFE X.509-SVID, section 4), never by a host name.
+"""
+
+import asyncio
+import hashlib
+import http.client
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from crank.domain.identity import SpiffeId, parse_spiffe_id
+from crank.domain.ids import Digest
+from crank.domain.quantity import BLOB_BYTES_MAX
+from crank.errors import InvalidRequest, NotFound, ProtocolError, TooLarge, Unavailable, UntrustedPeer
+from crank.wire import MESSAGE_BYTES_MAX, Message, decode, encode
+
+T = TypeVar("T")
+
+OPEN_SEC = 10.0
+PING_SEC = 5.0
+PONG_SEC = 10.0
+BLOB_SEC = 60.0
+_CHUNK_BYTES = 256 * 1024
+# The library tells of every frame; the worker tells what matters in its own words.
+_quiet = logging.getLogger("crank.websockets")
+_quiet.setLevel(logging.CRITICAL)
+
+
+class WebSocketConnector:
+    """The Connector port. `url` is `wss://host:port/v1/worker`; the context carries this worker's certificate
+    and trusts one authority alone."""
+
+    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str) -> None:
+        self._url = url
+        self._ssl = ssl_context
+        self._trust_domain = trust_domain
+
+    async def connect(self) -> "WebSocketLink":
+        """Open a mutually authenticated link. Raises Unavailable, UntrustedPeer."""
+        try:
+            socket = await connect(
+                self._url,
+                ssl=self._ssl,
+                proxy=None,
+                compression=None,
+                max_size=MESSAGE_BYTES_MAX,
+                open_timeout=OPEN_SEC,
+                ping_interval=PING_SEC,
+                ping_timeout=PONG_SEC,
+                close_timeout=2.0,
+                logger=_quiet,
+            )
+        except ssl.SSLCertVerificationError as fault:
+            raise _untrusted(
+                f"its certificate is not from this worker's authority ({fault.verify_message})."
+            ) from fault
+        except ssl.SSLError as fault:
+            raise Unavailable(f"The controller ended the TLS session: {fault.reason}.", detail=str(fault)) from fault
+        except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as fault:
+            raise Unavailable(f"The controller at {self._url} does not answer.", detail=str(fault)) from fault
+        try:
+            _check_controller(socket.transport.get_extra_info("ssl_object"), self._trust_domain)
+        except UntrustedPeer:
+            await socket.close()
+            raise
+        return WebSocketLink(socket, _Blobs(self._url, self._ssl, self._trust_domain))
+
+
+class WebSocketLink:
+    """The ControllerLink port on an open WebSocket."""
+
+    def __init__(self, socket: ClientConnection, blobs: "_Blobs") -> None:
+        self._socket = socket
+        self._blobs = blobs
+
+    async def send(self, message: Message) -> None:
+        """Send one message. Raises Unavailable when the connection is gone."""
+        try:
+            await self._socket.send(encode(message))
+        except ConnectionClosed as fault:
+            raise Unavailable(
+                "The connection to the controller is gone.", code="link_lost", detail=str(fault)
+            ) from fault
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """Yield messages until the connection ends. Raises ProtocolError."""
+        try:
+            async for raw in self._socket:
+                yield decode(raw)
+        except ConnectionClosed:
+            return
+
+    async def fetch_blob(self, digest: Digest, target: BinaryIO) -> None:
+        """Copy a blob into `target` and check it. Raises NotFound, Unavailable."""
+        await _in_thread(lambda: self._blobs.fetch(digest, target))
+
+    async def send_blob(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
+        """Copy a blob to the controller unless it has it. Raises Unavailable, TooLarge, InvalidRequest."""
+        await _in_thread(lambda: self._blobs.send(digest, source, size_bytes))
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._socket.close()
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # The thread still reads or writes the caller's file; its socket has a deadline of its own.
+        await asyncio.wait([running])
+        running.exception()
+        raise
+
+
+def _untrusted(cause: str) -> UntrustedPeer:
+    return UntrustedPeer(f"The controller cannot prove who it is: {cause}")
+
+
+def _check_controller(tls: Any, trust_domain: str) -> SpiffeId:
+    """Return the controller's identity. Raises UntrustedPeer."""
+    raw = tls.getpeercert(binary_form=True) if tls is not None else None
+    if not raw:
+        raise _untrusted("it showed no certificate.")
+    try:
+        names = x509.load_der_x509_certificate(raw).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+    except (x509.ExtensionNotFound, ValueError) as fault:
+        raise _untrusted("its certificate carries no identity.") from fault
+    if len(uris) != 1:
+        raise _untrusted("its certificate must carry exactly one identity.")
+    try:
+        identity = parse_spiffe_id(uris[0])
+    except InvalidRequest as fault:
+        raise _untrusted(fault.message) from fault
+    if identity.trust_domain != trust_domain or identity.kind != "controller" or len(identity.path) != 2:
+        raise _untrusted(f"it is {identity}, not a controller of {trust_domain}.")
+    return identity
+
+
+class _Blobs:
+    """Blobs over HTTPS, one short connection each; blocking."""
+
+    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._port = parts.port or 443
+        self._ssl = ssl_context
+        self._trust_domain = trust_domain
+
+    def fetch(self, digest: Digest, target: BinaryIO) -> None:
+        """Copy a blob into `target`."""
+        connection, answer = self._open("GET", digest)
+        hasher = hashlib.sha256()
+        try:
+            _check_status(answer, digest)
+            total = 0
+            while chunk := answer.read(_CHUNK_BYTES):
+                total += len(chunk)
+                if total > BLOB_BYTES_MAX:
+                    raise Unavailable(f"The blob {digest} is larger than a blob may be.", code="blob_too_large")
+                hasher.update(chunk)
+                target.write(chunk)
+        except (OSError, http.client.HTTPException) as fault:
+            raise _cut(fault) from fault
+        finally:
+            connection.close()
+        if hasher.hexdigest() != digest:
+            raise Unavailable(f"The blob {digest} came with other bytes.", code="digest_mismatch")
+
+    def send(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
+        """Copy a blob to the controller unless it has it."""
+        connection, answer = self._open("HEAD", digest)
+        connection.close()
+        if answer.status == 200:
+            return
+        connection, answer = self._open("PUT", digest, source, size_bytes)
+        try:
+            answer.read(_CHUNK_BYTES)
+            _check_status(answer, digest)
+        except (OSError, http.client.HTTPException) as fault:
+            raise _cut(fault) from fault
+        finally:
+            connection.close()
+
+    def _open(
+        self, method: str, digest: Digest, source: BinaryIO | None = None, size_bytes: int = 0
+    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+        connection = http.client.HTTPSConnection(self._host, self._port, context=self._ssl, timeout=BLOB_SEC)
+        headers = {"Content-Length": str(size_bytes)} if source is not None else {}
+        try:
+            connection.connect()
+            _check_controller(connection.sock, self._trust_domain)
+            connection.request(method, f"/v1/blobs/{digest}", body=source, headers=headers)
+            return connection, connection.getresponse()
+        except UntrustedPeer as fault:
+            connection.close()
+            raise Unavailable(fault.message, code=fault.error_code, fix=fault.fix) from fault
+        except (OSError, http.client.HTTPException) as fault:
+            connection.close()
+            raise _cut(fault) from fault
+
+
+def _check_status(answer: http.client.HTTPResponse, digest: Digest) -> None:
+    if answer.status in (200, 201, 204):
+        return
+    if answer.status == 404:
+        raise NotFound(f"The controller has no blob {digest}.")
+    if answer.status == 413:
+        raise TooLarge(f"The controller takes no blob as large as {digest}.")
+    if answer.status in (400, 422):
+        raise InvalidRequest(f"The controller does not take the blob {digest} (status {answer.status}).")
+    if answer.status in (401, 403):
+        raise ProtocolError(f"The controller lets this worker not reach blobs (status {answer.status}).")
+    raise Unavailable(f"The controller cannot serve the blob {digest} now (status {answer.status}).")
+
+
+def _cut(fault: Exception) -> Unavailable:
+    return Unavailable("The transfer of a blob was cut.", code="blob_cut", detail=str(fault))

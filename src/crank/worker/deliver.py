@@ -1,0 +1,109 @@
+"""Deliver: tell the controller of one attempt over one link, from wherever the last link left off.
+
+A delivery can be cut at any point and begun again on the next link: every message is either a repeat
+that the controller drops (Started, events by their number, Finished by its epoch) or new to it.
+"""
+
+import asyncio
+import hashlib
+import io
+from typing import Any
+
+import structlog
+
+from crank.domain.ids import Digest
+from crank.domain.json import JsonObject, dumps
+from crank.errors import InvalidRequest, NotFound, TooLarge, Unavailable
+from crank.ports import ControllerLink
+from crank.wire import OUTCOME_INLINE_BYTES_MAX, Finished, Output, Started
+from crank.worker.attempt import Attempt, Bench
+from crank.worker.feed import GATHER_SEC
+
+_log = structlog.get_logger(__name__)
+
+_PAUSE_SEC = 0.2
+_PAUSE_SEC_MAX = 10.0
+
+
+async def deliver(attempt: Attempt, link: ControllerLink, bench: Bench) -> None:
+    """Send what is there and what comes, until `Finished` is sent or the link is gone."""
+    try:
+        await _events(attempt, link)
+        document = await _artifacts(attempt, link, bench)
+        bench.failpoints.reach("worker.uploaded")
+        await _finished(attempt, link, document, bench)
+        bench.failpoints.reach("worker.finished_sent")
+    except Unavailable as fault:
+        _log.info("delivery.cut", job_id=attempt.job_id, epoch=attempt.epoch, cause=fault.message)
+
+
+async def _events(attempt: Attempt, link: ControllerLink) -> None:
+    told = False
+    while True:
+        attempt.feed.changed.clear()
+        # Read before the events: nothing is added to the feed once there is an outcome.
+        finished = attempt.outcome is not None
+        if attempt.started and not told:
+            await link.send(Started(attempt.job_id, attempt.epoch))
+            told = True
+        while batch := attempt.feed.batch():
+            await link.send(Output(attempt.job_id, attempt.epoch, batch))
+        if finished:
+            return
+        await attempt.feed.changed.wait()
+        if attempt.outcome is None:
+            await asyncio.sleep(GATHER_SEC)
+
+
+async def _artifacts(attempt: Attempt, link: ControllerLink, bench: Bench) -> JsonObject:
+    """Upload the artifacts; return the outcome with those that the controller refuses named as skipped."""
+    document = attempt.outcome
+    assert document is not None
+    kept: list[Any] = []
+    refused: list[JsonObject] = []
+    for artifact in document["artifacts"]:
+        cause = await _artifact(attempt, link, bench, artifact)
+        if cause is None:
+            kept.append(artifact)
+        else:
+            refused.append({"path": artifact["path"], "cause": cause})
+    return {**document, "artifacts": kept, "skipped": [*document["skipped"], *refused]}
+
+
+async def _artifact(attempt: Attempt, link: ControllerLink, bench: Bench, artifact: JsonObject) -> str | None:
+    digest = Digest(artifact["sha256"])
+    try:
+        source = await asyncio.to_thread(bench.spool.open_blob, attempt.job_id, attempt.epoch, digest)
+    except NotFound:
+        return "The worker lost it before it was handed over."
+    with source:
+        return await _upload(link, bench, digest, source, artifact["size_bytes"])
+
+
+async def _upload(link: ControllerLink, bench: Bench, digest: Digest, source: Any, size_bytes: int) -> str | None:
+    """Send one blob, trying again while the link stands; return why it can never be taken, or None."""
+    pause_sec = _PAUSE_SEC
+    while True:
+        source.seek(0)
+        try:
+            await link.send_blob(digest, source, size_bytes)
+            return None
+        except (TooLarge, InvalidRequest) as fault:
+            return fault.message
+        except Unavailable as fault:
+            # When the link itself is gone, this delivery is cancelled during the pause.
+            _log.warning("blob.not_taken", sha256=digest, cause=fault.message)
+            await asyncio.sleep(pause_sec * (0.5 + bench.ids.jitter() / 2))
+            pause_sec = min(pause_sec * 2, _PAUSE_SEC_MAX)
+
+
+async def _finished(attempt: Attempt, link: ControllerLink, document: JsonObject, bench: Bench) -> None:
+    encoded = dumps(document).encode()
+    if len(encoded) <= OUTCOME_INLINE_BYTES_MAX:
+        await link.send(Finished(attempt.job_id, attempt.epoch, document, None))
+        return
+    digest = Digest(hashlib.sha256(encoded).hexdigest())
+    refused = await _upload(link, bench, digest, io.BytesIO(encoded), len(encoded))
+    if refused is not None:
+        raise Unavailable(f"The controller does not take the outcome: {refused}", code="outcome_not_taken")
+    await link.send(Finished(attempt.job_id, attempt.epoch, None, digest))

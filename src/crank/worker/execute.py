@@ -1,0 +1,242 @@
+"""Execute: one attempt, from its lease to an outcome that is safe on disk.
+
+Steps, marked again in the code:
+ 1. fetch the input files
+ 2. open a sandbox (or a process of its own, for an author's function) and put the files in
+ 3. note durably that code of this job is about to run
+ 4. run it, output going live through the attempt's feed
+ 5. collect what it left in /out into the spool
+ 6. keep the outcome durably; from here on only the controller's word makes the worker forget it
+
+Whatever happens to the link, these steps go on; `deliver` tells the controller about them.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import structlog
+
+from crank.domain.ids import parse_digest
+from crank.domain.json import JsonObject, JsonValue, dumps
+from crank.domain.outcome import End, Outcome, Reason, Skipped
+from crank.domain.worker import GpuDevice
+from crank.errors import CrankError, InvalidRequest, NotFound, SandboxError, Unavailable
+from crank.ports import FunctionCall, FunctionSpec, MountBinding, OutputSink, SandboxSession, SandboxSpec
+from crank.wire import Lease, LeaseFile, outcome_document
+from crank.worker.attempt import Attempt, Bench
+from crank.worker.current import CurrentLink
+from crank.worker.offers import Offer, ScriptOffer, lowered
+
+_log = structlog.get_logger(__name__)
+
+# The sandbox keeps its own deadline; this net is for a sandbox that does not.
+NET_SEC = 30.0
+_FETCH_TRIES = 5
+_FETCH_PAUSE_SEC = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A lease with what the worker set aside for it."""
+
+    lease: Lease
+    offer: Offer
+    device: GpuDevice | None
+
+
+class _Run(Protocol):
+    """What scripts and functions have in common."""
+
+    tier: str
+
+    async def run(self, args: JsonValue, sink: OutputSink) -> Outcome: ...
+
+    async def stop(self, reason: Reason) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class _Script:
+    """A script in a sandbox, as a run."""
+
+    def __init__(self, session: SandboxSession, code: str) -> None:
+        self.session = session
+        self.tier = session.tier
+        self._code = code
+
+    async def run(self, args: JsonValue, sink: OutputSink) -> Outcome:
+        return await self.session.run_python(self._code, args, sink)
+
+    async def stop(self, reason: Reason) -> None:
+        await self.session.stop(reason)
+
+    async def close(self) -> None:
+        await self.session.close()
+
+
+def missing_mount(lease: Lease) -> str | None:
+    """Return the name of the first mount whose folder is not there. Blocking."""
+    for mount in lease.mounts:
+        path = Path(mount.host_path)
+        if not path.is_absolute() or not path.is_dir():
+            return mount.name
+    return None
+
+
+async def execute(attempt: Attempt, order: Order, bench: Bench, current: CurrentLink) -> None:
+    """Bring an attempt to its outcome. Raises nothing that the job did; CancelledError when abandoned."""
+    run: _Run | None = None
+    try:
+        run = await attempt.prepare(_prepare(order, bench, current))
+        assert run is not None
+        outcome = await _run(attempt, run, order, bench)
+    except asyncio.CancelledError:
+        if not attempt.cancelled or _being_cancelled():
+            raise
+        outcome = _unrun(Reason.CANCELLED, "cancelled", "It was cancelled before its code began.")
+    except CrankError as fault:
+        _log.warning("attempt.sandbox_failed", job_id=attempt.job_id, code=fault.error_code, detail=fault.detail)
+        outcome = _unrun(Reason.SANDBOX_FAILED, fault.error_code, fault.message)
+    finally:
+        if run is not None:
+            await asyncio.shield(run.close())
+    await keep(attempt, outcome, bench)
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _unrun(reason: Reason, code: str, message: str) -> Outcome:
+    return Outcome(end=End(reason, code=code, message=message))
+
+
+async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> _Run:
+    lease, offer = order.lease, order.offer
+    limits = lowered(offer.limits, lease)
+    if not isinstance(offer, ScriptOffer):
+        spec = FunctionSpec(offer.target, offer.capability.name, limits, lease.memory_bytes)
+        call: FunctionCall = await bench.functions.open(spec)
+        return call
+    if bench.sandbox is None or lease.code is None:
+        raise SandboxError("This worker has no sandbox, or the lease has no code.", code="no_sandbox")
+    sources: list[tuple[LeaseFile, BinaryIO]] = []
+    try:
+        for file in lease.files:  # 1
+            # One by one, so that those before a failure are closed again.
+            sources.append((file, await _fetch(file, bench, current)))  # noqa: PERF401
+        devices = order.device.nodes if order.device else ()
+        mounts = tuple(MountBinding(mount.name, Path(mount.host_path)) for mount in lease.mounts)
+        session = await bench.sandbox.open(SandboxSpec(offer.build, limits, mounts, devices))  # 2
+        try:
+            for file, source in sources:
+                await session.put_file(file.path, source)
+        except BaseException:
+            await asyncio.shield(session.close())
+            raise
+        return _Script(session, lease.code)
+    finally:
+        for _, source in sources:
+            source.close()
+
+
+async def _fetch(file: LeaseFile, bench: Bench, current: CurrentLink) -> BinaryIO:
+    digest = parse_digest(file.sha256)
+    target = await asyncio.to_thread(bench.spool.scratch)
+    tries = 0
+    try:
+        while True:
+            link = await current.wait()
+            target.seek(0)
+            target.truncate()
+            try:
+                await link.fetch_blob(digest, target)
+                break
+            except NotFound as fault:
+                raise SandboxError(
+                    f"The input file {file.path} is not there any more.", code="input_missing"
+                ) from fault
+            except Unavailable as fault:
+                # A lost link is not the file's fault: only failures on a link that stands are counted.
+                tries += current.link is link
+                if tries >= _FETCH_TRIES:
+                    raise SandboxError(
+                        f"The input file {file.path} could not be fetched: {fault.message}", code="input_unavailable"
+                    ) from fault
+                await asyncio.sleep(_FETCH_PAUSE_SEC * tries)
+        if target.seek(0, 2) != file.size_bytes:
+            raise SandboxError(f"The input file {file.path} has another size than promised.", code="input_mismatch")
+        target.seek(0)
+        return target
+    except BaseException:
+        target.close()
+        raise
+
+
+async def _run(attempt: Attempt, run: _Run, order: Order, bench: Bench) -> Outcome:
+    await asyncio.to_thread(bench.spool.begin, attempt.job_id, attempt.epoch)  # 3
+    bench.failpoints.reach("worker.begun")
+    if attempt.cancelled:
+        return _unrun(Reason.CANCELLED, "cancelled", "It was cancelled before its code began.")
+    attempt.begin(run)
+    net_sec = lowered(order.offer.limits, order.lease).wall_sec + NET_SEC
+    try:
+        async with asyncio.timeout(net_sec):
+            outcome = await run.run(order.lease.args, attempt.feed)  # 4
+    except TimeoutError:
+        return _unrun(Reason.SANDBOX_FAILED, "deadline_overrun", "The sandbox did not keep the job's deadline.")
+    bench.failpoints.reach("worker.ran")
+    if isinstance(run, _Script):
+        outcome = await _collect(attempt, run.session, outcome, bench)  # 5
+    return outcome
+
+
+async def _collect(attempt: Attempt, session: SandboxSession, outcome: Outcome, bench: Bench) -> Outcome:
+    try:
+        return await _finish_anyway(
+            asyncio.to_thread(
+                session.collect, lambda source: bench.spool.put_blob(attempt.job_id, attempt.epoch, source), outcome
+            )
+        )
+    except Unavailable as fault:
+        lost = End(Reason.DISK, code="artifacts_not_kept", message=f"Its files could not be kept: {fault.message}")
+        skipped = (*outcome.skipped, Skipped("/out", fault.message))
+        return replace(outcome, end=lost, artifacts=(), skipped=skipped)
+
+
+async def _finish_anyway(work: Awaitable[Outcome]) -> Outcome:
+    # A thread cannot be cancelled: let it end before anybody closes what it works on.
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+async def keep(attempt: Attempt, outcome: Outcome, bench: Bench) -> None:
+    """Keep an outcome durably, then let it be delivered."""
+    document = _document(outcome)
+    try:
+        await asyncio.to_thread(bench.spool.finish, attempt.job_id, attempt.epoch, document)  # 6
+    except Unavailable as fault:
+        # Still told while this process lives; after a crash the attempt is reported as interrupted.
+        _log.error("attempt.outcome_not_durable", job_id=attempt.job_id, code=fault.error_code, detail=fault.detail)
+    bench.failpoints.reach("worker.kept")
+    attempt.finish(document)
+
+
+def _document(outcome: Outcome) -> JsonObject:
+    document = outcome_document(outcome)
+    try:
+        dumps(document).encode()
+    except (ValueError, InvalidRequest):
+        # A result that is not JSON must not stop the worker from saying that it is so.
+        end = End(Reason.PROTOCOL_VIOLATION, code="outcome_not_json", message="The job's result is not JSON.")
+        plain = Outcome(end=end, usage=outcome.usage, tier=outcome.tier)
+        document = outcome_document(plain)
+    return document

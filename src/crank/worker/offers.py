@@ -1,0 +1,116 @@
+"""What a worker can do, as capabilities, and what it needs at hand to do each of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from crank.domain.capability import Accelerator, Capability, Effects
+from crank.domain.profile import LIMIT_RANGES, Limits, Profile
+from crank.domain.worker import GpuDevice
+from crank.ports import ProfileBuild
+from crank.wire import Lease
+from crank.worker.devices import offered_model
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptOffer:
+    """A capability that runs the caller's script in a built profile."""
+
+    capability: Capability
+    build: ProfileBuild
+
+    @property
+    def limits(self) -> Limits:
+        """Return the ceilings of one job."""
+        return self.build.profile.limits
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionOffer:
+    """A capability that is a worker author's own function, found at `module:app`."""
+
+    capability: Capability
+    target: str
+
+    @property
+    def limits(self) -> Limits:
+        """Return the ceilings of one call."""
+        return Limits(wall_sec=self.capability.timeout_sec, cpu_sec=self.capability.timeout_sec)
+
+
+Offer = ScriptOffer | FunctionOffer
+
+
+def choose_variant(profile: Profile, devices: Sequence[GpuDevice]) -> str:
+    """Choose which variant of a profile a worker builds and loads at its start: `gpu` or `cpu`.
+
+    The GPU build is chosen only where a GPU is present now, so a machine without one never loads it.
+    """
+    if "gpu" in profile.locks and (devices or "cpu" not in profile.locks):
+        return "gpu"
+    return "cpu"
+
+
+def script_offers(builds: Sequence[ProfileBuild], devices: Sequence[GpuDevice]) -> tuple[ScriptOffer, ...]:
+    """Turn built profiles into offers; a GPU build without a GPU is not offered."""
+    offers = []
+    for build in builds:
+        accelerator = Accelerator(build.accelerator)
+        model = offered_model(devices) if accelerator is Accelerator.GPU else None
+        if accelerator is Accelerator.GPU and model is None:
+            continue
+        offers.append(ScriptOffer(_capability(build, accelerator, model), build))
+    return tuple(offers)
+
+
+def _capability(build: ProfileBuild, accelerator: Accelerator, model: str | None) -> Capability:
+    profile = build.profile
+    return Capability(
+        name=profile.capability,
+        version=profile.version,
+        summary=profile.summary,
+        # What a script does outside is not known, so its caller says when it may run twice.
+        effects=Effects.EXTERNAL,
+        accelerator=accelerator,
+        gpu_model=model,
+        env_profile=profile.name,
+        profile_digest=build.digest,
+        input_schema={},
+        output_schema={},
+        error_codes=(),
+        required_capabilities=(),
+        timeout_sec=profile.limits.wall_sec,
+        memory_bytes=profile.limits.memory_bytes,
+    )
+
+
+def find_offer(offers: Sequence[Offer], lease: Lease) -> Offer | None:
+    """Return the newest offer that the lease means, or None."""
+    able = [
+        offer
+        for offer in offers
+        if offer.capability.name == lease.capability and str(offer.capability.accelerator) == lease.accelerator
+    ]
+    return max(able, key=lambda offer: [int(part) for part in offer.capability.version.split(".")], default=None)
+
+
+def lowered(limits: Limits, lease: Lease) -> Limits:
+    """Return the profile's limits with what the lease asks for.
+
+    Time and memory are only ever lowered. Kept output may be raised too: it costs the node, not the
+    sandbox, and the node bounds it when it accepts the request.
+    """
+    cpu_ratio = limits.cpu_sec / limits.wall_sec
+    wall_sec = _lower("wall_sec", limits.wall_sec, lease.timeout_sec)
+    return replace(
+        limits,
+        wall_sec=wall_sec,
+        cpu_sec=min(limits.cpu_sec, max(wall_sec * cpu_ratio, LIMIT_RANGES["cpu_sec"][0])),
+        output_bytes=lease.max_output_bytes or limits.output_bytes,
+        memory_bytes=int(_lower("memory_bytes", limits.memory_bytes, lease.memory_bytes)),
+    )
+
+
+def _lower(name: str, ceiling: float, wanted: float | None) -> float:
+    if wanted is None:
+        return ceiling
+    return min(ceiling, max(wanted, LIMIT_RANGES[name][0]))

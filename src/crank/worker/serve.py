@@ -1,0 +1,357 @@
+"""Serve: a worker's life. It connects out, enrolls, beats, takes leases, and comes back after every cut."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from crank.domain.capability import Accelerator, capability_document
+from crank.domain.ids import JobId
+from crank.domain.outcome import End, Outcome, Reason
+from crank.domain.worker import GpuDevice
+from crank.errors import ProtocolError, Unavailable, UntrustedPeer
+from crank.ports import Connector, ControllerLink
+from crank.wire import (
+    VERSION_MAX,
+    VERSION_MIN,
+    Beat,
+    Cancel,
+    Declined,
+    Draining,
+    Hello,
+    Holding,
+    Lease,
+    Message,
+    Rejected,
+    Settled,
+    Welcome,
+)
+from crank.worker.attempt import Attempt, Bench, Key
+from crank.worker.current import CurrentLink
+from crank.worker.deliver import deliver
+from crank.worker.devices import DevicePool
+from crank.worker.execute import Order, execute, keep, missing_mount
+from crank.worker.offers import FunctionOffer, Offer, find_offer, lowered
+
+_log = structlog.get_logger(__name__)
+
+EXIT_LEFT = 0
+EXIT_REJECTED = 4
+WELCOME_SEC = 15.0
+DRAIN_SEC = 30.0
+BACKOFF_FIRST_SEC = 0.2
+BACKOFF_MAX_SEC = 10.0
+REFUSED_BACKOFF_MAX_SEC = 30.0
+# Words of a controller that no second try will change.
+_FOR_GOOD = frozenset({"version_mismatch", "identity_mismatch", "not_allowed", "not_supported", "too_deep"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """Who this worker says it is; `instance_id` is new for every process (UUID version 7)."""
+
+    worker_id: str
+    instance_id: str
+    node_id: str
+    software: str
+
+
+class Worker:
+    """One worker process. `run` ends when it was drained or is not wanted; everything else it survives."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        identity: WorkerIdentity,
+        *,
+        offers: Sequence[Offer],
+        bench: Bench,
+        slots: int,
+        devices: Sequence[GpuDevice] = (),
+    ) -> None:
+        self._connector = connector
+        self._identity = identity
+        self._offers = tuple(offers)
+        self._bench = bench
+        self._slots = slots
+        self._devices = DevicePool(devices)
+        self._current = CurrentLink()
+        self._attempts: dict[Key, Attempt] = {}
+        self._interrupted: set[Key] = set()
+        self._deliveries: dict[Key, asyncio.Task[None]] = {}
+        self._background: set[asyncio.Task[Any]] = set()
+        self._changed = asyncio.Event()
+        self._leave = asyncio.Event()
+        self._draining = False
+
+    # --- life ---
+
+    async def run(self) -> int:
+        """Serve until drained (exit code 0) or turned away for good (exit code 4)."""
+        try:
+            await self._restore()
+            return await self._serve()
+        finally:
+            await self._stop()
+
+    def drain(self, *, limit_sec: float = DRAIN_SEC) -> None:
+        """Take no new lease, wait for what runs, then leave. Safe in a signal handler; once is enough."""
+        if not self._draining:
+            self._draining = True
+            self._spawn(self._drain(limit_sec))
+
+    async def _serve(self) -> int:
+        failures = 0
+        while not self._leave.is_set():
+            longest_sec = BACKOFF_MAX_SEC
+            try:
+                link = await self._connector.connect()
+                welcomed, rejected = await self._meet(link)
+                failures = 0 if welcomed else failures + 1
+                if rejected is not None:
+                    longest_sec = REFUSED_BACKOFF_MAX_SEC
+                    if rejected.code.startswith("invalid_") or rejected.code in _FOR_GOOD:
+                        return EXIT_REJECTED
+            except UntrustedPeer as fault:
+                failures += 1
+                longest_sec = REFUSED_BACKOFF_MAX_SEC
+                _log.error(f"This worker refuses the controller: {fault.message}", code=fault.error_code, fix=fault.fix)
+            except Unavailable as fault:
+                failures += 1
+                _log.warning("link.unavailable", cause=fault.message, tries=failures)
+            await self._back_off(failures, longest_sec)
+        return EXIT_LEFT
+
+    async def _back_off(self, failures: int, longest_sec: float) -> None:
+        ceiling = min(longest_sec, BACKOFF_FIRST_SEC * 2 ** min(failures, 16))
+        # Full jitter, so that workers that lost one controller do not return in step.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._leave.wait(), ceiling * self._bench.ids.jitter())
+
+    async def _drain(self, limit_sec: float) -> None:
+        _log.info("worker.draining", running=len(self._attempts))
+        if self._current.link is not None:
+            with suppress(Unavailable):
+                await self._current.link.send(Draining())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_sec):
+                while self._attempts:
+                    self._changed.clear()
+                    await self._changed.wait()
+        self._leave.set()
+
+    async def _stop(self) -> None:
+        self._detach()
+        for attempt in list(self._attempts.values()):
+            # What still runs is cut off here; its note in the spool says so at the next start.
+            await attempt.abandon()
+        for work in list(self._background):
+            work.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
+
+    async def _restore(self) -> None:
+        for spooled in await asyncio.to_thread(self._bench.spool.attempts):
+            key = spooled.job_id, spooled.epoch
+            document = await asyncio.to_thread(self._bench.spool.outcome, *key) if spooled.finished else None
+            if document is None:
+                self._interrupted.add(key)
+            else:
+                self._attempts[key] = Attempt(*key, live_bytes_max=0, outcome=document)
+
+    # --- one link ---
+
+    async def _meet(self, link: ControllerLink) -> tuple[bool, Rejected | None]:
+        """Enroll on a link and serve on it to its end. Tell whether it was welcome, and who turned it away."""
+        welcomed = False
+        try:
+            await link.send(self._hello())
+            stream = link.messages()
+            async with asyncio.timeout(WELCOME_SEC):
+                first = await anext(stream, None)
+            if isinstance(first, Rejected):
+                _log.error(f"The controller turned this worker away: {first.message}", code=first.code, fix=first.fix)
+                return False, first
+            if not isinstance(first, Welcome):
+                raise ProtocolError("The controller did not answer hello with welcome or rejected.")
+            welcomed = True
+            await self._enrolled(link, first, stream)
+        except (Unavailable, ProtocolError, TimeoutError) as fault:
+            _log.warning("link.lost", cause=str(fault) or "no answer in time")
+        finally:
+            self._detach()
+            await link.close()
+        return welcomed, None
+
+    def _hello(self) -> Hello:
+        holding = [Holding(attempt.job_id, attempt.epoch, attempt.phase) for attempt in self._attempts.values()]
+        holding += [Holding(job_id, epoch, "interrupted") for job_id, epoch in sorted(self._interrupted)]
+        return Hello(
+            version_min=VERSION_MIN,
+            version_max=VERSION_MAX,
+            worker_id=self._identity.worker_id,
+            instance_id=self._identity.instance_id,
+            node_id=self._identity.node_id,
+            software=self._identity.software,
+            slots=self._slots,
+            capabilities=[capability_document(offer.capability) for offer in self._offers],
+            holding=holding,
+        )
+
+    async def _enrolled(self, link: ControllerLink, welcome: Welcome, stream: AsyncIterator[Message]) -> None:
+        _log.info("worker.enrolled", controller=welcome.controller_id, holding=len(welcome.resumed))
+        self._current.put(link)
+        self._resume(welcome, link)
+        if self._draining:
+            await link.send(Draining())
+        parts: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self._beat(link, welcome.beat_sec)),
+            asyncio.create_task(self._read(stream)),
+            asyncio.create_task(self._leave.wait()),
+        ]
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.wait(parts)
+        for part in done:
+            part.result()
+
+    async def _beat(self, link: ControllerLink, beat_sec: float) -> None:
+        while True:
+            await link.send(Beat(max(0, self._slots - self._busy())))
+            await asyncio.sleep(beat_sec)
+
+    async def _read(self, stream: AsyncIterator[Message]) -> None:
+        async for message in stream:
+            match message:
+                case Lease():
+                    await self._lease(message)
+                case Cancel():
+                    attempt = self._attempts.get((JobId(message.job_id), message.epoch))
+                    if attempt is not None:
+                        self._spawn(attempt.cancel())
+                case Settled():
+                    self._settled((JobId(message.job_id), message.epoch))
+                case _:
+                    raise ProtocolError(f"A controller may not send {type(message).__name__} now.")
+
+    def _resume(self, welcome: Welcome, link: ControllerLink) -> None:
+        answered = {(JobId(entry.job_id), entry.epoch): entry for entry in welcome.resumed}
+        for key in self._interrupted & set(answered):
+            self._interrupted.discard(key)
+            self._spawn(self._forget(key))
+        for key, attempt in list(self._attempts.items()):
+            entry = answered.get(key)
+            if entry is not None and entry.verdict == "abandon":
+                self._settled(key)
+                continue
+            attempt.feed.rewind(entry.next_seq if entry is not None else 1)
+            self._deliver(attempt, link)
+
+    def _deliver(self, attempt: Attempt, link: ControllerLink) -> None:
+        self._deliveries[attempt.key] = self._spawn(deliver(attempt, link, self._bench))
+
+    def _detach(self) -> None:
+        self._current.clear()
+        for delivery in self._deliveries.values():
+            delivery.cancel()
+        self._deliveries.clear()
+
+    # --- leases ---
+
+    def _busy(self) -> int:
+        return sum(attempt.outcome is None for attempt in self._attempts.values())
+
+    async def _lease(self, lease: Lease) -> None:
+        link = await self._current.wait()
+        key = (JobId(lease.job_id), lease.epoch)
+        if key in self._attempts:
+            return
+        for older in [held for held in self._attempts if held[0] == key[0]]:
+            # One job under two leases: the controller has given up on the older one.
+            self._settled(older)
+        offer = find_offer(self._offers, lease)
+        objection = self._objection(lease, offer)
+        if objection is not None or offer is None:
+            await link.send(Declined(lease.job_id, lease.epoch, *(objection or ("unknown_capability", ""))))
+            return
+        device = self._devices.take() if offer.capability.accelerator is Accelerator.GPU else None
+        attempt = Attempt(*key, live_bytes_max=lowered(offer.limits, lease).output_bytes)
+        self._attempts[key] = attempt
+        attempt.work = self._spawn(self._work(attempt, Order(lease, offer, device)))
+        self._deliver(attempt, link)
+
+    def _objection(self, lease: Lease, offer: Offer | None) -> tuple[str, str] | None:
+        if self._draining:
+            return "draining", "This worker is leaving."
+        if offer is None:
+            return "unknown_capability", f"This worker does not offer {lease.capability} on {lease.accelerator}."
+        if self._busy() >= self._slots:
+            return "busy", "Every slot of this worker is taken."
+        if offer.capability.accelerator is Accelerator.GPU and not self._devices.free:
+            return "busy", "Every GPU of this worker is held by a job."
+        if isinstance(offer, FunctionOffer) and (lease.files or lease.mounts or lease.code is not None):
+            return "args_only", f"{lease.capability} is a function: it takes args, but no code, files or mounts."
+        return None
+
+    async def _work(self, attempt: Attempt, order: Order) -> None:
+        try:
+            missing = await asyncio.to_thread(missing_mount, order.lease)
+            if missing is not None:
+                await self._decline_mount(attempt, missing)
+                return
+            (fault,) = await asyncio.gather(execute(attempt, order, self._bench, self._current), return_exceptions=True)
+            if isinstance(fault, Exception):
+                _log.error("attempt.defect", job_id=attempt.job_id, exc_info=fault)
+                end = End(Reason.SANDBOX_FAILED, code="internal_error", message="The worker failed; its log says how.")
+                await keep(attempt, Outcome(end=end), self._bench)
+        finally:
+            if order.device is not None:
+                self._devices.give_back(order.device)
+
+    async def _decline_mount(self, attempt: Attempt, name: str) -> None:
+        self._drop(attempt.key)
+        if self._current.link is not None:
+            message = f"The folder mounted as {name!r} is not there any more, or is not a folder."
+            with suppress(Unavailable):
+                await self._current.link.send(Declined(attempt.job_id, attempt.epoch, "mount_missing", message))
+
+    def _settled(self, key: Key) -> None:
+        attempt = self._drop(key)
+        if attempt is not None:
+            self._spawn(self._forget(key, attempt))
+
+    def _drop(self, key: Key) -> Attempt | None:
+        delivery = self._deliveries.pop(key, None)
+        if delivery is not None:
+            delivery.cancel()
+        attempt = self._attempts.pop(key, None)
+        self._changed.set()
+        return attempt
+
+    async def _forget(self, key: Key, attempt: Attempt | None = None) -> None:
+        if attempt is not None:
+            await attempt.abandon()
+        try:
+            await asyncio.to_thread(self._bench.spool.forget, *key)
+        except Unavailable as fault:
+            # Harmless: at the next start it is told again, and the controller answers that it knows.
+            _log.warning("spool.not_forgotten", job_id=key[0], cause=fault.message)
+
+    # --- tasks of the event loop ---
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        running = asyncio.create_task(work)
+        self._background.add(running)
+        running.add_done_callback(self._ended)
+        return running
+
+    def _ended(self, work: asyncio.Task[Any]) -> None:
+        self._background.discard(work)
+        if not work.cancelled() and work.exception() is not None:
+            _log.error("worker.defect", exc_info=work.exception())
