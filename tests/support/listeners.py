@@ -1,0 +1,75 @@
+"""Both real listeners over real TLS on loopback, with identities of a fresh authority."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from crank.adapters.authority import FileAuthority, Identity
+from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.api.app import build_api
+from crank.api.server import Listener, serve
+from crank.api.workers import build_workers_app
+from crank.controller.desk import Desk
+from crank.security import bearer_server_context, client_context, peer_identity, server_context
+from tests.support.desk import TRUST_DOMAIN
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Where the listeners are, and what issues identities for them."""
+
+    api_port: int
+    workers_port: int
+    authority: FileAuthority
+    folder: Path
+
+    def worker(self, name: str = "w1") -> Identity:
+        """Issue a worker's identity."""
+        return self.authority.issue_worker(name, self.folder / name)
+
+    @property
+    def url(self) -> str:
+        """Return the worker listener's WebSocket."""
+        return f"wss://127.0.0.1:{self.workers_port}/v1/worker"
+
+
+def authority(folder: Path, *, trust_domain: str = TRUST_DOMAIN, clock=None) -> FileAuthority:
+    """Make an authority in a folder."""
+    return FileAuthority(folder, trust_domain=trust_domain, clock=clock or SystemClock(), ids=SystemIdSource())
+
+
+def context_of(identity: Identity) -> ssl.SSLContext:
+    """Return what a worker connects with."""
+    return client_context(
+        certificate_file=identity.certificate_file, key_file=identity.key_file, ca_file=identity.ca_file
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_listeners(desk: Desk, folder: Path) -> AsyncIterator[Listeners]:
+    """Serve both listeners on free ports until the test is over."""
+    issuer = authority(folder / "authority")
+    own = issuer.issue_controller("c1")
+    files = {"certificate_file": own.certificate_file, "key_file": own.key_file}
+    api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, bearer_server_context(**files), "api")
+    workers = Listener(
+        build_workers_app(desk, identify=peer_identity),
+        "127.0.0.1",
+        0,
+        server_context(**files, ca_file=own.ca_file),
+        "workers",
+    )
+    ports: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    serving = asyncio.create_task(
+        serve(api=api, workers=workers, started=lambda *both: ports.set_result(both), stop=stop)
+    )
+    try:
+        api_port, workers_port = await asyncio.wait_for(ports, 20)
+        yield Listeners(api_port, workers_port, issuer, folder)
+    finally:
+        stop.set()
+        await asyncio.wait_for(serving, 30)
