@@ -18,7 +18,7 @@ JOBS ?= 2
 # All state of the demo's node: inside the clone, away from your own node.
 DEMO_HOME := $(CURDIR)/.demo
 
-.PHONY: help setup profiles profiles-small demo test check lint types imports deps golden docs soak bench lock clean
+.PHONY: help setup profiles profiles-small demo test check lint types imports deps golden reference docs soak bench lock clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ deps: setup ## Every import has its declared dependency, and the other way round
 
 golden: setup ## Write the golden files anew (then read the diff)
 	@CRANK_TEST_GOLDEN=write $(BIN)/pytest -q -k golden tests
+
+reference: setup ## Write the reference pages from the code
+	@$(PY) tools/reference.py
 
 docs: setup profiles-small ## Run every snippet of the documents
 	@$(BIN)/pytest -q tests/test_docs.py

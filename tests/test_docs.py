@@ -1,0 +1,165 @@
+"""The documents: every snippet runs, every link leads somewhere, and the reference is what the code says.
+
+A fence of `bash` or `python` is run, in order, in one folder a document, against a node in a home of
+its own. One that cannot be run has a line `<!-- not run: reason -->` right before it.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from crank.cli.main import _GROUPS, _VERBS
+
+REPO = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md")])
+FENCE = re.compile(
+    r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
+SNIPPET_SEC = 180
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """One fence of a document."""
+
+    language: str
+    code: str
+    reason: str | None
+
+
+def snippets(document: Path) -> list[Snippet]:
+    """Return the fences of a document, in order."""
+    text = document.read_text("utf-8")
+    return [Snippet(found["language"], found["code"], found["reason"]) for found in FENCE.finditer(text)]
+
+
+def runnable(document: Path) -> list[Snippet]:
+    """Return the fences that are run."""
+    return [entry for entry in snippets(document) if entry.language in {"bash", "python"} and entry.reason is None]
+
+
+def name_of(document: Path) -> str:
+    """Return a document's name for test reports."""
+    return str(document.relative_to(REPO))
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if runnable(path)], ids=name_of)
+def test_snippets_run(document: Path, tmp_path: Path, builds: Path) -> None:
+    """What a reader copies works, from the first line of the page to its last."""
+    home, folder = tmp_path / "home", tmp_path / "here"
+    folder.mkdir()
+    binaries = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "CRANK_HOME": str(home),
+        "CRANK_API_PORT": "0",
+        "CRANK_WORKERS_PORT": "0",
+        "CRANK_PROFILES_BUILDS": str(builds),
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+    }
+    entries = runnable(document)
+    # Pages that show only the Python side rely on a running node, as their reader does.
+    starts_itself = any("crank up" in entry.code for entry in entries)
+    try:
+        if not starts_itself:
+            run(["crank", "up", "--detach"], folder, environment, "start")
+        for number, entry in enumerate(entries, 1):
+            if entry.language == "python" and not (home / "run" / "node.json").exists():
+                run(["crank", "up", "--detach"], folder, environment, "start again")
+            argv = (
+                ["bash", "-euo", "pipefail", "-c", entry.code]
+                if entry.language == "bash"
+                else [sys.executable, "-c", entry.code]
+            )
+            run(argv, folder, environment, f"snippet {number}")
+    finally:
+        subprocess.run(["crank", "down"], env=environment, cwd=folder, capture_output=True, timeout=120, check=False)
+
+
+def run(argv: list[str], folder: Path, environment: dict[str, str], what: str) -> None:
+    """Run one snippet and show all of it when it fails."""
+    done = subprocess.run(
+        argv,
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=SNIPPET_SEC,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, f"{what}:\n{argv[-1]}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_snippets_that_are_not_run_say_why(document: Path) -> None:
+    """Nothing escapes the test above by its language's name."""
+    known = {"bash", "python", "text", "mermaid", "json", "toml"}
+    assert {entry.language for entry in snippets(document)} <= known
+    assert all(len(entry.reason) > 10 for entry in snippets(document) if entry.reason is not None)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document: Path) -> None:
+    """Every relative link names a file, and every anchor a heading of it."""
+    for target, anchor in LINK.findall(document.read_text("utf-8")):
+        path = (document.parent / target).resolve() if target else document
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{target}#{anchor}"
+
+
+def reference() -> ModuleType:
+    """Load the program that writes the reference."""
+    spec = importlib.util.spec_from_file_location("reference", REPO / "tools" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    """Codes, verbs, settings, limits, routes and messages are written from the code; `make reference` renews them."""
+    stale = [path.name for path, text in reference().pages().items() if path.read_text("utf-8") != text]
+    assert stale == [], "run: make reference"
+
+
+def test_every_table_cell_says_something() -> None:
+    """No field of the reference is left without a meaning."""
+    for path in (REPO / "docs" / "reference").glob("*.md"):
+        empty = [line for line in path.read_text("utf-8").splitlines() if re.match(r"\|.*\|\s*\|$", line)]
+        assert empty == [], path.name
+
+
+def test_every_verb_is_told() -> None:
+    """Each verb of the command line stands in its page."""
+    page = (REPO / "docs" / "reference" / "cli.md").read_text("utf-8")
+    verbs = [name for name, _, _ in _VERBS] + [f"{group} {name}" for group, _, verbs in _GROUPS for name, _, _ in verbs]
+    assert [verb for verb in verbs if f"`crank {verb}`" not in page] == []
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """What is declared in pyproject.toml is explained."""
+    import tomllib
+
+    project = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))
+    declared = [
+        *project["project"]["dependencies"],
+        *project["dependency-groups"]["dev"],
+        *project["build-system"]["requires"],
+    ]
+    page = (REPO / "docs" / "dependencies.md").read_text("utf-8")
+    names = [re.split(r"[<>=!~ ]", line)[0] for line in declared]
+    assert [name for name in names if not re.search(rf"\b{re.escape(name)}\b", page)] == []
