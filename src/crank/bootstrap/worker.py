@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from contextlib import AsyncExitStack
 
 import structlog
@@ -9,7 +10,7 @@ import structlog
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.controller_link import WebSocketConnector
-from crank.adapters.functions import ProcessFunctionRunner
+from crank.adapters.process_runner import ProcessRunner
 from crank.adapters.nvml import NvmlProbe
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.controller import make_failpoints, worker_id_of
@@ -18,7 +19,7 @@ from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
 from crank.bootstrap.profiles import Profiles
-from crank.config import Settings
+from crank.config import Settings, interpreter
 from crank.sandbox.runner import NamespaceRunner
 from crank.security import client_context
 from crank.worker.attempt import Bench
@@ -55,7 +56,9 @@ async def serve_worker(settings: Settings, leash: Leash) -> None:
             offers=offers,
             bench=Bench(
                 sandbox=sandbox,
-                functions=ProcessFunctionRunner(),
+                functions=ProcessRunner(
+                    python=sys.executable, directory=settings.worker_dir, environment={}
+                ),
                 spool=FileSpool(settings.worker_dir / "spool"),
                 clock=SystemClock(),
                 ids=ids,
