@@ -1,5 +1,6 @@
 """The `crank` command: a tree of verbs, each loaded when it is used, and one way for all of them to fail."""
 
+import difflib
 import sys
 from collections.abc import Sequence
 
@@ -96,7 +97,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         outcome = build_app()(given, exit_on_error=False, print_error=False, result_action="return_value")
         return outcome if isinstance(outcome, int) else ExitCode.OK
     except cyclopts.CycloptsError as fault:
-        tell_fault(_usage_fault(fault), as_json=as_json)
+        tell_fault(_usage_fault(fault, given), as_json=as_json)
         return ExitCode.USAGE
     except CrankError as fault:
         tell_fault(fault, as_json=as_json)
@@ -109,9 +110,20 @@ def main(tokens: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
 
 
-def _usage_fault(fault: cyclopts.CycloptsError) -> InvalidRequest:
+def _usage_fault(fault: cyclopts.CycloptsError, given: Sequence[str]) -> InvalidRequest:
+    fix = "Read what the command takes: add --help to it."
+    if not isinstance(fault, cyclopts.UnknownCommandError):
+        return InvalidRequest(str(fault).strip(), code="usage", fix=fix)
+    # Said in our own words, because the library would load every command to look for likely ones.
+    families = {name: [verb for verb, _, _ in verbs] for name, _, verbs in _GROUPS}
+    group = given[0] if given and given[0] in families else None
+    known = families[group] if group else [*families, *(name for name, _, _ in _VERBS)]
+    word = next((token for token in given[1 if group else 0 :] if not token.startswith("-")), "")
+    close = difflib.get_close_matches(word, known, n=1)
     return InvalidRequest(
-        str(fault).strip(), code="usage", fix="Read what the command takes: add --help to it."
+        f"There is no command {' '.join(filter(None, ('crank', group, word)))[:120]!r}.",
+        code="usage",
+        fix=f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(known))}.",
     )
 
 

@@ -1,0 +1,83 @@
+"""Where settings come from, and that every mistake is told at once."""
+
+from pathlib import Path
+
+import pytest
+
+from crank.config import child_environment, load
+from crank.errors import ConfigurationError
+
+
+def test_defaults_need_nothing(tmp_path: Path) -> None:
+    """A node runs with no configuration at all, on loopback only."""
+    settings = load(environment={"CRANK_HOME": str(tmp_path)})
+    assert settings.bind == "127.0.0.1"
+    assert (settings.api_port, settings.workers_port) == (7443, 7444)
+    assert settings.profiles_builds == tmp_path / "profiles"
+
+
+def test_home_defaults_to_the_data_folder() -> None:
+    """Without CRANK_HOME the state lies in the user's data folder."""
+    assert load(environment={}).home.name == "crank"
+
+
+def test_each_layer_is_stronger_than_the_one_before(tmp_path: Path) -> None:
+    """Defaults give way to the file, the file to the environment, the environment to flags."""
+    (tmp_path / "crank.toml").write_text("api_port = 1001\nworkers_port = 1002\nworker_slots = 3\n")
+    seen = {"CRANK_HOME": str(tmp_path), "CRANK_API_PORT": "2001", "CRANK_WORKERS_PORT": "2002"}
+    settings = load({"api_port": 3001, "workers_port": None}, environment=seen)
+    assert (settings.api_port, settings.workers_port, settings.worker_slots) == (3001, 2002, 3)
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    """Wrong values of file, environment and flags, and unknown names, come in one fault, each with its place."""
+    (tmp_path / "crank.toml").write_text('api_prt = 1\nworker_slots = "many"\nprofiles_builds = "relative"\n')
+    seen = {"CRANK_HOME": str(tmp_path), "CRANK_WORKERS_PORT": "70000", "CRANK_BINDD": "::1"}
+    with pytest.raises(ConfigurationError) as caught:
+        load({"queued_max": 0}, environment=seen)
+    fields = {problem.field for problem in caught.value.problems}
+    assert fields == {
+        "crank.toml: api_prt",
+        "crank.toml: worker_slots",
+        "crank.toml: profiles_builds",
+        "CRANK_WORKERS_PORT",
+        "CRANK_BINDD",
+        "--queued-max",
+    }
+    fixes = {problem.field: problem.fix for problem in caught.value.problems}
+    assert fixes["crank.toml: api_prt"] == "Did you mean api_port?"
+    assert fixes["CRANK_BINDD"] == "Did you mean CRANK_BIND?"
+
+
+def test_a_broken_file_is_told_with_its_line(tmp_path: Path) -> None:
+    """A file that is not TOML is a mistake with its line, not a traceback."""
+    (tmp_path / "crank.toml").write_text("api_port = \n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(environment={"CRANK_HOME": str(tmp_path)})
+    assert "line 1" in caught.value.problems[0].cause
+
+
+def test_names_of_other_programs_are_left_alone(tmp_path: Path) -> None:
+    """A CRANK_ variable that resembles no setting belongs to somebody else."""
+    load(environment={"CRANK_HOME": str(tmp_path), "CRANK_TEST_BUILDS": "x", "CRANK_SOAK_KILLS": "1"})
+
+
+def test_an_empty_variable_says_nothing(tmp_path: Path) -> None:
+    """`CRANK_API_PORT=` in a shell means that it was not set."""
+    assert load(environment={"CRANK_HOME": str(tmp_path), "CRANK_API_PORT": ""}).api_port == 7443
+
+
+def test_two_listeners_cannot_share_a_port(tmp_path: Path) -> None:
+    """The same port twice is refused; 0 twice is two free ports."""
+    seen = {"CRANK_HOME": str(tmp_path), "CRANK_API_PORT": "5000", "CRANK_WORKERS_PORT": "5000"}
+    with pytest.raises(ConfigurationError):
+        load(environment=seen)
+    load(environment={"CRANK_HOME": str(tmp_path), "CRANK_API_PORT": "0", "CRANK_WORKERS_PORT": "0"})
+
+
+def test_a_child_reads_back_the_same_settings(tmp_path: Path) -> None:
+    """What a child process finds in its environment gives equal settings, flags included."""
+    settings = load({"api_port": 0, "drain_sec": 1.5}, environment={"CRANK_HOME": str(tmp_path)})
+    again = load(environment=child_environment(settings))
+    names = ("home", "api_port", "workers_port", "drain_sec", "profiles_builds", "worker_slots", "retention_sec")
+    assert [getattr(again, name) for name in names] == [getattr(settings, name) for name in names]
