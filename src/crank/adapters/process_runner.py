@@ -8,7 +8,9 @@ import asyncio
 import codecs
 import os
 import signal
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from crank.domain.json import JsonObject, JsonValue, dumps, loads_strict
 from crank.domain.outcome import Clock as WhichClock
 from crank.domain.outcome import End, Outcome, Reason, Stream, Usage
 from crank.errors import InvalidRequest, SandboxError
-from crank.ports import Clock, FunctionSpec, OutputSink
+from crank.ports import FunctionSpec, OutputSink
 
 TIER = "process"
 _CHUNK_BYTES = 65_536
@@ -28,22 +30,30 @@ _GRACE_SEC = 5.0
 class ProcessRunner:
     """The FunctionRunner port on child processes of one interpreter.
 
-    python       interpreter that has Crank and the author's module
-    directory    where the author's module is found and calls run
+    python       interpreter that has Crank and the author's module; this one by default
+    directory    where the author's module is found and calls run; the current one by default
     environment  everything that a call sees of the environment
+    monotonic    seconds that never go back
     """
 
     tier = TIER
 
-    def __init__(self, *, python: str, directory: Path, environment: Mapping[str, str], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        python: str = sys.executable,
+        directory: Path = Path(),
+        environment: Mapping[str, str] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._python = python
-        self._directory = directory
-        self._environment = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", **environment}
-        self._clock = clock
+        self._directory = directory.absolute()
+        self._environment = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", **(environment or {})}
+        self._now_sec = monotonic
 
     async def open(self, spec: FunctionSpec) -> "ProcessCall":
         """Prepare one call; its process starts with `run`."""
-        return ProcessCall(spec, self._python, self._directory, self._environment, self._clock)
+        return ProcessCall(spec, self._python, self._directory, self._environment, self._now_sec)
 
 
 class ProcessCall:
@@ -52,19 +62,24 @@ class ProcessCall:
     tier = TIER
 
     def __init__(
-        self, spec: FunctionSpec, python: str, directory: Path, environment: Mapping[str, str], clock: Clock
+        self,
+        spec: FunctionSpec,
+        python: str,
+        directory: Path,
+        environment: Mapping[str, str],
+        now_sec: Callable[[], float],
     ) -> None:
         self._spec = spec
         self._python = python
         self._directory = directory
         self._environment = dict(environment)
-        self._clock = clock
+        self._now_sec = now_sec
         self._process: asyncio.subprocess.Process | None = None
         self._stopped: End | None = None
 
     async def run(self, args: JsonValue, sink: OutputSink) -> Outcome:
         """Run the function to its end, its deadline, or `stop`. Raises SandboxError when no process starts."""
-        begun_sec = self._clock.monotonic_sec()
+        begun_sec = self._now_sec()
         answer_from, answer_to = os.pipe()
         try:
             process = await self._start(answer_to)
@@ -74,8 +89,8 @@ class ProcessCall:
         finally:
             os.close(answer_to)
         limits = self._spec.limits
-        streams = {name: _Output(self, name, sink, begun_sec, self._clock) for name in ("stdout", "stderr")}
-        setup_sec = self._clock.monotonic_sec() - begun_sec
+        streams = {name: _Output(self, name, sink, begun_sec, self._now_sec) for name in ("stdout", "stderr")}
+        setup_sec = self._now_sec() - begun_sec
         answer = asyncio.create_task(_read_answer(answer_from, limits.result_bytes + _ANSWER_EXTRA_BYTES))
         try:
             try:
@@ -87,7 +102,7 @@ class ProcessCall:
                 raw = await _after_kill(answer)
         finally:
             await asyncio.shield(self._reap(process, streams, answer))
-        wall_sec = self._clock.monotonic_sec() - begun_sec
+        wall_sec = self._now_sec() - begun_sec
         return self._outcome(process, streams, raw, Usage(wall_sec=wall_sec, setup_sec=setup_sec))
 
     async def stop(self, reason: Reason) -> None:
@@ -194,12 +209,14 @@ class ProcessCall:
 class _Output:
     """One stream of a call: all of it goes to the sink, head and tail are kept."""
 
-    def __init__(self, owner: ProcessCall, name: str, sink: OutputSink, begun_sec: float, clock: Clock) -> None:
+    def __init__(
+        self, owner: ProcessCall, name: str, sink: OutputSink, begun_sec: float, now_sec: Callable[[], float]
+    ) -> None:
         self._owner = owner
         self._name = name
         self._sink = sink
         self._begun_sec = begun_sec
-        self._clock = clock
+        self._now_sec = now_sec
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._seen_bytes = 0
         self._head = bytearray()
@@ -232,7 +249,7 @@ class _Output:
 
     def _tell(self, text: str, offset_bytes: int) -> None:
         if text:
-            self._sink.output(self._name, text, offset_bytes, self._clock.monotonic_sec() - self._begun_sec)
+            self._sink.output(self._name, text, offset_bytes, self._now_sec() - self._begun_sec)
 
 
 async def _order(process: asyncio.subprocess.Process, args: JsonValue, memory_bytes: int | None) -> None:

@@ -94,6 +94,7 @@ class Worker:
                 "error_codes": [*error_codes, *OWN_CODES],
                 "required_capabilities": list(required_capabilities),
                 "timeout_sec": timeout_sec,
+                "memory_bytes": None,
             }
             try:
                 declared = parse_capability(document)

@@ -63,7 +63,7 @@ def call(function: Function, args: Any) -> JsonObject:
         return {"reason": str(Reason.EXITED), "exit_code": _exit_code(leaving.code)}
     except BaseException as fault:  # noqa: BLE001 - whatever the author's code raises is its outcome
         traceback.print_exception(fault)
-        return _failed("raised", f"{type(fault).__name__}: {fault}"[:500])
+        return _failed(None, f"{type(fault).__name__}: {fault}"[:500])
     return _answer(function, result)
 
 
@@ -92,7 +92,7 @@ def _answer(function: Function, result: Any) -> JsonObject:
     return {"reason": str(Reason.EXITED), "exit_code": 0, "has_result": True, "result": plain}
 
 
-def _failed(code: str, message: str) -> JsonObject:
+def _failed(code: str | None, message: str) -> JsonObject:
     return {"reason": str(Reason.RAISED), "exit_code": 1, "code": code, "message": message}
 
 
