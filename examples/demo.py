@@ -61,7 +61,7 @@ def main() -> None:
     results = REPO / "results" / "demo"
     began_sec = time.monotonic()
 
-    subprocess.run([sys.executable, HERE / "make_documents.py"], cwd=REPO, check=True)
+    subprocess.run([sys.executable, HERE / "make_documents.py", documents], cwd=REPO, check=True)
     crank("profile", "build", "python-core", "python-docs", environment=environment)
     crank("up", "--detach", environment=environment)
     try:

@@ -23,10 +23,10 @@ from crank.domain.identity import make_spiffe_id
 from crank.domain.json import JsonObject
 from crank.errors import CrankError
 
-DELAY_MIN_SEC = 1.0
-DELAY_MAX_SEC = 30.0
+DELAY_MIN_SEC = 0.1
+DELAY_MAX_SEC = 5.0
 # A process that ran this long is sound; its next end is a new trouble.
-SOUND_AFTER_SEC = 60.0
+SOUND_AFTER_SEC = 5.0
 READY_SEC = 60.0
 # After the worker has drained, this long for it and then for the controller to close.
 GRACE_SEC = 10.0
