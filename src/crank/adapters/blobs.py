@@ -32,7 +32,8 @@ class FileBlobStore:
         self._quota_bytes = quota_bytes
         self._lock = threading.Lock()
         self._temp = root / _UNFINISHED
-        self._temp.mkdir(mode=_OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+        root.mkdir(mode=_OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+        self._temp.mkdir(mode=_OWNER_ONLY_FOLDER, exist_ok=True)
         for leftover in self._temp.iterdir():
             leftover.unlink()
         self._used_bytes = sum(entry.stat(follow_symlinks=False).st_size for entry in self._entries())

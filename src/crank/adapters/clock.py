@@ -29,8 +29,8 @@ class SystemClock:
 class SystemIdSource:
     """Identifiers and secrets from the operating system's random source; safe to share between threads."""
 
-    def __init__(self, *, now_us: Callable[[], int] = SystemClock().now_us) -> None:
-        self._now_us = now_us
+    def __init__(self, *, now_us: Callable[[], int] | None = None) -> None:
+        self._now_us = now_us or SystemClock().now_us
         self._lock = threading.Lock()
         self._last_ms = -1
         self._tail = 0

@@ -286,18 +286,20 @@ class MemoryStore:
 class MemoryBlobStore:
     """`ports.BlobStore` in memory."""
 
-    def __init__(self, *, quota_bytes: int = 1 << 40, now_us: Callable[[], int] = SystemClock().now_us) -> None:
+    def __init__(self, *, quota_bytes: int = 1 << 40, now_us: Callable[[], int] | None = None) -> None:
         self._quota_bytes = quota_bytes
-        self._now_us = now_us
+        self._now_us = now_us or SystemClock().now_us
         self._lock = threading.Lock()
         self._blobs: dict[Digest, bytes] = {}
         self._written_us: dict[Digest, int] = {}
 
     def put(self, source: BinaryIO, *, expected: Digest | None, bytes_max: int) -> tuple[Digest, int]:
         """Keep a stream. Raises InvalidRequest (`digest_mismatch`), TooLarge, Unavailable (`quota_exceeded`)."""
-        octets = source.read(bytes_max + 1)
-        if len(octets) > bytes_max:
-            raise TooLarge(f"The blob is larger than {bytes_max} bytes.", code="blob_too_large")
+        octets = b""
+        while chunk := source.read(64 * 1024):
+            octets += chunk
+            if len(octets) > bytes_max:
+                raise TooLarge(f"The blob is larger than {bytes_max} bytes.", code="blob_too_large")
         digest = Digest(hashlib.sha256(octets).hexdigest())
         if expected is not None and digest != expected:
             raise InvalidRequest("The bytes have another SHA-256.", code="digest_mismatch", field="sha256")

@@ -1,6 +1,7 @@
 """The durable store on one SQLite file: many readers of a snapshot, one writer that groups commits."""
 
 import asyncio
+import json
 import os
 import sqlite3
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from crank.adapters.sqlite.opening import connect, prepare, sync_folder
 from crank.adapters.sqlite.transaction import SqlTransaction, read_job, read_record
 from crank.adapters.sqlite.writer import GroupWriter
 from crank.domain import job_codec
-from crank.domain.json import dumps
+from crank.domain.json import JsonObject
 from crank.errors import Conflict, StoreError, Unavailable
 from crank.ports import Failpoints, Transaction
 
@@ -131,13 +132,11 @@ class SqliteStore:
             raise _not_open()
         lines = 0
         for row in self._reading.execute(statements.JOBS_ALL):
-            out.write(dumps({"kind": "job", **job_codec.job_document(read_job(row))}) + "\n")
+            out.write(_line({"kind": "job", **job_codec.job_document(read_job(row))}))
             lines += 1
         for row in self._reading.execute(statements.RECORDS_ALL):
             position, record = read_record(row)
-            out.write(
-                dumps({"kind": "record", "position": position, "record": job_codec.record_document(record)}) + "\n"
-            )
+            out.write(_line({"kind": "record", "position": position, "record": job_codec.record_document(record)}))
             lines += 1
         return lines
 
@@ -159,6 +158,11 @@ class SqliteStore:
 
 def _not_open() -> Unavailable:
     return Unavailable("The node's database is not open.", code="store_stopped")
+
+
+def _line(document: JsonObject) -> str:
+    # ASCII: some readers take U+2028 and its like for the end of a line.
+    return json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def _copy(source: Path, target: Path) -> None:

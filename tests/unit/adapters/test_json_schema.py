@@ -1,0 +1,110 @@
+"""The schema checker: what it finds, what it refuses, and that it answers fast."""
+
+from typing import Any
+
+import pytest
+
+from crank.adapters.json_schema import JsonSchemaChecker
+
+_CHECKER = JsonSchemaChecker()
+
+
+def test_it_says_where_and_why() -> None:
+    """A problem names the field down to list positions, the cause and a fix."""
+    schema = {
+        "type": "object",
+        "properties": {"rows": {"type": "array", "items": {"$ref": "#/$defs/row"}}},
+        "$defs": {"row": {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}}}},
+    }
+    assert _CHECKER.check_schema(schema) is None
+    problems = _CHECKER.check(schema, {"rows": [{"id": 1}, {"id": "x"}, {}]}, field="args")
+    assert [problem.field for problem in problems] == ["args.rows[1].id", "args.rows[2]"]
+    assert all(problem.cause and problem.fix for problem in problems)
+    assert _CHECKER.check(schema, {"rows": []}, field="args") == []
+
+
+def test_at_most_ten_problems_of_bounded_length() -> None:
+    """A thousand mistakes give ten problems, and a huge value is not echoed."""
+    problems = _CHECKER.check({"items": {"type": "null"}}, ["x" * 10_000] * 1_000, field="args")
+    assert len(problems) == 10
+    assert all(len(problem.cause) <= 301 for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "objekt"},
+        {"$schema": "http://json-schema.org/draft-07/schema#"},
+        {"$ref": "https://example.com/schema.json"},
+        {"$ref": "file:///etc/passwd"},
+        {"$ref": "other.json"},
+        {"allOf": [{"$dynamicRef": "https://example.com/#x"}]},
+        {"const": {"$id": "http://127.0.0.1/", "$ref": "#x"}, "allOf": [{"$ref": "#/const"}]},
+        {"pattern": "^(a+)+$"},
+        {"pattern": "(a|a)*b"},
+        {"pattern": "(a|aa)+$"},
+        {"pattern": "([a-z]+)*="},
+        {"pattern": "(.*,)*x"},
+        {"pattern": "((ab)*)*"},
+        {"pattern": r"(a)\1"},
+        {"pattern": "("},
+        {"pattern": "a" * 1_000},
+        {"patternProperties": {"^(x+)+$": {}}},
+        {"minLength": -1},
+        {"description": "x" * 300_000},
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_refused(schema: dict[str, Any]) -> None:
+    """Broken, remote, foreign, endless and huge schemas are refused when they are registered."""
+    problem = _CHECKER.check_schema(schema)
+    assert problem is not None
+    assert problem.cause
+    assert problem.fix
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^[a-z]+(\.[a-z]+)*$", r"^\d{4}-\d{2}-\d{2}$", "^(a|b|c)$", "^[^@]+@[^@]+$", "^(ab){1,3}$", "(a+)?x"]
+)
+def test_ordinary_patterns_are_fine(pattern: str) -> None:
+    """Patterns that people write are accepted."""
+    assert _CHECKER.check_schema({"pattern": pattern}) is None
+
+
+def test_a_property_may_be_called_like_a_keyword() -> None:
+    """Properties named `$ref` or `pattern` are just properties."""
+    schema = {"properties": {"$ref": {"type": "string"}, "pattern": {"type": "string"}, "$id": {"type": "string"}}}
+    assert _CHECKER.check_schema(schema) is None
+
+
+def test_references_that_never_end_are_cut() -> None:
+    """A loop of references, and one that doubles at each step, give a problem instead of a hanging node."""
+    assert _CHECKER.check({"$ref": "#"}, 1, field="args")
+    doubling = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    schema = {"$ref": "#/$defs/d0", "$defs": {**doubling, "d40": {}}}
+    assert "too long" in _CHECKER.check(schema, 1, field="args")[0].cause
+
+
+def test_a_reference_to_nothing_is_a_problem() -> None:
+    """A pointer that leads nowhere is said, and nothing is fetched."""
+    assert "refers to nothing" in _CHECKER.check({"$ref": "#/$defs/none"}, 1, field="args")[0].cause
+
+
+def test_a_remote_reference_is_never_fetched_while_checking() -> None:
+    """Even a schema that was not checked first cannot make the node open a connection."""
+    schema = {"const": {"$id": "http://127.0.0.1:1/", "$ref": "#x"}, "anyOf": [{"$ref": "#/const"}]}
+    assert "refers to nothing" in _CHECKER.check(schema, 1, field="args")[0].cause
+
+
+@pytest.mark.parametrize(
+    ("entries", "fine"), [([1, 1.0], False), ([1, True], True), ([[1], [1]], False), ([{"a": 1}, {"a": 2}], True)]
+)
+def test_unique_entries_follow_the_standard(entries: list[Any], fine: bool) -> None:
+    """1 and 1.0 are one value, 1 and true are two; lists and objects are compared whole."""
+    assert (not _CHECKER.check({"uniqueItems": True}, entries, field="args")) is fine
+
+
+def test_a_long_text_is_not_matched_with_an_open_pattern() -> None:
+    """Several open repeats over a very long text are refused instead of tried."""
+    schema = {"pattern": "a*a*a*a*b"}
+    assert _CHECKER.check_schema(schema) is None
+    assert "too long" in _CHECKER.check(schema, "a" * 100_000, field="args")[0].cause
