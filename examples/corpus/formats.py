@@ -102,7 +102,7 @@ def write_odt(document: Document) -> bytes:
     names = "".join(
         f' xmlns:{short}="urn:oasis:names:tc:opendocument:xmlns:{long}:1.0"'
         for short, long in (
-            ("office", "office"), ("text", "text"), ("table", "table"), ("style", "style"), ("fo", "xsl-fo-compatible"),
+            ("office", "office"), ("text", "text"), ("table", "table"), ("style", "style"), ("look", "xsl-fo-compatible"),
             ("meta", "meta"), ("manifest", "manifest"),
         )
     )  # fmt: skip
@@ -321,8 +321,8 @@ def _docx_inline(part: Span | Note, notes: list[str], links: list[str]) -> str:
 # --- OpenDocument -----------------------------------------------------------------------------
 
 _ODT_STYLES = (
-    '<style:style style:name="strong" style:family="text"><style:text-properties fo:font-weight="bold"/></style:style>'
-    '<style:style style:name="emphasis" style:family="text"><style:text-properties fo:font-style="italic"/></style:style>'
+    '<style:style style:name="strong" style:family="text"><style:text-properties look:font-weight="bold"/></style:style>'
+    '<style:style style:name="emphasis" style:family="text"><style:text-properties look:font-style="italic"/></style:style>'
     '<text:list-style style:name="numbered"><text:list-level-style-number text:level="1" style:num-format="1" '
     'style:num-suffix="."/></text:list-style>'
     '<text:list-style style:name="bulleted"><text:list-level-style-bullet text:level="1" text:bullet-char="•"/>'
