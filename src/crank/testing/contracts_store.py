@@ -4,7 +4,7 @@ Subclass and say in `make` how a store is made; every test gets a fresh folder f
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,7 +252,7 @@ class StoreContract:
             raise InvalidRequest("no", code="on_purpose")
 
         async def test(store: Store) -> None:
-            good = [store.transact(lambda tx, n=n: tx.jobs.insert(sample_job(f"g{n}"))) for n in range(5)]
+            good = [store.transact(_inserting(f"g{n}")) for n in range(5)]
             answers = await asyncio.gather(*good, store.transact(fail), return_exceptions=True)
             assert [type(answer) for answer in answers] == [type(None)] * 5 + [InvalidRequest]
             assert await store.read(lambda tx: tx.jobs.count(Status.QUEUED)) == 5
@@ -307,10 +307,13 @@ class StoreContract:
         asyncio.run(test())
 
 
-def _ids(jobs: "list[Job] | object") -> list[str]:
-    assert isinstance(jobs, list)
+def _ids(jobs: Sequence[Job]) -> list[str]:
     return [job.job_id for job in jobs]
 
 
 def _refuse(_: Transaction) -> None:
     raise InvalidRequest("no")
+
+
+def _inserting(job_id: str) -> Callable[[Transaction], None]:
+    return lambda tx: tx.jobs.insert(sample_job(job_id))

@@ -1,145 +1,139 @@
-"""A sandbox that runs nothing: a test says what each script does, and holds it where it wants.
-
-The `code` of a job names its script; a script is an async function of a `Stage`.
-"""
+"""A sandbox that runs nothing: a script says how each piece of code ends. It keeps the protocol of its port."""
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from crank.domain.ids import Digest
 from crank.domain.json import JsonValue
 from crank.domain.outcome import Artifact, End, Outcome, Reason, Stream
-from crank.errors import NotSupported, SandboxError
+from crank.errors import InvalidRequest, NotSupported, SandboxError
 from crank.ports import OutputSink, SandboxSession, SandboxSpec
 
 TIER = "none"
 
 
-class Stage:
-    """What a script acts on: args and files come in, output and files go out."""
+@dataclass(frozen=True, slots=True)
+class ScriptedRun:
+    """How one piece of code runs.
 
-    def __init__(self, args: JsonValue, files: Mapping[str, bytes], sink: OutputSink) -> None:
-        self.args = args
-        self.files = files
-        self.out: dict[str, bytes] = {}
-        self.result: JsonValue = None
-        self.text = ""
-        self._sink = sink
+    output  pairs of stream and text, told in order
+    end     how it ends; None runs until it is stopped
+    files   what it leaves in /out: path to (bytes, media type)
+    """
 
-    async def write(self, text: str) -> None:
-        """Print text to stdout."""
-        self._sink.output("stdout", text, len(self.text.encode()), len(self.text) / 1000)
-        self.text += text
-        await asyncio.sleep(0)
-
-    def progress(self, fraction: float, message: str) -> None:
-        """Tell of progress."""
-        self._sink.progress(fraction, message)
+    output: tuple[tuple[str, str], ...] = ()
+    end: End | None = field(default_factory=lambda: End(Reason.EXITED, exit_code=0))
+    has_result: bool = False
+    result: JsonValue = None
+    files: Mapping[str, tuple[bytes, str]] = field(default_factory=dict)
 
 
-Script = Callable[[Stage], Awaitable[None]]
-
-
-class FakeSandbox:
-    """The SandboxRunner port on scripts. `opened` keeps every session for the test to look at."""
+class FakeSandboxRunner:
+    """The SandboxRunner port on scripted runs, found by the code itself, else the default."""
 
     tier = TIER
 
-    def __init__(self, scripts: Mapping[str, Script], *, fault: SandboxError | None = None) -> None:
-        self._scripts = dict(scripts)
-        self._fault = fault
-        self.opened: list[FakeSession] = []
-        self.runs: list[str] = []
+    def __init__(self, script: Mapping[str, ScriptedRun], *, default: ScriptedRun | None = None) -> None:
+        self._script = dict(script)
+        self._default = default if default is not None else ScriptedRun()
+        self._sessions: list[FakeSandboxSession] = []
+        self._stopped = False
 
     async def start(self) -> None:
         """Nothing needs proof here."""
 
     async def open(self, spec: SandboxSpec) -> SandboxSession:
-        """Open a session, or raise the fault that was given."""
-        await asyncio.sleep(0)
-        if self._fault is not None:
-            raise self._fault
-        session = FakeSession(self, spec, self._scripts)
-        self.opened.append(session)
+        """Open a session. Raises SandboxError after `stop`."""
+        if self._stopped:
+            raise SandboxError("The runner was stopped.", code="runner_stopped")
+        session = FakeSandboxSession(spec, self._script, self._default)
+        self._sessions.append(session)
         return session
 
     async def stop(self) -> None:
-        """Close every session."""
-        for session in self.opened:
+        """End every session; no new one opens."""
+        self._stopped = True
+        for session in self._sessions:
             await session.close()
 
 
-class FakeSession:
-    """The SandboxSession port on one script."""
+class FakeSandboxSession:
+    """The SandboxSession port on one scripted run."""
 
     tier = TIER
 
-    def __init__(self, owner: FakeSandbox, spec: SandboxSpec, scripts: Mapping[str, Script]) -> None:
-        self._owner = owner
-        self._scripts = scripts
-        self._running: asyncio.Future[None] | None = None
-        self._reason: Reason | None = None
+    def __init__(self, spec: SandboxSpec, script: Mapping[str, ScriptedRun], default: ScriptedRun) -> None:
         self.spec = spec
         self.files: dict[str, bytes] = {}
-        self.out: dict[str, bytes] = {}
-        self.closed = False
+        self._script = script
+        self._default = default
+        self._run: ScriptedRun | None = None
+        self._reason: Reason | None = None
+        self._ended = asyncio.Event()
 
     async def put_file(self, path: str, source: BinaryIO) -> None:
-        """Keep a file for the script."""
+        """Keep a file. Raises InvalidRequest for a path that is not plain, or that is there already."""
+        if not _is_plain(path) or path in self.files:
+            raise InvalidRequest(f"The path {path!r} cannot be put.", code="invalid_path", field="files")
         self.files[path] = source.read()
 
     async def run_python(self, code: str, args: JsonValue, sink: OutputSink) -> Outcome:
-        """Run the script that `code` names."""
-        self._owner.runs.append(code)
-        stage = Stage(args, self.files, sink)
-        self._running = asyncio.ensure_future(self._scripts[code](stage))
-        try:
-            await asyncio.wait([self._running])
-        except asyncio.CancelledError:
-            self._running.cancel()
-            raise
-        self.out = stage.out
-        seen = len(stage.text.encode())
-        plain = Outcome(End(Reason.EXITED, exit_code=0), stdout=Stream(stage.text, seen, seen), tier=TIER)
-        if self._running.cancelled():
-            return replace(plain, end=End(self._reason or Reason.CANCELLED))
-        fault = self._running.exception()
-        if isinstance(fault, SandboxError):
-            raise fault
-        if fault is not None:
-            return replace(plain, end=End(Reason.RAISED, exit_code=1, message=str(fault)))
-        return replace(plain, has_result=stage.result is not None, result=stage.result)
+        """Play the run of this code. Raises NotSupported for a second run."""
+        if self._run is not None:
+            raise NotSupported("A session runs once.")
+        self._run = run = self._script.get(code, self._default)
+        kept = {"stdout": "", "stderr": ""}
+        for stream, text in run.output:
+            sink.output(stream, text, len(kept[stream].encode()), 0.0)
+            kept[stream] += text
+        if run.end is None:
+            await self._ended.wait()
+        streams = {name: Stream(text, len(text.encode()), len(text.encode())) for name, text in kept.items()}
+        if self._reason is not None:
+            return Outcome(End(self._reason), streams["stdout"], streams["stderr"], tier=TIER)
+        assert run.end is not None, "a run without an end is stopped with a reason"
+        return Outcome(
+            run.end, streams["stdout"], streams["stderr"], has_result=run.has_result, result=run.result, tier=TIER
+        )
 
     async def run_program(self, argv: Sequence[str], sink: OutputSink) -> Outcome:
-        """There are no programs here."""
-        raise NotSupported("A fake sandbox runs no program.")
+        """There are no programs here. Raises NotSupported."""
+        raise NotSupported("This sandbox runs no program.")
 
     async def stop(self, reason: Reason) -> None:
-        """End the script now."""
-        self._reason = reason
-        if self._running is not None:
-            self._running.cancel()
+        """End the run now."""
+        if not self._ended.is_set():
+            self._reason = reason
+            self._ended.set()
 
     async def write_stdin(self, chunk: bytes) -> None:
-        """There is no stdin here."""
-        raise NotSupported("A fake sandbox has no stdin.")
+        """There is no stdin here. Raises NotSupported."""
+        raise NotSupported("This sandbox has no stdin.")
 
     async def signal(self, name: str) -> None:
-        """There are no signals here."""
-        raise NotSupported("A fake sandbox has no signals.")
+        """There are no signals here. Raises NotSupported."""
+        raise NotSupported("This sandbox has no signals.")
 
     def collect(self, store: Callable[[BinaryIO], Digest], outcome: Outcome) -> Outcome:
-        """Store what the script put into `out`."""
+        """Store and list the files that the run left."""
+        files = self._run.files if self._run is not None else {}
         artifacts = tuple(
-            Artifact(path, len(content), store(io.BytesIO(content))) for path, content in sorted(self.out.items())
+            Artifact(path, len(content), store(io.BytesIO(content)), media_type)
+            for path, (content, media_type) in sorted(files.items())
         )
         return replace(outcome, artifacts=artifacts)
 
     async def close(self) -> None:
-        """Kill what is left."""
-        self.closed = True
-        if self._running is not None:
-            self._running.cancel()
+        """End what is left."""
+        await self.stop(Reason.CANCELLED)
+
+
+def _is_plain(path: str) -> bool:
+    segments = path.split("/")
+    tidy = all(part and part.strip(" .") == part for part in segments)
+    shown = all(unicodedata.category(char)[0] != "C" for char in path)
+    return tidy and shown and "\\" not in path and unicodedata.normalize("NFC", path) == path

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.sqlite import SqliteStore
 from crank.domain.ids import LOCAL_TENANT, JobId
-from crank.domain.job import Status
+from crank.domain.job import Job, Status
 from crank.errors import Conflict, CrankError, InvalidRequest, StoreError, Unavailable
 from crank.ports import Failpoints, Transaction
 from crank.testing.fakes import FakeFailpoints
@@ -39,6 +40,10 @@ def _run(store: SqliteStore, test: Callable[[SqliteStore], Awaitable[None]]) -> 
 
 def _insert(job_id: str) -> Callable[[Transaction], None]:
     return lambda tx: tx.jobs.insert(sample_job(job_id))
+
+
+def _put(job: Job, tx: Transaction) -> None:
+    tx.jobs.insert(job)
 
 
 def _filled(folder: Path, *, jobs: int = 200) -> Path:
@@ -141,7 +146,7 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path) -> None:
         with pytest.raises(Unavailable) as caught:  # noqa: PT012 - which of them fills the disk is not known
             for number in range(1_000):
                 big = replace(sample_full_job(f"big{number}"), outcome="x" * 100_000)
-                await store.transact(lambda tx, big=big: tx.jobs.insert(big))
+                await store.transact(partial(_put, big))
         assert caught.value.error_code == "disk_full"
         assert await store.read(lambda tx: tx.jobs.find(LOCAL_TENANT, JobId("first"))) == sample_job("first")
         await store.transact(lambda tx: tx.jobs.update(sample_job("first", status=Status.LEASED)))

@@ -42,6 +42,7 @@ async def test_positions_go_on_after_a_restart(tmp_path: Path) -> None:
 async def test_a_job_cannot_fill_the_disk(tmp_path: Path) -> None:
     """At the bound one last event says so; what comes later is dropped, also after a restart."""
     log = FileStreamLog(tmp_path, bytes_max=5_000)
+    last = 0
     for seq in range(1, 101):
         last = await log.append(_JOB, [sample_event(seq, "x" * 50)])
     assert _file(tmp_path).stat().st_size < 5_400

@@ -12,7 +12,7 @@ from crank.domain.outcome import Clock, End, Reason
 from crank.errors import StoreError
 from crank.testing.samples import sample_full_job, sample_job, sample_record, sample_request, sample_worker
 
-_TEXTS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=20)
+_TEXTS = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
 _ENDS = st.builds(
     End,
     reason=st.sampled_from(Reason),
