@@ -60,15 +60,15 @@ class Node:
     def start(self) -> None:
         """Start the node and wait until its worker takes jobs."""
         self.home.parent.mkdir(parents=True, exist_ok=True)
-        log = (self.home.parent / "up.log").open("ab")
-        self.keeper = subprocess.Popen(
-            [sys.executable, "-m", "crank", "up"],
-            env=self.environment,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with (self.home.parent / "up.log").open("ab") as log:
+            self.keeper = subprocess.Popen(
+                [sys.executable, "-m", "crank", "up"],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         until(self._ready, what="the node to be ready", deadline_sec=READY_SEC)
 
     def _ready(self) -> bool:
@@ -77,7 +77,7 @@ class Node:
             raise AssertionError(f"crank up ended: {(self.home.parent / 'up.log').read_text()[-3000:]}")
         try:
             return bool(self.info()) and bool(self.client().ready()["ready"])
-        except Exception:  # noqa: BLE001 - not ready has many faces while it starts
+        except Exception:  # not ready has many faces while it starts
             return False
 
     def info(self) -> dict[str, Any]:
