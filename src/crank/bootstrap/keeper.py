@@ -17,11 +17,13 @@ from crank.adapters.clock import SystemClock
 from crank.bootstrap.files import held_lock, make_home, node_id, write_whole
 from crank.bootstrap.leash import Child, Leash
 from crank.bootstrap.logs import log_to_stderr
+from crank.bootstrap.node import client_options
 from crank.bootstrap.processes import held
+from crank.client import AsyncClient
 from crank.config import Settings
 from crank.domain.identity import make_spiffe_id
 from crank.domain.json import JsonObject
-from crank.errors import CrankError
+from crank.errors import CrankError, Unavailable
 
 DELAY_MIN_SEC = 0.1
 DELAY_MAX_SEC = 5.0
@@ -61,6 +63,7 @@ class Keeper:
         try:
             await self._start("controller")
             await self._start("worker")
+            await self._enrolled()
             self._publish()
             self.up = True
             self._ready(self._document())
@@ -81,6 +84,20 @@ class Keeper:
             self._settings = dataclasses.replace(
                 self._settings, api_port=told["api_port"], workers_port=told["workers_port"]
             )
+
+    async def _enrolled(self) -> None:
+        """Wait until the controller knows the worker: until then every job would be refused."""
+        until_sec = time.monotonic() + READY_SEC
+        async with AsyncClient(client_options(self._document())) as client:
+            while True:
+                try:
+                    await client.ready()
+                except Unavailable:
+                    if time.monotonic() > until_sec:
+                        raise
+                    await asyncio.sleep(0.02)
+                else:
+                    return
 
     async def _guard(self, stop: asyncio.Event, renew: asyncio.Event) -> None:
         guards = [asyncio.create_task(self._restart(role), name=f"keep-{role}") for role in ("controller", "worker")]

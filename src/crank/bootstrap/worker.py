@@ -10,8 +10,8 @@ import structlog
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.controller_link import WebSocketConnector
-from crank.adapters.process_runner import ProcessRunner
 from crank.adapters.nvml import NvmlProbe
+from crank.adapters.process_runner import ProcessRunner
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.controller import make_failpoints, worker_id_of
 from crank.bootstrap.files import node_id
@@ -19,7 +19,7 @@ from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
 from crank.bootstrap.profiles import Profiles
-from crank.config import Settings, interpreter
+from crank.config import Settings
 from crank.sandbox.runner import NamespaceRunner
 from crank.security import client_context
 from crank.worker.attempt import Bench

@@ -10,7 +10,7 @@ from crank.cli.show import harmless, print_json
 from crank.config import load
 
 
-def doctor(*, json: Annotated[bool, Parameter(help="Print JSON.", negative=())] = False) -> int:
+def doctor(*, json: Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)] = False) -> int:
     """Examine this machine and tell what is missing and how to mend it. Exits 1 when something fails."""
     findings = examine(load())
     ok = all(finding.state != "fail" for finding in findings)

@@ -14,7 +14,7 @@ from crank.cli.reach import ask
 from crank.cli.show import print_json, print_rows, say, size_text
 from crank.client import AsyncClient, JobResult, Page
 
-Json = Annotated[bool, Parameter(help="Print JSON.", negative=())]
+Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
 JobId = Annotated[str, Parameter(help="The job's id.")]
 
 
@@ -59,9 +59,9 @@ def logs(
     job_id: JobId,
     /,
     *,
-    follow: Annotated[bool, Parameter(name=("--follow", "-f"), help="Go on until the job ends.", negative=())] = False,
+    follow: Annotated[bool, Parameter(name=("--follow", "-f"), help="Go on until the job ends.", negative=(), show_default=False)] = False,
     after: Annotated[int, Parameter(help="Begin after this event.")] = 0,
-    json: Annotated[bool, Parameter(help="Print one JSON object an event.", negative=())] = False,
+    json: Annotated[bool, Parameter(help="Print one JSON object an event.", negative=(), show_default=False)] = False,
 ) -> int:
     """Print what a job printed: its stdout to stdout, its stderr to stderr."""
 

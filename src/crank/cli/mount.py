@@ -11,7 +11,7 @@ from crank.cli.reach import ask
 from crank.cli.show import print_json, print_rows, say
 from crank.client import AsyncClient, Mount
 
-Json = Annotated[bool, Parameter(help="Print JSON.", negative=())]
+Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
 
 
 def add(

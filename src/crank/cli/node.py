@@ -9,7 +9,7 @@ from crank.cli.exit_codes import ExitCode
 from crank.cli.show import print_json, say
 from crank.config import load
 
-Json = Annotated[bool, Parameter(help="Print JSON.", negative=())]
+Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
 
 
 def down(*, json: Json = False) -> int:

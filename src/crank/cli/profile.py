@@ -13,7 +13,7 @@ from crank.config import Settings, load
 from crank.domain.profile import SelfTest
 from crank.errors import ProfileError
 
-Json = Annotated[bool, Parameter(help="Print JSON.", negative=())]
+Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
 Name = Annotated[str, Parameter(name="names", help="Names of profiles.")]
 
 

@@ -36,15 +36,16 @@ class Asked:
     capability: Annotated[str | None, Parameter(help="Capability by name, instead of a profile.")] = None
     arg: Annotated[
         tuple[str, ...],
-        Parameter(help="name=value, more than once; JSON if it parses, else text.", negative=()),
+        Parameter(help="name=value, more than once; JSON if it parses, else text.", negative=(), show_default=False),
     ] = ()
     args: Annotated[str | None, Parameter(help="All arguments as one JSON value.")] = None
     mount: Annotated[
         tuple[str, ...],
-        Parameter(help="name=folder, read-only at /in/<name>; or the name of a mount that exists.", negative=()),
+        Parameter(help="name=folder, read-only at /in/<name>; or the name of a mount that exists.", negative=(), show_default=False),
     ] = ()
     file: Annotated[
-        tuple[str, ...], Parameter(help="path[=name]: a file that the job finds in /scratch.", negative=())
+        tuple[str, ...],
+        Parameter(help="path[=name]: a file that the job finds in /scratch.", negative=(), show_default=False),
     ] = ()
     accelerator: Annotated[str | None, Parameter(help="cpu or gpu.")] = None
     timeout: Annotated[float | None, Parameter(help="Seconds that the job may run.")] = None
@@ -54,12 +55,13 @@ class Asked:
 
 
 def run(
-    script: Annotated[str | None, Parameter(help="File to run, or - for stdin.")] = None,
-    asked: Asked = Asked(),
+    script: Annotated[str | None, Parameter(help="File to run, or - for stdin.", allow_leading_hyphen=True)] = None,
+    /,
     *,
+    asked: Asked = Asked(),
     out: Annotated[Path | None, Parameter(help="Folder for the files that the job leaves in /out.")] = None,
-    detach: Annotated[bool, Parameter(help="Only submit; print the job's id.", negative=())] = False,
-    json: Annotated[bool, Parameter(help="Print one JSON object at the end.", negative=())] = False,
+    detach: Annotated[bool, Parameter(help="Only submit; print the job's id.", negative=(), show_default=False)] = False,
+    json: Annotated[bool, Parameter(help="Print one JSON object at the end.", negative=(), show_default=False)] = False,
 ) -> int:
     """Run a script in the sandbox and bring back what it leaves.
 
@@ -84,6 +86,9 @@ def _read_code(script: str | None, asked: Asked) -> str | None:
         if asked.capability is None:
             raise InvalidRequest("Name a script, or - to read it from stdin.", code="usage", field="script")
         return None
+    if script.startswith("-") and script != "-":
+        # A lone hyphen is allowed to stand for stdin, and with it every unknown option got here.
+        raise InvalidRequest(f"Unknown option: {script[:80]}.", code="usage", fix="See 'crank run --help'.")
     try:
         octets = sys.stdin.buffer.read(CODE_BYTES_MAX + 1) if script == "-" else Path(script).read_bytes()
         return octets.decode("utf-8")

@@ -9,7 +9,7 @@ from crank import __version__
 from crank.cli.exit_codes import ExitCode
 from crank.cli.show import print_json
 
-Json = Annotated[bool, Parameter(help="Print JSON.", negative=())]
+Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
 
 
 def version(*, json: Json = False) -> int:

@@ -14,7 +14,7 @@ from crank.client import AsyncClient
 from crank.config import load
 from crank.domain.json import JsonObject
 
-Json = Annotated[bool, Parameter(help="Print JSON.", negative=())]
+Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
 
 
 def serve(
