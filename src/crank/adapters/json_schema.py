@@ -27,7 +27,7 @@ _REFERENCES_MAX = 20_000
 _TEXT_CHARS_MAX = 300
 # A pattern with n open repeats takes at most about length**n steps.
 _PATTERN_STEPS = 20_000_000
-_PATTERN_CHARS_CHECKED_MIN = 256
+_PATTERN_CHARS_CHECKED_MIN = 128
 _FIX_SCHEMA = "Correct the schema; JSON Schema 2020-12 describes it."
 _FIX_VALUE = "Send a value that the capability's schema accepts."
 _OPEN_REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")

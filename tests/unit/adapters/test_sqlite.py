@@ -293,3 +293,18 @@ def test_text_that_is_not_unicode_is_refused_alone(tmp_path: Path) -> None:
         await store.transact(_insert("fine"))
 
     _run(_store(tmp_path), test)
+
+
+def test_a_row_that_was_tampered_with_is_a_damaged_store(tmp_path: Path) -> None:
+    """A sound file with a broken document in it is told as such when the document is read."""
+    path = _filled(tmp_path, jobs=1)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE job SET request = '{'")
+    connection.close()
+
+    async def test(store: SqliteStore) -> None:
+        with pytest.raises(StoreError) as caught:
+            await store.read(lambda tx: tx.jobs.find(LOCAL_TENANT, JobId("j0")))
+        assert caught.value.error_code == "store_corrupt"
+
+    _run(_store(tmp_path), test)

@@ -13,12 +13,19 @@ from crank.domain.job import ENDED, Job, Mount, Status
 from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
 from crank.domain.worker import KnownWorker, Replay
-from crank.errors import Conflict, NotFound
+from crank.errors import Conflict, NotFound, StoreError
 from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore
 
 
 def _text(value: JsonValue) -> str | None:
     return None if value is None else dumps(value)
+
+
+def _value(text: str) -> JsonValue:
+    try:
+        return json.loads(text)
+    except ValueError as fault:
+        raise StoreError(f"A stored document is not JSON: {fault}.", code="store_corrupt") from fault
 
 
 def _job_row(job: Job) -> dict[str, Any]:
@@ -40,10 +47,10 @@ def _job_row(job: Job) -> dict[str, Any]:
 def read_job(row: sqlite3.Row) -> Job:
     """Make a job of its row. Raises StoreError (`store_corrupt`)."""
     document = dict(row)
-    document["request"] = json.loads(document["request"])
+    document["request"] = _value(document["request"])
     document["cancel_requested"] = bool(document["cancel_requested"])
     for name in ("end", "outcome"):
-        document[name] = None if document[name] is None else json.loads(document[name])
+        document[name] = None if document[name] is None else _value(document[name])
     return job_codec.parse_job(document)
 
 
@@ -51,7 +58,7 @@ def read_record(row: sqlite3.Row) -> tuple[int, Record]:
     """Make a record of its row, with its position. Raises StoreError (`store_corrupt`)."""
     document = dict(row)
     position = document.pop("position")
-    document["facts"] = json.loads(document["facts"])
+    document["facts"] = _value(document["facts"])
     return position, job_codec.parse_record(document)
 
 
@@ -235,7 +242,7 @@ class SqlRegistry:
         """Return every worker, by id."""
         rows = self._sql.execute(statements.WORKERS)
         return [
-            job_codec.parse_known_worker({**dict(row), "capabilities": json.loads(row["capabilities"])}) for row in rows
+            job_codec.parse_known_worker({**dict(row), "capabilities": _value(row["capabilities"])}) for row in rows
         ]
 
     def refer(self, tenant: TenantId, job_id: JobId, digests: Sequence[Digest]) -> None:
