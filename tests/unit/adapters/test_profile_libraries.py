@@ -40,3 +40,11 @@ def test_only_programs_and_libraries_are_looked_at(tmp_path: Path) -> None:
     program.chmod(0o755)
     (tmp_path / "link.so").symlink_to(library)
     assert libraries.elf_files(tmp_path) == [program, library]
+
+
+def test_a_driver_is_named_by_its_own_words(tmp_path: Path) -> None:
+    """A machine without a driver has no name for it; one with a driver has the driver's."""
+    version = tmp_path / "version"
+    assert libraries.driver_identity(version) == ""
+    version.write_text("NVRM version: 580.1", encoding="utf-8")
+    assert libraries.driver_identity(version) == "NVRM version: 580.1"

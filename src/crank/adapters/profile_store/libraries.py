@@ -17,8 +17,13 @@ _FOUND = re.compile(r"^\s+(\S+) => (/\S.*?) \(0x[0-9a-f]+\)$")
 _LOADER = re.compile(r"^\s+(/\S+) \(0x[0-9a-f]+\)$")
 _MISSING = re.compile(r"^\s+(\S+) => not found$")
 _LIBC = "libc.so.6"
-# glibc opens it by name when a thread is cancelled or ends; no file lists it as needed.
-_OPENED_BY_NAME = ("libgcc_s.so.1",)
+# What a library opens by name at run time, so that no file lists it as needed: glibc when a thread is
+# cancelled, the CUDA driver when it compiles. They lie beside the library that opens them.
+_OPENED_BY_NAME = {
+    _LIBC: ("libgcc_s.so.1",),
+    "libcuda.so.1": ("libnvidia-ml.so.1", "libnvidia-ptxjitcompiler.so.1"),
+}
+_DRIVER = Path("/proc/driver/nvidia/version")
 _BATCH = 64
 
 
@@ -61,6 +66,17 @@ def is_elf(path: Path) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
+def driver_identity(version_file: Path = _DRIVER) -> str:
+    """Return what the NVIDIA driver says it is, or an empty text without one.
+
+    A GPU build holds a copy of the driver's user-space half, which works with this driver only.
+    """
+    try:
+        return version_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
 def copy_libraries(rootfs: Path) -> Closure:
     """Copy into the root every host library that its programs and libraries need. Raises ProfileError."""
     found, missing = _ask_ldd(elf_files(rootfs))
@@ -72,10 +88,11 @@ def copy_libraries(rootfs: Path) -> Closure:
             fix="Use a Python for glibc (Debian, Ubuntu, Fedora and most others).",
             detail=f"loaders: {loaders}",
         )
-    for name in _OPENED_BY_NAME:
-        beside = found[_LIBC].parent / name
-        if beside.exists():
-            found.setdefault(name, beside)
+    for opener, names in _OPENED_BY_NAME.items():
+        for name in names if opener in found else ():
+            beside = found[opener].parent / name
+            if beside.exists():
+                found.setdefault(name, beside)
     _make_merged_usr(rootfs)
     folder = _inside(rootfs, found[_LIBC].parent)
     loader = _inside(rootfs, Path(loaders[0]))

@@ -126,7 +126,8 @@ class ProfileStore:
                 field="python",
                 fix=f"Set Crank up with Python {profile.python}.",
             )
-        return source.content_digest(profile, lock, accelerator=accelerator, interpreter=python.identity)
+        driver = libraries.driver_identity() if accelerator == "gpu" else ""
+        return source.content_digest(profile, lock, accelerator=accelerator, interpreter=python.identity + driver)
 
     def _folder(self, variant: str, content: Digest) -> Path:
         return self._builds_dir / f"{variant}-{content[:16]}"
