@@ -103,6 +103,14 @@ def test_unique_entries_follow_the_standard(entries: list[Any], fine: bool) -> N
     assert (not _CHECKER.check({"uniqueItems": True}, entries, field="args")) is fine
 
 
+@pytest.mark.parametrize("repeats", range(1, 9))
+def test_the_worst_text_that_is_matched_at_all_is_matched_soon(repeats: int) -> None:
+    """Whatever the number of open repeats, the longest text that is tried ends within seconds."""
+    schema = {"pattern": "a*" * repeats + "b"}
+    for length in (32, 60, 118, 250, 1_000, 19_000, 100_000):
+        assert _CHECKER.check(schema, "a" * length, field="args")
+
+
 def test_a_long_text_is_not_matched_with_an_open_pattern() -> None:
     """Several open repeats over a very long text are refused instead of tried."""
     schema = {"pattern": "a*a*a*a*b"}
