@@ -43,6 +43,7 @@ class Node:
             **(environment or {}),
         }
         self.keeper: subprocess.Popen[bytes] | None = None
+        self._api: Api | None = None
 
     def crank(self, *argv: str, stdin: str | None = None, timeout_sec: float = 120) -> subprocess.CompletedProcess[str]:
         """Run the command line against this node."""
@@ -89,10 +90,21 @@ class Node:
 
     def client(self) -> "Api":
         """Return a bare HTTPS client, independent of Crank's own."""
-        return Api(self.info())
+        info = self.info()
+        if self._api is None or self._api.address != info["api"]:
+            self.hang_up()
+            self._api = Api(info)
+        return self._api
+
+    def hang_up(self) -> None:
+        """Close the client's connections."""
+        if self._api is not None:
+            self._api.http.close()
+            self._api = None
 
     def stop(self) -> None:
         """End the node as an operator does, and insist that it ends."""
+        self.hang_up()
         if self.keeper is None or self.keeper.poll() is not None:
             return
         self.keeper.send_signal(signal.SIGTERM)
@@ -112,6 +124,7 @@ class Api:
         import httpx2
 
         verified = ssl.create_default_context(cafile=info["ca_file"])
+        self.address: str = info["api"]
         secret = Path(info["token_file"]).read_text().strip()
         self.http = httpx2.Client(
             base_url=info["api"], verify=verified, headers={"Authorization": f"Bearer {secret}"}, timeout=60
