@@ -1,6 +1,7 @@
 """`crank job …`: look at jobs and act on them."""
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,9 @@ from crank.cli.show import print_json, print_rows, say, size_text
 from crank.client import AsyncClient, JobResult, Page
 
 Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
+# Without --follow: a stream that is silent this long has told all; and no stream is read longer than that.
+_PAUSE_SEC = 0.5
+_SO_FAR_SEC = 3.0
 JobId = Annotated[str, Parameter(help="The job's id.")]
 
 
@@ -67,39 +71,25 @@ def logs(
 
     async def reading(client: AsyncClient) -> JobResult:
         job = await client.get(job_id)
-        if not follow and not job.ended:
-            return await _so_far(client, job, after=after, as_json=json)
         view = LiveView(quiet=False)
+        # A running job's stream never ends by itself; without --follow we leave at its first pause.
+        pause_sec = None if follow or job.ended else _PAUSE_SEC
+        until_sec = None if pause_sec is None else asyncio.get_running_loop().time() + _SO_FAR_SEC
         try:
-            async for event in client.events(job_id, after=after):
-                if json:
-                    print_json({"position": event.position, "event": event.kind, "data": event.body})
-                else:
-                    view.show(event)
+            async with asyncio.timeout_at(until_sec), aclosing(client.events(job_id, after=after)) as events:
+                while (event := await asyncio.wait_for(anext(events, None), pause_sec)) is not None:
+                    if json:
+                        print_json({"position": event.position, "event": event.kind, "data": event.body})
+                    else:
+                        view.show(event)
+        except TimeoutError:
+            say(end_sentence(job))
         finally:
             view.close()
         return await client.get(job_id)
 
     job = ask(reading)
     return of_status(job.status) if follow else ExitCode.OK
-
-
-async def _so_far(client: AsyncClient, job: JobResult, *, after: int, as_json: bool) -> JobResult:
-    """Print what is there now; a stream that says nothing for a moment has told all."""
-    view = LiveView(quiet=False)
-    events = client.events(job.job_id, after=after)
-    try:
-        while True:
-            event = await asyncio.wait_for(anext(events), timeout=1.0)
-            if as_json:
-                print_json({"position": event.position, "event": event.kind, "data": event.body})
-            else:
-                view.show(event)
-    except (TimeoutError, StopAsyncIteration):
-        say(end_sentence(job))
-        return job
-    finally:
-        view.close()
 
 
 def wait(

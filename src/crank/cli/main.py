@@ -102,6 +102,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except CrankError as fault:
         tell_fault(fault, as_json=as_json)
         return of_fault(fault)
+    except BrokenPipeError:
+        # Whoever read our output left; the entry point ends quietly.
+        raise
     except OSError as fault:
         tell_fault(_machine_fault(fault), as_json=as_json)
         return ExitCode.CONFIGURATION

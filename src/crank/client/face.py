@@ -91,8 +91,11 @@ class Client:
         async def following() -> JobEvent | None:
             return await anext(source, None)
 
-        while (event := self._wait_for(following())) is not None:
-            yield event
+        try:
+            while (event := self._wait_for(following())) is not None:
+                yield event
+        finally:
+            self._wait_for(source.aclose())
 
     def list(self, *, limit: int = 50, before: str | None = None, status: str | None = None) -> Page:
         """Return jobs, newest first."""

@@ -5,7 +5,8 @@ import base64
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeAlias
@@ -154,7 +155,7 @@ class AsyncClient:
         _, document = await self._link.ask("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
         return parse_job(document)
 
-    async def events(self, job_id: str, *, after: int = 0) -> AsyncIterator[JobEvent]:
+    async def events(self, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """Yield what the job prints and tells, then its end; goes on where it was when the link drops.
 
         Raises NotFound, and Unavailable when the node stays away longer than `retry_sec`.
@@ -163,18 +164,20 @@ class AsyncClient:
         silent_since: float | None = None
         while True:
             try:
-                async for event in self._events_once(job_id, position):
-                    position, silent_since = max(position, event.position), None
-                    yield event
-                    if event.kind == "end":
-                        return
+                # Closed here and now, so that no half-read answer is left to the garbage collector.
+                async with aclosing(self._events_once(job_id, position)) as arriving:
+                    async for event in arriving:
+                        position, silent_since = max(position, event.position), None
+                        yield event
+                        if event.kind == "end":
+                            return
             except Unavailable:
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > self.options.retry_sec:
                     raise
             await asyncio.sleep(0.2)
 
-    async def _events_once(self, job_id: str, after: int) -> AsyncIterator[JobEvent]:
+    async def _events_once(self, job_id: str, after: int) -> AsyncGenerator[JobEvent, None]:
         path = f"/v1/jobs/{quote(job_id, safe='')}/events"
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         timeout = httpx2.Timeout(_QUIET_SEC, connect=10.0)
@@ -194,9 +197,10 @@ class AsyncClient:
     ) -> JobResult:
         """Return the job when it has ended. Raises NotFound, and TimeoutError after `timeout_sec`."""
         async with asyncio.timeout(timeout_sec):
-            async for event in self.events(job_id, after=after):
-                if on_event is not None:
-                    on_event(event)
+            async with aclosing(self.events(job_id, after=after)) as arriving:
+                async for event in arriving:
+                    if on_event is not None:
+                        on_event(event)
         return await self.get(job_id)
 
     # --- files -------------------------------------------------------------------------------
