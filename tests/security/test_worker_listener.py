@@ -1,6 +1,7 @@
 """Who may talk to the worker listener: a worker with a certificate of this node's authority, nobody else."""
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
 
@@ -46,11 +47,19 @@ async def stored_workers(desk) -> list:
 async def refused_by_tls(node: Listeners, context: ssl.SSLContext) -> None:
     """Assert that a connection with this context ends inside TLS."""
     with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
-        reader, writer = await asyncio.open_connection("127.0.0.1", node.workers_port, ssl=context)
+        await first_byte(node, context)
+
+
+async def first_byte(node: Listeners, context: ssl.SSLContext) -> bytes:
+    """Ask for the link and return the first byte of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.workers_port, ssl=context)
+    try:
         # In TLS 1.3 the client learns of the refusal when it reads.
         writer.write(b"GET /v1/worker HTTP/1.1\r\nHost: x\r\n\r\n")
         await writer.drain()
-        await asyncio.wait_for(reader.readexactly(1), 10)
+        return await asyncio.wait_for(reader.readexactly(1), 10)
+    finally:
+        writer.transport.abort()
 
 
 async def test_a_worker_enrolls_and_leaves(desk, node):
@@ -149,10 +158,10 @@ async def test_what_is_no_message_is_rejected(desk, node):
 async def test_a_message_over_the_limit_ends_the_link(desk, node):
     """A message that is too large is not buffered; the link ends with the code for that."""
     async with connect(node.url, ssl=context_of(node.worker())) as link:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await link.send("x" * (5 * 1024 * 1024))
         with pytest.raises(websockets.ConnectionClosed):
-            for _ in range(10):
-                await link.send("x" * (5 * 1024 * 1024))
-                await link.recv()
+            await link.recv()
     assert link.close_code == 1009
 
 
@@ -193,10 +202,10 @@ async def test_plain_http_gets_nothing(node):
     for port in (node.workers_port, node.api_port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            answer = await asyncio.wait_for(reader.readexactly(5), 10)
-            assert answer != b"HTTP/"
-            raise ConnectionError
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            answer = await asyncio.wait_for(reader.read(), 10)
+        assert b"HTTP/" not in answer
         writer.close()
 
 
@@ -235,6 +244,7 @@ async def test_a_newer_connection_replaces_the_older(desk, node):
             assert isinstance(decode(await newer.recv()), Welcome)
             with pytest.raises(websockets.ConnectionClosed):
                 await older.recv()
+            assert older.close_reason is not None
             assert older.close_reason.startswith("replaced")
             assert len(desk.roster.live()) == 1
 
@@ -257,5 +267,3 @@ async def test_a_slow_head_is_not_waited_for(node, monkeypatch):
     writer.write(b"GET /hea")
     assert await asyncio.wait_for(reader.read(), 10) == b""
     writer.close()
-
-

@@ -58,6 +58,8 @@ class SocketLink:
         """Wait until the connection is closed. Safe to call twice."""
         await self.close("closed", "The connection has ended.")
         await asyncio.gather(self.writer, return_exceptions=True)
+        # A writer that was cancelled before its first step never reached its own end.
+        await self._hang_up()
 
     async def _write(self) -> None:
         try:

@@ -60,7 +60,7 @@ async def test_path_tricks_find_nothing(api, job_id):
 async def test_the_list_names_what_was_left(api, job_id):
     """The list has each artifact with size and digest."""
     listed = (await api.get(f"/v1/jobs/{job_id}/artifacts")).json()["artifacts"]
-    assert [entry["path"] for entry in listed][0] == "page.html"
+    assert listed[0]["path"] == "page.html"
     assert {entry["size_bytes"] for entry in listed} == {len(PAGE)}
 
 

@@ -1,0 +1,100 @@
+"""A stranger's fuzzer reads the OpenAPI document and finds no answer that the document does not allow."""
+
+import asyncio
+import threading
+from dataclasses import dataclass
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, seed, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    ignored_auth,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from crank.wire import Lease
+from tests.support.desk import SECRET, ScriptedWorker, open_desk
+from tests.support.listeners import open_listeners
+from tests.unit.api.conftest import CORE
+
+CHECKS = [
+    not_a_server_error,
+    content_type_conformance,
+    ignored_auth,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+]
+
+
+OPERATIONS = 19
+
+
+@dataclass
+class Served:
+    """Where the API is served, and the authority that its callers trust."""
+
+    url: str
+    ca_file: str
+
+
+async def work(worker: ScriptedWorker) -> None:
+    """Run every job to its end, so that answers with an end are judged as well."""
+    while True:
+        message = await worker.link.sent.get()
+        if isinstance(message, Lease):
+            await worker.finish(message)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Serve the whole API over TLS from a thread of its own."""
+    ready: list[Served] = []
+    stopping: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+    opened = threading.Event()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        folder = tmp_path_factory.mktemp("desk")
+        async with open_desk(folder, lease_sec=600.0) as desk, open_listeners(desk, folder / "identities") as listeners:
+            ready.append(Served(f"https://127.0.0.1:{listeners.api_port}", str(listeners.authority.ca_file)))
+            stopping.append((asyncio.get_running_loop(), stop))
+            worker = ScriptedWorker(desk, "w1", [CORE])
+            await worker.connect()
+            working = asyncio.create_task(work(worker))
+            opened.set()
+            await stop.wait()
+            working.cancel()
+
+    running = threading.Thread(target=lambda: asyncio.run(main()))
+    running.start()
+    assert opened.wait(30)
+    yield ready[0]
+    stopping[0][0].call_soon_threadsafe(stopping[0][1].set)
+    running.join(30)
+
+
+def test_every_operation_keeps_the_documents_promises(served: Served):
+    """No defect, and no status, media type, body or header beside what the document says."""
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json", verify=served.ca_file)
+    results = list(schema.get_all_operations())
+    operations = [result.ok() for result in results if isinstance(result, Ok)]
+    assert len(operations) == len(results)
+    assert len(operations) == OPERATIONS
+    for operation in operations:
+
+        @seed(1)
+        @settings(max_examples=15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def explore(case):
+            case.call_and_validate(headers=headers, verify=served.ca_file, checks=CHECKS)
+
+        explore()

@@ -1,0 +1,54 @@
+"""Taking ports, and giving them back."""
+
+import asyncio
+import socket
+import ssl
+
+import httpx2
+import pytest
+
+from crank.api.server import Listener, bind
+from crank.errors import ConfigurationError
+from tests.support.listeners import open_listeners
+
+
+def test_a_port_that_is_taken_is_named():
+    """The refusal names the port, what it was for, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        wanted = Listener(None, "127.0.0.1", port, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "api")  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError) as caught:
+            bind(wanted)
+    assert caught.value.error_code == "port_taken"
+    assert str(port) in caught.value.message
+    assert caught.value.field == "api"
+
+
+async def test_callers_of_the_api_trust_the_published_authority(desk, tmp_path):
+    """The API answers over TLS to who trusts the authority's file, and to nobody who does not."""
+    async with open_listeners(desk, tmp_path / "identities") as node:
+        url = f"https://localhost:{node.api_port}/healthz"
+        async with httpx2.AsyncClient(verify=ssl.create_default_context(cafile=node.authority.ca_file)) as client:
+            assert (await client.get(url)).status_code == 200
+        async with httpx2.AsyncClient() as stranger:
+            with pytest.raises(httpx2.ConnectError):
+                await stranger.get(url)
+
+
+async def test_stopping_ends_endless_answers(desk, worker, tmp_path):
+    """A stream that is followed for ever does not keep the servers from stopping; the port is free then."""
+    from tests.support.desk import SECRET
+
+    async with open_listeners(desk, tmp_path / "identities") as node:
+        port = node.api_port
+        context = ssl.create_default_context(cafile=node.authority.ca_file)
+        head = f"Host: x\r\nAuthorization: Bearer {SECRET}\r\n"
+        async with httpx2.AsyncClient(verify=context, headers={"Authorization": f"Bearer {SECRET}"}) as client:
+            worker.live.draining = True
+            job = (await client.post(f"https://127.0.0.1:{port}/v1/jobs", json={"code": "1"})).json()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.write(f"GET /v1/jobs/{job['job_id']}/events HTTP/1.1\r\n{head}\r\n".encode())
+        await asyncio.wait_for(reader.readuntil(b"event: status"), 10)
+    writer.close()
+    with socket.create_server(("127.0.0.1", port)):
+        pass
