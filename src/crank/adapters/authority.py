@@ -246,9 +246,7 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 
 def _public_octets(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:

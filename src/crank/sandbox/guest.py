@@ -154,9 +154,12 @@ class _Job:
         except BaseException as fault:
             self._raised(fault)
         self._wait_for_threads()
-        if self.end["how"] == "done":
-            self._keep(value, names)
-        self._run_exit_functions()
+        try:
+            if self.end["how"] == "done":
+                self._keep(value, names)
+            self._run_exit_functions()
+        except BaseException as fault:
+            self._raised(fault)
 
     def _exited(self, fault: SystemExit) -> None:
         code = fault.code

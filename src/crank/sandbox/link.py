@@ -14,10 +14,12 @@ from pathlib import Path
 from crank.domain.json import JsonObject, dumps, loads_strict
 from crank.domain.quantity import KIB
 from crank.errors import SandboxError
+from crank.sandbox.frames import Frame, FrameReader
 
 _START_SEC = 30.0
 _REQUEST_SEC = 5.0
 _LEAVE_SEC = 20.0
+_REHEARSAL_SEC = 60.0
 _GREETING_BYTES_MAX = 64 * KIB
 
 
@@ -55,6 +57,34 @@ class LauncherLink:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def rehearse(link: LauncherLink) -> None:
+    """Let the launcher raise every wall that needs no profile. Blocking. Raises SandboxError naming a missing one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.closing(ours):
+        with contextlib.closing(theirs):
+            link.request({"kind": "rehearse"}, [theirs.fileno()])
+        ours.settimeout(_REHEARSAL_SEC)
+        reader = FrameReader({"R": _GREETING_BYTES_MAX, "F": _GREETING_BYTES_MAX})
+        frames: list[Frame] = []
+        try:
+            while not frames:
+                chunk = ours.recv(_GREETING_BYTES_MAX)
+                if not chunk:
+                    raise ConnectionResetError("the channel was closed")
+                frames = reader.feed(chunk)
+        except OSError as fault:
+            raise SandboxError(
+                "The sandbox could not be tried.", code="launcher_lost", fix="Read the worker's log.", detail=str(fault)
+            ) from fault
+    if frames[0].kind == "F":
+        raise refusal(loads_strict(frames[0].payload))
+
+
+def refusal(source: JsonObject) -> SandboxError:
+    """Return the fault that a supervisor told of."""
+    return SandboxError(source["message"], code=source["code"], fix=source["fix"], detail=source["detail"])
 
 
 def launch() -> LauncherLink:

@@ -80,6 +80,12 @@ class Slots:
 
     def claim(self) -> Identity:
         """Return a free identity. Raises SandboxError when all are taken."""
+        if not self._privileged and os.geteuid() == 0:
+            raise SandboxError(
+                "Jobs would run as the host's root: this account is root, but may not map other ids.",
+                code="layer_capabilities",
+                fix="Start the worker as root with its usual capabilities, or as an ordinary user.",
+            )
         if not self._privileged:
             return Identity(os.geteuid(), os.getegid(), privileged=False)
         for number in range(SLOTS_MAX):

@@ -4,11 +4,9 @@ import asyncio
 import itertools
 import os
 
-from crank.domain.json import JsonObject
-from crank.domain.profile import Limits
 from crank.errors import SandboxError
 from crank.ports import SandboxSession, SandboxSpec
-from crank.sandbox.link import LauncherLink, launch
+from crank.sandbox.link import LauncherLink, launch, rehearse
 from crank.sandbox.plan import Plan, to_json
 from crank.sandbox.session import TIER, NamespaceSession
 
@@ -32,12 +30,7 @@ class NamespaceRunner:
 
     async def start(self) -> None:
         """Prove that the sandbox works here. Raises SandboxError that names the missing layer."""
-        rehearsal = NamespaceSession(Limits())
-        try:
-            await self._request(rehearsal, {"kind": "rehearse"}, [])
-            await rehearsal.stand()
-        finally:
-            rehearsal.channel.close()
+        await asyncio.to_thread(rehearse, await self._living_link())
 
     async def open(self, spec: SandboxSpec) -> SandboxSession:
         """Prepare a session: on return its walls stand and were tried from inside. Raises SandboxError."""
@@ -47,7 +40,10 @@ class NamespaceRunner:
         try:
             plan = self._plan(spec)
             folders += _open_folders(spec)
-            await self._request(session, {"kind": "open", "plan": to_json(plan)}, folders)
+            link = await self._living_link()
+            link.request({"kind": "open", "plan": to_json(plan)}, [session.channel.theirs.fileno(), *folders])
+            # The supervisor has its own copy; with this one open, its death would go unseen.
+            session.channel.theirs.close()
             await session.stand()
         except BaseException:
             self._sessions.discard(session)
@@ -81,11 +77,6 @@ class NamespaceRunner:
             devices=spec.devices,
             limits=spec.limits,
         )
-
-    async def _request(self, session: NamespaceSession, message: JsonObject, folders: list[int]) -> None:
-        link = await self._living_link()
-        link.request(message, [session.channel.theirs.fileno(), *folders])
-        session.channel.theirs.close()
 
     async def _living_link(self) -> LauncherLink:
         async with self._starting:

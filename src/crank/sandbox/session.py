@@ -20,6 +20,7 @@ from crank.ports import OutputSink
 from crank.sandbox import artifacts
 from crank.sandbox.frames import Frame, FrameReader, encode
 from crank.sandbox.ledger import StreamText
+from crank.sandbox.link import refusal
 from crank.sandbox.supervisor import OUTPUT_HEAD, RUN_BYTES_MAX
 
 TIER = "namespaces"
@@ -133,7 +134,7 @@ class NamespaceSession:
             case "R" if not self._ready.done():
                 self._ready.set_result(loads_strict(frame.payload))
             case "F" if not self._ready.done():
-                self._ready.set_exception(_fault(loads_strict(frame.payload)))
+                self._ready.set_exception(refusal(loads_strict(frame.payload)))
             case "Z" if not self._ended.done():
                 self._ended.set_result(loads_strict(frame.payload))
 
@@ -260,10 +261,6 @@ def _end(source: dict[str, Any]) -> End:
     return replace(
         End(**{**source, "reason": Reason(source["reason"])}), clock=Clock(clock) if clock is not None else None
     )
-
-
-def _fault(source: dict[str, Any]) -> SandboxError:
-    return SandboxError(source["message"], code=source["code"], fix=source["fix"], detail=source["detail"])
 
 
 def _not_yet(operation: str) -> NoReturn:

@@ -1,0 +1,91 @@
+"""What the attack tests share: one bare root, one launcher, and an account that is not root."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crank.sandbox.link import LauncherLink, launch
+from tests.support.rootfs import make_rootfs
+
+REPO = Path(__file__).resolve().parents[2]
+ORDINARY_ID = 54_321
+
+
+@pytest.fixture(scope="package")
+def open_folder() -> Iterator[Path]:
+    """Give a folder that every account may enter; pytest's own belongs to one."""
+    folder = Path(tempfile.mkdtemp(prefix="crank-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="package")
+def rootfs(open_folder: Path) -> Path:
+    """Give a root with a bare Python."""
+    return make_rootfs(open_folder / "rootfs")
+
+
+@pytest.fixture(scope="package")
+def link() -> Iterator[LauncherLink]:
+    """Give a launcher for the whole package."""
+    link = launch()
+    yield link
+    link.close()
+
+
+def _usable_by_all() -> str | None:
+    """Return an interpreter that an ordinary user may run, or None."""
+    question = "import sys; sys.exit(sys.version_info < (3, 11))"
+    for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
+        try:
+            subprocess.run(
+                [candidate, "-I", "-c", question],
+                check=True,
+                user=ORDINARY_ID,
+                group=ORDINARY_ID,
+                extra_groups=[],
+                cwd="/",
+            )
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return candidate
+    return None
+
+
+@pytest.fixture(scope="package")
+def rootless(open_folder: Path, rootfs: Path) -> dict[str, list[str]]:
+    """Run every case as an ordinary user; give what was wrong with each."""
+    if os.geteuid() != 0:
+        pytest.skip("these tests already run as an ordinary user")
+    python = _usable_by_all()
+    if python is None:
+        pytest.skip("no interpreter of version 3.11 or newer is open to an ordinary user here")
+    source = open_folder / "source"
+    shutil.copytree(REPO / "src" / "crank", source / "crank", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("attacks", "support"):
+        shutil.copytree(REPO / "tests" / name, source / "tests" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "tests" / "__init__.py").touch()
+    subprocess.run(["chmod", "-R", "a+rX", str(source)], check=True)
+    answer = subprocess.run(
+        [python, "-B", "-m", "tests.attacks.arena", str(rootfs)],
+        cwd=source,
+        env={"PYTHONPATH": str(source)},
+        user=ORDINARY_ID,
+        group=ORDINARY_ID,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    told = [json.loads(line) for line in answer.stdout.splitlines()]
+    return {entry["name"]: entry["wrongs"] for entry in told}
