@@ -20,6 +20,7 @@ from crank.wire import (
     Declined,
     Draining,
     Finished,
+    Hello,
     Holding,
     JobEvent,
     LeaseMount,
@@ -33,21 +34,25 @@ from crank.worker.offers import script_offers
 
 
 async def say_hello(stage: Stage) -> None:
+    """Print a line and return the args."""
     await stage.write("hello\n")
     stage.result = stage.args
 
 
 async def leave_files(stage: Stage) -> None:
+    """Leave every input file in capitals."""
     for path, content in stage.files.items():
         stage.out[path] = content.upper()
 
 
 async def forever(stage: Stage) -> None:
+    """Print a line, then never end."""
     await stage.write("begun\n")
     await asyncio.Event().wait()
 
 
 async def large(stage: Stage) -> None:
+    """Return more than a message carries."""
     stage.result = "x" * 600_000
 
 
@@ -407,7 +412,7 @@ async def _play(cuts: list[int], parts: int) -> tuple[list[JobEvent], int, list[
         leased = False
         for cut_after in [*cuts, None]:
             controller = await rig.accept()
-            hello = await controller.next(_hello_kind())
+            hello = await controller.next(Hello)
             await controller.welcome(
                 [Resumed(one.job_id, one.epoch, "continue", len(kept) + 1) for one in hello.holding]
             )
@@ -427,12 +432,6 @@ async def _play(cuts: list[int], parts: int) -> tuple[list[JobEvent], int, list[
                 ends += 1
         await controller.finished()
         return kept, ends, rig.sandbox.runs
-
-
-def _hello_kind() -> type:
-    from crank.wire import Hello
-
-    return Hello
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
