@@ -73,7 +73,7 @@ class _CapHeader(ctypes.Structure):
     _fields_ = (("version", c_uint), ("pid", c_int))
 
 
-class _CapData(ctypes.Structure):
+class _CapSets(ctypes.Structure):
     _fields_ = (("effective", c_uint), ("permitted", c_uint), ("inheritable", c_uint))
 
 
@@ -197,14 +197,14 @@ def drop_bounding_set() -> None:
 def drop_capabilities() -> None:
     """Empty the effective, permitted and inheritable sets (capset(2)). Raises OSError."""
     header = _CapHeader(_CAPABILITY_VERSION_3, 0)
-    sets = (_CapData * 2)()
+    sets = (_CapSets * 2)()
     syscall("capset", ctypes.byref(header), ctypes.byref(sets))
 
 
 def effective_capabilities() -> int:
     """Return the effective capability set as a bit mask (capget(2))."""
     header = _CapHeader(_CAPABILITY_VERSION_3, 0)
-    sets = (_CapData * 2)()
+    sets = (_CapSets * 2)()
     syscall("capget", ctypes.byref(header), ctypes.byref(sets))
     return int(sets[0].effective) | int(sets[1].effective) << 32
 

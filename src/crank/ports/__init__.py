@@ -1,0 +1,50 @@
+"""What the use cases need from outside, as Protocols. Each promise is held by a conformance suite
+in `crank.testing.contracts`, which every adapter passes.
+"""
+
+from crank.ports.checks import GpuProbe, SchemaChecker
+from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
+from crank.ports.links import Connector, ControllerLink, WorkerLink
+from crank.ports.moments import Clock, Failpoints, IdSource
+from crank.ports.sandbox import MountBinding, OutputSink, ProfileBuild, SandboxRunner, SandboxSession, SandboxSpec
+from crank.ports.spool import Spool, Spooled
+from crank.ports.store import (
+    BlobStore,
+    JobStore,
+    RecordStore,
+    RegistryStore,
+    ReplayStore,
+    Store,
+    StreamLog,
+    Transaction,
+)
+
+__all__ = [
+    "BlobStore",
+    "Clock",
+    "Connector",
+    "ControllerLink",
+    "Failpoints",
+    "FunctionCall",
+    "FunctionRunner",
+    "FunctionSpec",
+    "GpuProbe",
+    "IdSource",
+    "JobStore",
+    "MountBinding",
+    "OutputSink",
+    "ProfileBuild",
+    "RecordStore",
+    "RegistryStore",
+    "ReplayStore",
+    "SandboxRunner",
+    "SandboxSession",
+    "SandboxSpec",
+    "SchemaChecker",
+    "Spool",
+    "Spooled",
+    "Store",
+    "StreamLog",
+    "Transaction",
+    "WorkerLink",
+]

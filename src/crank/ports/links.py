@@ -1,0 +1,54 @@
+"""The two ends of the connection between a worker and its controller."""
+
+from collections.abc import AsyncIterator
+from typing import BinaryIO, Protocol
+
+from crank.domain.ids import Digest
+from crank.wire import Message
+
+
+class WorkerLink(Protocol):
+    """The controller's side of one open connection to a worker."""
+
+    async def send(self, message: Message) -> None:
+        """Send one message. Raises Unavailable when the connection is gone."""
+        ...
+
+    async def close(self, code: str, message: str) -> None:
+        """End the connection, telling why."""
+        ...
+
+
+class ControllerLink(Protocol):
+    """The worker's side of one open connection to its controller."""
+
+    async def send(self, message: Message) -> None:
+        """Send one message. Raises Unavailable when the connection is gone."""
+        ...
+
+    def messages(self) -> AsyncIterator[Message]:
+        """Yield messages until the connection ends. Raises ProtocolError."""
+        ...
+
+    async def fetch_blob(self, digest: Digest, target: BinaryIO) -> None:
+        """Copy a blob from the controller into `target`, and check it. Raises NotFound, Unavailable."""
+        ...
+
+    async def send_blob(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
+        """Copy a blob to the controller; one that it has already costs nothing. Raises Unavailable."""
+        ...
+
+    async def close(self) -> None:
+        """End the connection. Safe to call twice."""
+        ...
+
+
+class Connector(Protocol):
+    """Opens links to the controller."""
+
+    async def connect(self) -> ControllerLink:
+        """Open a mutually authenticated link.
+
+        Raises Unavailable when nobody answers, UntrustedPeer when the controller cannot prove who it is.
+        """
+        ...
