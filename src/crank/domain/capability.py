@@ -166,6 +166,10 @@ def _check_values(source: Mapping[str, Any]) -> None:
         raise _wrong("timeout_sec", "It must be more than 0 and at most 86400.")
     if source["memory_bytes"] is not None and source["memory_bytes"] <= 0:
         raise _wrong("memory_bytes", "It must be more than 0.")
+    _check_lists(source)
+
+
+def _check_lists(source: Mapping[str, Any]) -> None:
     if not all(isinstance(code, str) and _ERROR_CODE.fullmatch(code) for code in source["error_codes"]):
         raise _wrong("error_codes", "Each is 1 to 63 lower-case letters, digits or underscores.")
     for wanted in source["required_capabilities"]:
