@@ -9,7 +9,8 @@ import hashlib
 import http.client
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
@@ -160,54 +161,45 @@ class _Blobs:
 
     def fetch(self, digest: Digest, target: BinaryIO) -> None:
         """Copy a blob into `target`."""
-        connection, answer = self._open("GET", digest)
         hasher = hashlib.sha256()
-        try:
+        total = 0
+        with self._exchange("GET", digest) as answer:
             _check_status(answer, digest)
-            total = 0
             while chunk := answer.read(_CHUNK_BYTES):
                 total += len(chunk)
                 if total > BLOB_BYTES_MAX:
                     raise Unavailable(f"The blob {digest} is larger than a blob may be.", code="blob_too_large")
                 hasher.update(chunk)
                 target.write(chunk)
-        except (OSError, http.client.HTTPException) as fault:
-            raise _cut(fault) from fault
-        finally:
-            connection.close()
         if hasher.hexdigest() != digest:
             raise Unavailable(f"The blob {digest} came with other bytes.", code="digest_mismatch")
 
     def send(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
         """Copy a blob to the controller unless it has it."""
-        connection, answer = self._open("HEAD", digest)
-        connection.close()
-        if answer.status == 200:
-            return
-        connection, answer = self._open("PUT", digest, source, size_bytes)
-        try:
+        with self._exchange("HEAD", digest) as answer:
+            if answer.status == 200:
+                return
+        with self._exchange("PUT", digest, source, size_bytes) as answer:
             answer.read(_CHUNK_BYTES)
             _check_status(answer, digest)
-        except (OSError, http.client.HTTPException) as fault:
-            raise _cut(fault) from fault
-        finally:
-            connection.close()
 
-    def _open(
+    @contextmanager
+    def _exchange(
         self, method: str, digest: Digest, source: BinaryIO | None = None, size_bytes: int = 0
-    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+    ) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPSConnection(self._host, self._port, context=self._ssl, timeout=BLOB_SEC)
         headers = {"Content-Length": str(size_bytes)} if source is not None else {}
         try:
-            connection.connect()
-            _check_controller(connection.sock, self._trust_domain)
-            connection.request(method, f"/v1/blobs/{digest}", body=source, headers=headers)
-            return connection, connection.getresponse()
+            with closing(connection):
+                connection.connect()
+                _check_controller(connection.sock, self._trust_domain)
+                connection.request(method, f"/v1/blobs/{digest}", body=source, headers=headers)
+                # The answer holds the socket too, so it is closed whether or not it was read.
+                with closing(connection.getresponse()) as answer:
+                    yield answer
         except UntrustedPeer as fault:
-            connection.close()
             raise Unavailable(fault.message, code=fault.error_code, fix=fault.fix) from fault
         except (OSError, http.client.HTTPException) as fault:
-            connection.close()
             raise _cut(fault) from fault
 
 

@@ -39,8 +39,15 @@ class Peer(Protocol):
 class Side(Protocol):
     """A controller that waits for workers."""
 
-    connector: Connector
-    blobs: dict[Digest, bytes]
+    @property
+    def connector(self) -> Connector:
+        """Return what a worker connects with."""
+        ...
+
+    @property
+    def blobs(self) -> dict[Digest, bytes]:
+        """Return the blobs that the controller has."""
+        ...
 
     async def accept(self) -> Peer:
         """Return the next connection."""

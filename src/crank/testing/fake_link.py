@@ -102,6 +102,10 @@ class WorkerSide(_Side):
 class ControllerSide(_Side):
     """What the controller holds: the WorkerLink port, and the messages of the worker."""
 
+    def send_raw(self, raw: str) -> None:
+        """Send what may not be a message."""
+        self._outgoing.put_nowait(raw)
+
     async def close(self, code: str, message: str) -> None:
         """End the connection, telling why."""
         if not self._link.lost:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -151,7 +152,7 @@ async def test_cancelling_before_the_code_began_runs_nothing() -> None:
             blocked.set()
             await asyncio.Event().wait()
 
-        controller.link.worker.fetch_blob = stuck  # type: ignore[assignment, method-assign]
+        controller.link.worker.fetch_blob = stuck  # type: ignore[method-assign]
         await controller.send(sample_lease("files", files=[lease_file("a", b"a", "b" * 64)]))
         await blocked.wait()
         await controller.cancel()
@@ -262,7 +263,7 @@ async def test_one_gpu_goes_to_one_job_at_a_time() -> None:
         controller = await rig.accept()
         hello = await controller.welcome()
         assert hello.capabilities[0]["gpu_model"] == gpus[0].model
-        wanted = {"capability": "python.run.ml", "accelerator": "gpu"}
+        wanted: dict[str, Any] = {"capability": "python.run.ml", "accelerator": "gpu"}
         await controller.send(sample_lease("forever", job_id="a", **wanted))
         await controller.send(sample_lease("hello", job_id="b", **wanted))
         assert (await controller.next(Declined)).code == "busy"
@@ -430,7 +431,6 @@ async def _play(cuts: list[int], parts: int) -> tuple[list[JobEvent], int, list[
                     kept.append(event)
             if any(isinstance(message, Finished) for message in controller.heard):
                 ends += 1
-        await controller.finished()
         return kept, ends, rig.sandbox.runs
 
 
