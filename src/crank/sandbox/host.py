@@ -5,12 +5,16 @@ import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from crank.errors import SandboxError
 from crank.sandbox import landlock, layers, namespaces
 from crank.sandbox.link import LauncherLink, launch, rehearse
 
-OK, WARN, FAIL = "ok", "warn", "fail"
+State = Literal["ok", "warn", "fail"]
+OK: State = "ok"
+WARN: State = "warn"
+FAIL: State = "fail"
 
 _KERNEL_NEEDED = (5, 12)
 _LANDLOCK_TCP, _LANDLOCK_SCOPES = 4, 6
@@ -26,7 +30,7 @@ class Finding:
     """
 
     name: str
-    status: str
+    status: State
     text: str
     fix: str = ""
 
