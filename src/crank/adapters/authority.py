@@ -95,8 +95,6 @@ class FileAuthority:
         self.ensure()
         _write(target, self.ca_file.read_bytes(), mode=0o644)
 
-    # --- the authority itself ---
-
     def _signer(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
         key_file = self._root / "ca-key.pem"
         if self.ca_file.exists() and not key_file.exists():
@@ -133,8 +131,6 @@ class FileAuthority:
             )
         )
         return builder.sign(key, hashes.SHA256())
-
-    # --- leaves ---
 
     def _issue(self, identity: Identity, hosts: Sequence[str]) -> Identity:
         ca_key, ca_certificate = self._signer()
@@ -206,16 +202,13 @@ class FileAuthority:
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    never = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
         key_cert_sign=signs_certificates,
         crl_sign=signs_certificates,
-        encipher_only=False,
         decipher_only=False,
+        **dict.fromkeys(never, False),
     )
 
 
@@ -302,7 +295,5 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
         os.fsync(target.fileno())
     beside.replace(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    os.fsync(folder)
+    os.close(folder)

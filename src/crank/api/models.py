@@ -1,94 +1,15 @@
-"""Shapes of requests and answers: what requests are checked against, and what OpenAPI tells."""
+"""Shapes of answers, for the OpenAPI document to tell."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from crank.domain.job import Status
 from crank.domain.outcome import Clock, Reason
 
 
-class Request(BaseModel):
-    """Strict: no coercion, no unknown field."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
 class Answer(BaseModel):
     """What the node sends; a later version may add fields."""
-
-
-# --- requests --------------------------------------------------------------------------------
-
-
-class Constraints(Request):
-    """What the job needs, and what it may use; a profile's own limits are never passed."""
-
-    accelerator: Literal["cpu", "gpu"] | None = None
-    gpu_model: str | None = None
-    timeout_sec: float | None = Field(None, description="Wall clock, in seconds.")
-    max_output_bytes: int | None = Field(None, description="Kept of stdout and of stderr, each.")
-    memory_bytes: int | None = None
-
-
-class FileWanted(Request):
-    """An input file, found at /scratch/<path>; exactly one of text, base64 and sha256 carries it."""
-
-    path: str
-    text: str | None = None
-    base64: str | None = None
-    sha256: str | None = Field(None, description="A blob that was uploaded before.")
-
-
-class MountWanted(Request):
-    """A mount under another name: the job finds it at /in/<name>."""
-
-    name: str
-    mount: str = Field(description="The mount's id or name.")
-
-
-class JobWanted(Request):
-    """One job."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"code": "print(args['n'] * 2)", "args": {"n": 21}, "env_profile": "python-core"},
-                {
-                    "capability": "python.run.docs",
-                    "code": "import os; print(os.listdir('/in/docs'))",
-                    "mounts": ["docs"],
-                },
-            ]
-        }
-    )
-
-    job_id: str | None = Field(None, description="Your own id, unique per tenant; the node makes one otherwise.")
-    runtime: str | None = Field(None, description="python3.11")
-    env_profile: str | None = Field(None, description="python-core unless said otherwise.")
-    capability: str | None = Field(None, description="Follows from env_profile unless given.")
-    version: str | None = Field(None, description="1, 1.2 or 1.2.3: any version that starts so.")
-    constraints: Constraints | None = None
-    code: str | None = None
-    args: Any = Field(None, description="Any JSON value; the script finds it as the global `args`.")
-    files: list[FileWanted] | None = None
-    mounts: list[str | MountWanted] | None = None
-    session: Any = Field(None, description="Not offered yet: anything but null is refused.")
-    idempotency_key: str | None = None
-    budget: Any = Field(None, description="Not offered yet: anything but null is refused.")
-    route: Literal["local", "any"] | None = Field(None, description="Only local is offered yet.")
-    effects: Literal["pure", "idempotent", "external"] | None = None
-    detach: bool | None = Field(None, description="Only true is offered: a job outlives its connection.")
-
-
-class MountAdded(Request):
-    """A folder of this node that jobs may read."""
-
-    path: str = Field(description="Absolute path on the node.", examples=["/srv/documents"])
-    name: str | None = Field(None, examples=["docs"])
-
-
-# --- answers ---------------------------------------------------------------------------------
 
 
 class ProblemEntry(Answer):

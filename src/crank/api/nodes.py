@@ -10,7 +10,6 @@ from crank.api.models import (
     BidsPage,
     CapabilitiesPage,
     Health,
-    MountAdded,
     MountDocument,
     MountsPage,
     Ready,
@@ -20,6 +19,7 @@ from crank.api.models import (
 from crank.api.peer import Caller, bearer
 from crank.api.streams import POSITION_MAX
 from crank.api.strict import StrictRoute
+from crank.api.wanted import MountAdded
 from crank.controller import mounts, views
 from crank.domain.ids import MountId, parse_job_id
 from crank.domain.job import Mount, Status

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Header, Path, Query, Request, Security
 from starlette.responses import JSONResponse, Response
 
 from crank.api.documents import BODY, answer, desk_of, header, refusals
-from crank.api.models import JobDocument, JobsPage, JobWanted
+from crank.api.models import JobDocument, JobsPage
 from crank.api.peer import Caller, bearer
 from crank.api.prefer import traceparent, wait_sec
 from crank.api.strict import StrictRoute
+from crank.api.wanted import JobWanted
 from crank.controller import cancel as cancelling
 from crank.controller import follow, views
 from crank.controller.submit import Submission, claim, submit

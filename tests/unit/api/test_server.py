@@ -52,3 +52,27 @@ async def test_stopping_ends_endless_answers(desk, worker, tmp_path):
     writer.close()
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+async def test_hanging_up_frees_the_key(desk, worker, tmp_path):
+    """A caller that gives up waiting can repeat its request at once and gets the same job."""
+    from tests.support.desk import SECRET
+
+    async with open_listeners(desk, tmp_path / "identities") as node:
+        context = ssl.create_default_context(cafile=node.authority.ca_file)
+        headers = {"Authorization": f"Bearer {SECRET}", "Idempotency-Key": "k1", "Prefer": "wait=40"}
+        url = f"https://127.0.0.1:{node.api_port}/v1/jobs"
+        async with httpx2.AsyncClient(verify=context, headers=headers, timeout=30) as client:
+            first = asyncio.create_task(client.post(url, json={"code": "1"}))
+            lease = await worker.lease()
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        async with httpx2.AsyncClient(verify=context, headers=headers | {"Prefer": "wait=0"}, timeout=30) as client:
+            answer = await client.post(url, json={"code": "1"})
+            for _ in range(200):
+                if answer.status_code != 409:
+                    break
+                await asyncio.sleep(0.02)
+                answer = await client.post(url, json={"code": "1"})
+        assert answer.status_code == 202
+        assert answer.json()["job_id"] == lease.job_id
