@@ -45,8 +45,9 @@ def list_mounts(*, json: Json = False) -> int:
     if json:
         print_json({"mounts": [mount.document for mount in mounts]})
     else:
-        rows = [(mount.mount_id, mount.name, mount.document.get("host_path")) for mount in mounts]
-        print_rows(("MOUNT", "NAME", "FOLDER"), rows)
+        # The API tells nobody a path of the host, its owner included.
+        rows = [(mount.mount_id, mount.name, mount.document.get("created_at")) for mount in mounts]
+        print_rows(("MOUNT", "NAME", "ADDED"), rows)
     return ExitCode.OK
 
 
