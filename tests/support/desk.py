@@ -24,8 +24,9 @@ from crank.domain.capability import Capability, capability_document
 from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import LOCAL_TENANT, Digest
 from crank.domain.outcome import End, Outcome, Reason, Stream
+from crank.domain.outcome_codec import outcome_document
 from crank.errors import Unavailable
-from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome, outcome_document
+from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
 TRUST_DOMAIN = "test.internal"
 SECRET = "a-secret-for-tests"

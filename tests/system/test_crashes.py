@@ -4,7 +4,8 @@ and each ends with the truth."""
 import os
 import random
 import signal
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def submit(node: Node, number: int, effects: str) -> str | None:
     def attempt() -> str | None:
         try:
             answer = node.client().submit(body, **{"Idempotency-Key": f"crash-{number}"})
-        except Exception:  # noqa: BLE001 - the node may be dead at this moment; that is the test
+        except Exception:  # the node may be dead at this moment; that is the test
             return None
         return str(answer.json()["job_id"]) if answer.status_code in (200, 202) else None
 
@@ -39,6 +40,16 @@ def pids_of(node: Node, role: str) -> list[int]:
     return [info["controller_pid"]] if role == "controller" else list(info["worker_pids"])
 
 
+def are_done(asked: list[tuple[tuple[int, str], "Future[str | None]"]], done_min: int) -> bool:
+    """Tell whether so many requests were answered."""
+    return sum(future.done() for _, future in asked) >= done_min
+
+
+def is_replaced(node: Node, role: str, pid: int) -> bool:
+    """Tell whether the node runs another process in this role."""
+    return bool(node.info()) and pid not in pids_of(node, role)
+
+
 def check(node: Node, jobs: dict[str, tuple[int, str]]) -> None:
     """Every accepted job ends once, with the truth: repeatable ones succeed, others may be lost but never both."""
     for job_id, (number, effects) in jobs.items():
@@ -46,7 +57,7 @@ def check(node: Node, jobs: dict[str, tuple[int, str]]) -> None:
         def over(wanted: str = job_id) -> dict[str, Any] | None:
             try:
                 found = node.client().job(wanted)
-            except Exception:  # noqa: BLE001 - the node may be coming back
+            except Exception:  # the node may be coming back
                 return None
             return found if found.get("status") in ENDS else None
 
@@ -70,7 +81,7 @@ def check(node: Node, jobs: dict[str, tuple[int, str]]) -> None:
 
 def test_random_kills_lose_nothing(tmp_path: Path) -> None:
     """Jobs go on being accepted while controller and worker are killed again and again; all end once."""
-    chance = random.Random(SEED)  # noqa: S311 - a repeatable test, not a secret
+    chance = random.Random(SEED)
     with running_node(tmp_path / "home") as node, ThreadPoolExecutor(4) as pool:
         jobs: dict[str, tuple[int, str]] = {}
         number = 0
@@ -81,12 +92,13 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
             role = chance.choice(["controller", "worker"])
             for pid in pids_of(node, role):
                 # A random share of the work is under way when the signal comes.
-                until(lambda: sum(future.done() for _, future in asked) >= chance.randint(0, 4), what="some", deadline_sec=30)
+                done_min = chance.randint(0, 4)
+                until(partial(are_done, asked, done_min), what="some answers", deadline_sec=30)
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-                until(lambda old=pid, of=role: node.info() and old not in pids_of(node, of), what="a restart")
+                until(partial(is_replaced, node, role, pid), what="a restart")
             for entry, future in asked:
                 jobs[str(future.result(timeout=180))] = entry
         assert number == len(jobs)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crank import wire
+from crank.domain import outcome_codec
 from crank.domain.ids import Digest
 from crank.domain.outcome import Artifact, Clock, End, Outcome, Reason, Skipped, Stream, Usage
 from crank.errors import ProtocolError
@@ -164,8 +165,8 @@ def test_a_beat_is_small() -> None:
 
 def test_an_outcome_comes_back_equal() -> None:
     """The document of an outcome loses nothing on its way through JSON."""
-    document = json.loads(json.dumps(wire.outcome_document(OUTCOME)))
-    assert wire.parse_outcome(document) == OUTCOME
+    document = json.loads(json.dumps(outcome_codec.outcome_document(OUTCOME)))
+    assert outcome_codec.parse_outcome(document) == OUTCOME
 
 
 @pytest.mark.parametrize(
@@ -184,11 +185,11 @@ def test_an_outcome_comes_back_equal() -> None:
 def test_a_malformed_outcome_is_refused(change: dict[str, Any]) -> None:
     """A worker cannot say of its job what the contract has no place for."""
     with pytest.raises(ProtocolError):
-        wire.parse_outcome({**json.loads(json.dumps(wire.outcome_document(OUTCOME))), **change})
+        outcome_codec.parse_outcome({**json.loads(json.dumps(outcome_codec.outcome_document(OUTCOME))), **change})
 
 
 @pytest.mark.parametrize("body", [None, [], "x", {}])
 def test_what_is_no_outcome_is_refused(body: object) -> None:
     """Nor is anything else an outcome."""
     with pytest.raises(ProtocolError):
-        wire.parse_outcome(body)
+        outcome_codec.parse_outcome(body)

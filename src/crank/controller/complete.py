@@ -21,11 +21,12 @@ from crank.domain.ids import LOCAL_TENANT, Digest, JobId
 from crank.domain.job import Job, Status, status_of
 from crank.domain.json import JsonObject, dumps, loads_strict
 from crank.domain.outcome import End, Outcome, Skipped
+from crank.domain.outcome_codec import outcome_document, parse_outcome
 from crank.domain.quantity import BLOB_BYTES_MAX, KIB
 from crank.domain.rules import lease, retry
 from crank.errors import NotFound, ProtocolError
 from crank.ports import Transaction
-from crank.wire import Finished, Settled, outcome_document, parse_outcome
+from crank.wire import Finished, Settled
 
 # A smaller outcome stays in the job's row; a larger one is a file.
 OUTCOME_ROW_BYTES_MAX = 16 * KIB

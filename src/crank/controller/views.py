@@ -10,10 +10,10 @@ from crank.domain.ids import JobId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import JsonObject, loads_strict
 from crank.domain.outcome import End, Outcome, Stream
+from crank.domain.outcome_codec import parse_outcome
 from crank.domain.quantity import BLOB_BYTES_MAX
 from crank.domain.rules import placement
 from crank.errors import NotFound
-from crank.wire import parse_outcome
 
 _DOCUMENT_DEPTH_MAX = 128
 

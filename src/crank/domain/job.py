@@ -94,7 +94,7 @@ class Job:
 
     epoch        counts the leases that were given; a message with another epoch changes nothing
     hold         money set aside for it, in millionths of a credit; 0 until budgets exist
-    outcome      JSON document of the outcome (see `wire.outcome_document`), kept when small
+    outcome      JSON document of the outcome (see `outcome_codec`), kept when small
     outcome_blob digest of that document when it is large
     end          how it ended, None while it has not
     """

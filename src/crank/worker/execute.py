@@ -22,10 +22,11 @@ import structlog
 from crank.domain.ids import parse_digest
 from crank.domain.json import JsonObject, JsonValue, dumps
 from crank.domain.outcome import End, Outcome, Reason, Skipped
+from crank.domain.outcome_codec import outcome_document
 from crank.domain.worker import GpuDevice
 from crank.errors import CrankError, InvalidRequest, NotFound, SandboxError, Unavailable
 from crank.ports import FunctionCall, FunctionSpec, MountBinding, OutputSink, SandboxSession, SandboxSpec
-from crank.wire import Lease, LeaseFile, outcome_document
+from crank.wire import Lease, LeaseFile
 from crank.worker.attempt import Attempt, Bench
 from crank.worker.current import CurrentLink
 from crank.worker.offers import Offer, ScriptOffer, lowered

@@ -13,8 +13,9 @@ from crank.controller.views import job_document, jobs_page, records_page, worker
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Status
 from crank.domain.outcome import End, Outcome, Reason
+from crank.domain.outcome_codec import outcome_document
 from crank.errors import InvalidRequest, NotAllowed, NotFound, ProtocolError, Unavailable
-from crank.wire import Cancel, Declined, Draining, Finished, Holding, Output, Settled, Started, outcome_document
+from crank.wire import Cancel, Declined, Draining, Finished, Holding, Output, Settled, Started
 from tests.support.desk import DONE, ScriptedWorker, open_desk
 from tests.unit.domain.rules.builders import CORE
 

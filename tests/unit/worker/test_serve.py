@@ -13,6 +13,7 @@ from tests.support.bench import Rig, lease_file, running, sample_build, sample_l
 from tests.support.staged_sandbox import FakeSandbox, Stage
 
 from crank.domain.ids import Digest, JobId
+from crank.domain.outcome_codec import parse_outcome
 from crank.errors import SandboxError, Unavailable, UntrustedPeer
 from crank.testing.fake_gpu import fake_gpu
 from crank.testing.fake_spool import MemorySpool
@@ -29,7 +30,6 @@ from crank.wire import (
     Resumed,
     Settled,
     Started,
-    parse_outcome,
 )
 from crank.worker.offers import script_offers
 
