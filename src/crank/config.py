@@ -315,11 +315,7 @@ def _did_you_mean(name: str, known: Any) -> str:
 
 
 def _build_environment(seen: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in seen.items()
-        if name in _BUILD_VARIABLES or name.startswith(_BUILD_PREFIXES)
-    }
+    return {name: value for name, value in seen.items() if name in _BUILD_VARIABLES or name.startswith(_BUILD_PREFIXES)}
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

@@ -40,7 +40,9 @@ def test_json_is_one_object(node: Node) -> None:
     assert done.returncode == 1  # no args were given
     assert found["end"]["reason"] == "raised"
     assert {"job_id", "status", "end", "stdout", "stderr", "result", "metrics", "artifacts", "tier"} <= set(found)
-    done = node.crank("run", "-", "--json", "--arg", "n=21", "--arg", "who=me", stdin="print(args['who'])\nargs['n'] * 2")
+    done = node.crank(
+        "run", "-", "--json", "--arg", "n=21", "--arg", "who=me", stdin="print(args['who'])\nargs['n'] * 2"
+    )
     found = json.loads(done.stdout)
     assert (found["status"], found["result"], found["stdout"], found["tier"]) == ("succeeded", 42, "me\n", "namespaces")
 
@@ -135,7 +137,8 @@ def test_an_interrupt_cancels_the_job(node: Node) -> None:
 def test_a_key_runs_a_job_once(node: Node) -> None:
     """The same idempotency key gives the same job again."""
     runs = [
-        json.loads(node.crank("run", "-", "--json", "--idempotency-key", "once", stdin="print(1)").stdout) for _ in range(2)
+        json.loads(node.crank("run", "-", "--json", "--idempotency-key", "once", stdin="print(1)").stdout)
+        for _ in range(2)
     ]
     assert runs[0]["job_id"] == runs[1]["job_id"]
 

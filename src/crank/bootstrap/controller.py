@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import os
+import ssl
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -76,9 +78,9 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        renewing = asyncio.create_task(_renew(settings, authority), name="renew")
-        opened.callback(renewing.cancel)
         api, workers = _listeners(settings, desk, own)
+        renewing = asyncio.create_task(_renew(settings, authority, (api.tls, workers.tls)), name="renew")
+        opened.callback(renewing.cancel)
         await serve(
             api=api, workers=workers, started=lambda *ports: _tell_ready(settings, leash, ports), stop=leash.stopping
         )
@@ -115,12 +117,15 @@ def _issue(settings: Settings, authority: FileAuthority) -> Identity:
     return own
 
 
-async def _renew(settings: Settings, authority: FileAuthority) -> None:
+async def _renew(settings: Settings, authority: FileAuthority, listening: Sequence[ssl.SSLContext]) -> None:
     while True:
         await asyncio.sleep(RENEW_EVERY_SEC)
         try:
-            # Issues only what nears its end; a process reads its own at its next start.
-            await asyncio.to_thread(_issue, settings, authority)
+            # Issues only what nears its end.
+            own = await asyncio.to_thread(_issue, settings, authority)
+            for context in listening:
+                # For connections from now on; those that are open keep what they proved.
+                context.load_cert_chain(own.certificate_file, own.key_file)
         except (CrankError, OSError) as fault:
             _log.error("renewal_failed", cause=str(fault))
 
@@ -164,9 +169,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity) -> tuple[Listener,
         app=build_workers_app(desk, identify=peer_identity),
         host=settings.bind,
         port=settings.workers_port,
-        tls=server_context(
-            certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file
-        ),
+        tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),
         name="workers_port",
     )
     return api, workers

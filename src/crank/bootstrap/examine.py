@@ -152,7 +152,9 @@ def _certificates(settings: Settings) -> Sequence[Finding]:
         left_sec = ends.timestamp() - now_sec
         text = f"valid until {ends:%Y-%m-%d}"
         if left_sec < 0:
-            findings.append(Finding(name, "fail", f"expired on {ends:%Y-%m-%d}", "Restart the node: crank down, crank up."))
+            findings.append(
+                Finding(name, "fail", f"expired on {ends:%Y-%m-%d}", "Restart the node: crank down, crank up.")
+            )
         elif left_sec < _DAY_SEC:
             findings.append(Finding(name, "warn", text, "Restart the node: crank down, crank up."))
         else:

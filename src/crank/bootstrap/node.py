@@ -34,9 +34,7 @@ def node_info(settings: Settings) -> JsonObject:
 
 def client_options(document: JsonObject, **more: Any) -> ClientOptions:
     """Return how to reach the node that the document is of."""
-    return ClientOptions(
-        api=document["api"], ca_file=document["ca_file"], token_file=document["token_file"], **more
-    )
+    return ClientOptions(api=document["api"], ca_file=document["ca_file"], token_file=document["token_file"], **more)
 
 
 async def start_node(settings: Settings, *, bound: bool) -> tuple[Child, JsonObject]:

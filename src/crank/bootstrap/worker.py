@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import ssl
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 
@@ -13,7 +15,7 @@ from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.nvml import NvmlProbe
 from crank.adapters.process_runner import ProcessRunner
 from crank.adapters.spool import FileSpool
-from crank.bootstrap.controller import make_failpoints, worker_id_of
+from crank.bootstrap.controller import RENEW_EVERY_SEC, make_failpoints, worker_id_of
 from crank.bootstrap.files import node_id
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
@@ -56,9 +58,7 @@ async def serve_worker(settings: Settings, leash: Leash) -> None:
             offers=offers,
             bench=Bench(
                 sandbox=sandbox,
-                functions=ProcessRunner(
-                    python=sys.executable, directory=settings.worker_dir, environment={}
-                ),
+                functions=ProcessRunner(python=sys.executable, directory=settings.worker_dir, environment={}),
                 spool=FileSpool(settings.worker_dir / "spool"),
                 clock=SystemClock(),
                 ids=ids,
@@ -67,9 +67,21 @@ async def serve_worker(settings: Settings, leash: Leash) -> None:
             slots=settings.worker_slots,
             devices=devices,
         )
+        reloading = asyncio.create_task(reload_identity(tls, folder), name="reload")
+        opened.callback(reloading.cancel)
         _log.info("worker_ready", capabilities=[offer.capability.name for offer in offers])
         leash.tell({"capabilities": [offer.capability.name for offer in offers]})
         await run_until_told(worker, leash, drain_sec=settings.drain_sec)
+
+
+async def reload_identity(tls: ssl.SSLContext, folder: Path) -> None:
+    """Take up a renewed certificate for the connections to come, for as long as the process runs."""
+    while True:
+        await asyncio.sleep(RENEW_EVERY_SEC)
+        try:
+            tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        except OSError as fault:
+            _log.error("renewal_failed", cause=str(fault))
 
 
 def workers_url(settings: Settings) -> str:

@@ -63,7 +63,9 @@ def logs(
     job_id: JobId,
     /,
     *,
-    follow: Annotated[bool, Parameter(name=("--follow", "-f"), help="Go on until the job ends.", negative=(), show_default=False)] = False,
+    follow: Annotated[
+        bool, Parameter(name=("--follow", "-f"), help="Go on until the job ends.", negative=(), show_default=False)
+    ] = False,
     after: Annotated[int, Parameter(help="Begin after this event.")] = 0,
     json: Annotated[bool, Parameter(help="Print one JSON object an event.", negative=(), show_default=False)] = False,
 ) -> int:

@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+import traceback
 from collections.abc import Sequence
 
 import cyclopts
@@ -111,6 +112,10 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return ExitCode.INTERRUPTED
+    except Exception:  # noqa: BLE001 - the last border: exit code 1 would blame the job for our defect
+        say(traceback.format_exc())
+        tell_fault(CrankError("Crank itself failed."), as_json=as_json)
+        return ExitCode.DEFECT
 
 
 def _usage_fault(fault: cyclopts.CycloptsError, given: Sequence[str]) -> InvalidRequest:

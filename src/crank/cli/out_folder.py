@@ -42,7 +42,9 @@ def new_file(folder: Path, path: str) -> Iterator[BinaryIO]:
             at = _descend(at, step, path)
             opened.callback(os.close, at)
         beside = f".{secrets.token_hex(8)}.part"
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=at)
+        descriptor = os.open(
+            beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=at
+        )
         try:
             with os.fdopen(descriptor, "wb") as target:
                 yield target

@@ -41,7 +41,11 @@ class Asked:
     args: Annotated[str | None, Parameter(help="All arguments as one JSON value.")] = None
     mount: Annotated[
         tuple[str, ...],
-        Parameter(help="name=folder, read-only at /in/<name>; or the name of a mount that exists.", negative=(), show_default=False),
+        Parameter(
+            help="name=folder, read-only at /in/<name>; or the name of a mount that exists.",
+            negative=(),
+            show_default=False,
+        ),
     ] = ()
     file: Annotated[
         tuple[str, ...],
@@ -60,7 +64,9 @@ def run(
     *,
     asked: Asked = Asked(),
     out: Annotated[Path | None, Parameter(help="Folder for the files that the job leaves in /out.")] = None,
-    detach: Annotated[bool, Parameter(help="Only submit; print the job's id.", negative=(), show_default=False)] = False,
+    detach: Annotated[
+        bool, Parameter(help="Only submit; print the job's id.", negative=(), show_default=False)
+    ] = False,
     json: Annotated[bool, Parameter(help="Print one JSON object at the end.", negative=(), show_default=False)] = False,
 ) -> int:
     """Run a script in the sandbox and bring back what it leaves.

@@ -18,7 +18,9 @@ Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=F
 
 def up(
     *,
-    detach: Annotated[bool, Parameter(help="Start it in the background and return.", negative=(), show_default=False)] = False,
+    detach: Annotated[
+        bool, Parameter(help="Start it in the background and return.", negative=(), show_default=False)
+    ] = False,
     api_port: Annotated[int | None, Parameter(help="Port of the API; 0 takes any free one (CRANK_API_PORT).")] = None,
     workers_port: Annotated[int | None, Parameter(help="Port for workers; 0 as above (CRANK_WORKERS_PORT).")] = None,
     json: Json = False,

@@ -52,9 +52,7 @@ class AsyncClient:
 
     # --- jobs --------------------------------------------------------------------------------
 
-    async def submit(
-        self, body: JsonObject, *, wait_sec: float = 0, idempotency_key: str | None = None
-    ) -> JobResult:
+    async def submit(self, body: JsonObject, *, wait_sec: float = 0, idempotency_key: str | None = None) -> JobResult:
         """Send a job as the API takes it and return it, ended or not.
 
         wait_sec  0 to 40: how long the node may hold the answer for the end

@@ -17,8 +17,9 @@ def test_numbers_never_change() -> None:
     assert set(MEANINGS) == set(ExitCode)
 
 
-@pytest.mark.parametrize("status", [status for status in Status if status.value in {
-    "failed", "timed_out", "cancelled", "refused", "lost"}])
+@pytest.mark.parametrize(
+    "status", [status for status in Status if status.value in {"failed", "timed_out", "cancelled", "refused", "lost"}]
+)
 def test_every_bad_end_is_told(status: Status) -> None:
     """A job that did not succeed never gives exit code 0."""
     assert of_status(status) is not ExitCode.OK

@@ -45,7 +45,8 @@ def test_help_loads_no_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "hint"), [(["rum"], "'run'"), (["job", "lst"], "'list'"), (["zzz"], "Known:"), (["profile", "biuld"], "'build'")]
+    ("tokens", "hint"),
+    [(["rum"], "'run'"), (["job", "lst"], "'list'"), (["zzz"], "Known:"), (["profile", "biuld"], "'build'")],
 )
 def test_an_unknown_command_is_usage(tokens: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A slip of the pen gets exit code 2 and the command that was meant."""
@@ -69,7 +70,11 @@ def test_all_configuration_mistakes_come_at_once(
     monkeypatch.setenv("CRANK_WORKER_SLOTS", "0")
     assert main(["node", "info", "--json"]) == ExitCode.CONFIGURATION
     problems = json.loads(capsys.readouterr().out)["error"]["problems"]
-    assert {problem["field"] for problem in problems} == {"crank.toml: api_prt", "crank.toml: bind", "CRANK_WORKER_SLOTS"}
+    assert {problem["field"] for problem in problems} == {
+        "crank.toml: api_prt",
+        "crank.toml: bind",
+        "CRANK_WORKER_SLOTS",
+    }
 
 
 def test_no_node_is_not_found(

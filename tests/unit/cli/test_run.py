@@ -21,7 +21,9 @@ def test_single_arguments_add_to_the_whole() -> None:
     assert parse_args(None, []) is None
 
 
-@pytest.mark.parametrize(("whole", "single"), [("{", []), ("[1]", ["a=1"]), (None, ["a"]), (None, ["=1"]), ('{"a":1,"a":2}', [])])
+@pytest.mark.parametrize(
+    ("whole", "single"), [("{", []), ("[1]", ["a=1"]), (None, ["a"]), (None, ["=1"]), ('{"a":1,"a":2}', [])]
+)
 def test_wrong_arguments_are_refused(whole: str | None, single: list[str]) -> None:
     """Broken JSON, a name without a value, or an object that is none, is told before anything is sent."""
     with pytest.raises(InvalidRequest):
