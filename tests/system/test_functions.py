@@ -147,7 +147,13 @@ async def test_a_call_dies_with_its_worker(tmp_path: Path) -> None:
 async def test_a_call_sees_only_what_it_was_given() -> None:
     """The environment of the worker does not leak into a call."""
     outcome = await call("text.end", {"how": "environment"})
-    assert {name for name in outcome.result if not name.startswith("LC_")} == {"LANG", "PYTHONUNBUFFERED"}
+    assert {name for name in outcome.result if not name.startswith("LC_")} == {"LANG", "PYTHONPATH", "PYTHONUNBUFFERED"}
+
+
+async def test_a_call_finds_what_the_worker_finds(tmp_path: Path) -> None:
+    """A module that this process can import can be called from any folder."""
+    run = await ProcessRunner(directory=tmp_path).open(FunctionSpec(TARGET, "text.count", Limits()))
+    assert (await run.run({"text": "a"}, RecordingSink())).result == [{"text": "a", "times": 1}]
 
 
 async def test_a_module_that_is_not_there_is_named() -> None:

@@ -32,7 +32,8 @@ class ProcessRunner:
 
     python       interpreter that has Crank and the author's module; this one by default
     directory    where the author's module is found and calls run; the current one by default
-    environment  everything that a call sees of the environment
+    environment  everything that a call sees of the environment, beside where modules are found: there a
+                 call looks where this process looks, so what could be declared can be called
     monotonic    seconds that never go back
     """
 
@@ -48,7 +49,9 @@ class ProcessRunner:
     ) -> None:
         self._python = python
         self._directory = directory.absolute()
-        self._environment = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", **(environment or {})}
+        found_in = os.pathsep.join(entry for entry in sys.path if entry)
+        own = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "PYTHONPATH": found_in}
+        self._environment = {**own, **(environment or {})}
         self._now_sec = monotonic
 
     async def open(self, spec: FunctionSpec) -> "ProcessCall":
