@@ -18,7 +18,7 @@ from crank.cli.job_view import end_sentence, job_object, refusal_object
 from crank.cli.live import LiveView
 from crank.cli.out_folder import new_file
 from crank.cli.show import print_json, say
-from crank.client import AsyncClient, JobResult
+from crank.client import AsyncClient, JobResult, job_id_of
 from crank.config import load
 from crank.domain.json import JsonValue, dumps, loads_strict
 from crank.domain.quantity import CODE_BYTES_MAX, GIB, KIB, MIB
@@ -82,7 +82,7 @@ def run(
         return asyncio.run(_run(code, asked, body, out=out, detach=detach, as_json=json))
     except CrankError as fault:
         if json and fault.error_code in REFUSAL_CODES:
-            print_json(refusal_object(fault, asked.job_id))
+            print_json(refusal_object(fault, job_id_of(fault) or asked.job_id))
             return of_fault(fault)
         raise
 

@@ -1,7 +1,7 @@
 """The Python client of a node. It speaks HTTPS and nothing else: no other part of Crank is needed here."""
 
 from crank.client.face import Client
-from crank.client.link import ClientOptions
+from crank.client.link import ClientOptions, job_id_of
 from crank.client.remote import AsyncClient
 from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics, Mount, Page, Skipped, StreamMetrics
 
@@ -18,4 +18,5 @@ __all__ = [
     "Page",
     "Skipped",
     "StreamMetrics",
+    "job_id_of",
 ]

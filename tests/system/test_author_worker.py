@@ -1,0 +1,84 @@
+"""A worker author's own function, offered to a real node and called like everything else."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crank
+from tests.support.node import running_node, until
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("node")]
+
+MODULE = '''
+from crank import Worker
+
+app = Worker("text-tools")
+
+
+@app.capability("text.count", version="1.0.0", effects="pure")
+def count(text: str, minimum: int = 1) -> dict[str, int]:
+    """Count words."""
+    words = [word for word in text.split() if len(word) >= minimum]
+    return {word: words.count(word) for word in words}
+'''
+
+
+def test_an_authors_function_is_a_capability(tmp_path: Path) -> None:
+    """Ten lines become a capability: found, called, checked on the way in, and gone when its worker leaves."""
+    (tmp_path / "tools.py").write_text(MODULE)
+    with running_node(tmp_path / "home") as node:
+        command = [sys.executable, "-m", "crank", "worker", "serve", "tools:app"]
+        serving = subprocess.Popen(command, env=node.environment, cwd=tmp_path, stderr=subprocess.PIPE)
+        try:
+            until(
+                lambda: "text.count" in node.crank("worker", "list").stdout,
+                what="the worker to enroll",
+                deadline_sec=30,
+            )
+            call = ("run", "--json", "--capability", "text.count", "--args")
+            done = node.crank(*call, '{"text": "a b a"}')
+            assert json.loads(done.stdout)["result"] == {"a": 2, "b": 1}
+            refused = node.crank(*call, '{"text": 3}')
+            assert refused.returncode == 2
+            assert json.loads(refused.stdout)["error"]["field"] == "args.text"
+        finally:
+            serving.send_signal(signal.SIGINT)
+            _, talk = serving.communicate(timeout=30)
+        assert serving.returncode == 0, talk.decode()
+
+
+def test_the_python_client_finds_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Client()` needs no arguments on the node's machine: it runs, streams, follows and downloads."""
+    with running_node(tmp_path / "home") as node:
+        monkeypatch.setenv("CRANK_HOME", str(node.home))
+        printed: list[tuple[str, str]] = []
+        with crank.Client() as client:
+            job = client.run("print(1 + 1)")
+            assert (job.ok, job.stdout) == (True, "2\n")
+            code = "print('a')\nopen('/out/x', 'w').write('left')\nargs['n'] * 2"
+            job = client.run(code, args={"n": 4}, on_output=lambda stream, text: printed.append((stream, text)))
+            assert (job.result, printed) == (8, [("stdout", "a\n")])
+            with (tmp_path / "x").open("wb") as target:
+                client.download(job.job_id, client.artifacts(job.job_id)[0], target)
+            assert (tmp_path / "x").read_text() == "left"
+            assert [event.kind for event in client.events(job.job_id)][-1] == "end"
+            assert {each.job_id for each in client.list().jobs} >= {job.job_id}
+            with pytest.raises(crank.errors.NotFound):
+                client.get("no-such-job")
+
+
+def test_the_worker_starts_anew_for_a_new_profile(tmp_path: Path) -> None:
+    """After a build the keeper is told, and puts a fresh worker in the old one's place; jobs go on."""
+    with running_node(tmp_path / "home") as node:
+        before = node.info()
+        assert node.keeper is not None
+        node.keeper.send_signal(signal.SIGHUP)
+        until(
+            lambda: node.info().get("worker_pids", before["worker_pids"]) != before["worker_pids"], what="a new worker"
+        )
+        assert node.info()["controller_pid"] == before["controller_pid"]
+        assert node.crank("run", "-", stdin="print(1)").stdout == "1\n"
