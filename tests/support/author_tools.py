@@ -60,7 +60,9 @@ def end(how: str, folder: str = "") -> dict[str, int]:
     if how == "child":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path(folder, "child").write_text(str(child.pid), "ascii")
-        print("ready", flush=True)
+        # One write: whoever waits for it may stop this call at once.
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         time.sleep(600)
     if how == "environment":
         return dict.fromkeys(os.environ, 1)
