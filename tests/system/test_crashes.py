@@ -130,3 +130,43 @@ def test_a_hundred_duplicates_run_once_across_a_restart(tmp_path: Path) -> None:
         assert (422, "idempotency_mismatch") == (other.status_code, other.json()["code"])
         records = node.client().http.get("/v1/records", params={"job_id": job_id}).json()["records"]
         assert 1 == [record["kind"] for record in records].count("job.leased")
+
+
+# Each moment is reached in the plain life of a job, by the controller or by the worker.
+MOMENTS = [
+    "submit.before_commit",
+    "submit.committed",
+    "dispatch.committed",
+    "dispatch.sent",
+    "report.started",
+    "complete.before_commit",
+    "complete.committed",
+    "worker.begun",
+    "worker.ran",
+    "worker.kept",
+    "worker.uploaded",
+    "worker.finished_sent",
+]
+
+
+# Each moment once here; the other half of the pairs belongs to the soak.
+PAIRS = [
+    pytest.param(moment, effects, marks=[] if (number + turn) % 2 else [pytest.mark.soak])
+    for number, moment in enumerate(MOMENTS)
+    for turn, effects in enumerate(("pure", "external"))
+]
+
+
+@pytest.mark.parametrize(("moment", "effects"), PAIRS)
+def test_a_kill_at_each_named_moment(tmp_path: Path, moment: str, effects: str) -> None:
+    """The process that stands at the moment is killed there; the job still ends once, with the truth."""
+    with running_node(tmp_path / "home", {"CRANK_FAILPOINTS": f"{moment}:kill"}) as node:
+        before = (pids_of(node, "controller"), pids_of(node, "worker"))
+        job_id = submit(node, 1, effects)
+        assert job_id is not None
+        check(node, {job_id: (1, effects)})
+        # The failpoint was really reached: one of the processes is another one now.
+        until(
+            lambda: (pids_of(node, "controller"), pids_of(node, "worker")) != before,
+            what=f"a process to die at {moment}",
+        )

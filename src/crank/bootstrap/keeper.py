@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -117,6 +116,8 @@ class Keeper:
             self._children[role].kill()
             delay_sec = next_delay_sec(delay_sec, time.monotonic() - began_sec)
             _log.warning("process_ended", role=role, status=status, restart_in_sec=delay_sec)
+            # A failpoint of a test has done its work; the next process lives.
+            self._settings = dataclasses.replace(self._settings, failpoints="")
             await asyncio.sleep(delay_sec)
             try:
                 await self._start(role)
@@ -129,7 +130,7 @@ class Keeper:
         while True:
             await renew.wait()
             renew.clear()
-            await self._children["worker"].stop(self._grace_sec["worker"])
+            self._children["worker"].ask_to_renew()
 
     def _document(self) -> JsonObject:
         settings = self._settings
@@ -158,10 +159,9 @@ async def keep(settings: Settings, leash: Leash, ready: Callable[[JsonObject], N
     make_home(settings)
     with held_lock(settings):
         leash.watch()
-        stop, renew = asyncio.Event(), asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renew.set)
+        stop = asyncio.Event()
         keeper = Keeper(settings, ready=ready)
-        running = asyncio.create_task(keeper.run(stop, renew))
+        running = asyncio.create_task(keeper.run(stop, leash.renewing))
         stopping = asyncio.create_task(leash.wait())
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
