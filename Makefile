@@ -28,9 +28,9 @@ setup: $(READY) ## Make .venv with the locked dependencies (runs once)
 $(READY): requirements/runtime.txt requirements/dev.txt requirements/build.txt pyproject.toml tools/venv.sh
 	@$(PY) -c '' 2>/dev/null || ./tools/venv.sh $(VENV)
 	@echo "setup: installing locked dependencies into $(VENV)" >&2
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-warn-script-location --require-hashes \
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-warn-script-location --require-hashes \
 		-r requirements/runtime.txt -r requirements/dev.txt -r requirements/build.txt
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 profiles-small: setup ## Build the profiles python-core and python-docs
@@ -78,7 +78,7 @@ bench: setup profiles-small ## Measure latency and throughput as ratios, in one 
 
 lock: setup ## Resolve the requirements anew, with hashes and without any registry's address
 	@$(PY) -m venv .cache/lock
-	@.cache/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.cache/lock/bin/python -m pip install -qq --disable-pip-version-check uv
 	@PY=$(PY) ./tools/lock.sh
 
 clean: ## Remove what was built; keeps .venv
