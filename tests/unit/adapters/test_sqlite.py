@@ -143,7 +143,7 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path) -> None:
 
     async def test(store: SqliteStore) -> None:
         await store.transact(_insert("first"))
-        with pytest.raises(Unavailable) as caught:  # noqa: PT012 - which of them fills the disk is not known
+        with pytest.raises(Unavailable) as caught:
             for number in range(1_000):
                 big = replace(sample_full_job(f"big{number}"), outcome="x" * 100_000)
                 await store.transact(partial(_put, big))
