@@ -72,13 +72,17 @@ def test_the_python_client_finds_the_node(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_worker_starts_anew_for_a_new_profile(tmp_path: Path) -> None:
-    """After a build the keeper is told, and puts a fresh worker in the old one's place; jobs go on."""
+    """After a build the keeper is told, and puts a fresh worker in the old one's place; what runs goes on to its end."""
     with running_node(tmp_path / "home") as node:
         before = node.info()
         assert node.keeper is not None
+        code = "import time\nprint('begun', flush=True)\ntime.sleep(3)\nprint('done')"
+        job_id = node.crank("run", "-", "--detach", stdin=code).stdout.strip()
+        until(lambda: node.client().job(job_id)["status"] == "running", what="the job to run")
         node.keeper.send_signal(signal.SIGHUP)
         until(
             lambda: node.info().get("worker_pids", before["worker_pids"]) != before["worker_pids"], what="a new worker"
         )
+        assert node.client().ended(job_id)["stdout"] == "begun\ndone\n"
         assert node.info()["controller_pid"] == before["controller_pid"]
         assert node.crank("run", "-", stdin="print(1)").stdout == "1\n"

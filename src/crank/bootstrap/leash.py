@@ -52,12 +52,15 @@ class Leash:
     def __init__(self, descriptor: int | None) -> None:
         self._socket = None if descriptor is None else socket.socket(fileno=descriptor)
         self.stopping = asyncio.Event()
+        # Leave when nothing runs any more, so that a fresh process takes this one's place.
+        self.renewing = asyncio.Event()
 
     def watch(self) -> None:
-        """Begin to listen for SIGTERM, SIGINT and the keeper's end; call it in the event loop."""
+        """Begin to listen for SIGTERM, SIGINT, SIGHUP and the keeper's end; call it in the event loop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self.renewing.set)
         if self._socket is not None:
             self._socket.setblocking(False)
             loop.add_reader(self._socket.fileno(), self._heard)
@@ -174,6 +177,11 @@ class Child:
                 await asyncio.wait_for(self.ended(), grace_sec)
         self.kill()
         await self.ended()
+
+    def ask_to_renew(self) -> None:
+        """Let the process leave once nothing runs in it; a process that is gone hears nothing."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """Kill what is left of its session now."""

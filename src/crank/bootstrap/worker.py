@@ -1,7 +1,6 @@
 """The node's own worker process, wired from top to bottom in the order it starts; closed in reverse."""
 
 import asyncio
-import contextlib
 import ssl
 import sys
 from contextlib import AsyncExitStack
@@ -22,12 +21,16 @@ from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
 from crank.bootstrap.profiles import Profiles
 from crank.config import Settings
+from crank.domain.quantity import TIMEOUT_SEC_MAX
 from crank.sandbox.runner import NamespaceRunner
 from crank.security import client_context
 from crank.worker.attempt import Bench
 from crank.worker.offers import script_offers
-from crank.worker.serve import Worker, WorkerIdentity
+from crank.worker.serve import EXIT_LEFT, Worker, WorkerIdentity
 
+# As long as the longest job that anybody may ask for.
+RENEW_DRAIN_SEC = float(TIMEOUT_SEC_MAX)
+DRAIN_MARGIN_SEC = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -91,17 +94,27 @@ def workers_url(settings: Settings) -> str:
 
 
 async def run_until_told(worker: Worker, leash: Leash, *, drain_sec: float) -> int:
-    """Run a worker until it leaves by itself, or drain it when told to stop; return its exit code."""
+    """Run a worker until it leaves by itself, or drain it when told to; return its exit code.
+
+    Told to stop, it waits `drain_sec` for its jobs; told to make room for a fresh one, as long as they take.
+    """
     running = asyncio.create_task(worker.run())
-    telling = asyncio.create_task(leash.wait())
-    await asyncio.wait({running, telling}, return_when=asyncio.FIRST_COMPLETED)
+    stopping, renewing = asyncio.create_task(leash.stopping.wait()), asyncio.create_task(leash.renewing.wait())
+    await asyncio.wait({running, stopping, renewing}, return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
-        _log.info("worker_stopping")
-        worker.drain(limit_sec=drain_sec)
-    telling.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await telling
-    return await running
+        _log.info("worker_leaves", renewing=not stopping.done())
+        worker.drain(limit_sec=drain_sec if stopping.done() else RENEW_DRAIN_SEC)
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # One that was already making room was given more time than this.
+        await asyncio.wait({running}, timeout=drain_sec + DRAIN_MARGIN_SEC)
+        running.cancel()
+    for telling in (stopping, renewing):
+        telling.cancel()
+    await asyncio.gather(stopping, renewing, return_exceptions=True)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        return EXIT_LEFT
 
 
 def run_worker(settings: Settings, leash_descriptor: int | None) -> None:
