@@ -58,6 +58,15 @@ async def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
         await WebSocketConnector(url, client(authority), TRUST_DOMAIN).connect()
 
 
+async def test_a_controller_that_refuses_this_worker_is_unavailable(tmp_path: Path) -> None:
+    """A worker that the controller does not know gets a fault of the link, not a hang or a traceback."""
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    stranger = theirs.context(WORKER, server=False, trusts=ours)
+    async with TlsController(ours.context(CONTROLLER, server=True)).open() as controller:
+        with pytest.raises(Unavailable):
+            await WebSocketConnector(controller.url, stranger, TRUST_DOMAIN).connect()
+
+
 async def test_a_spoiled_blob_is_noticed(tmp_path: Path) -> None:
     """Bytes that do not have the name they were asked by are refused."""
     authority = Authority(tmp_path, "ours")
