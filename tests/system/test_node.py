@@ -86,6 +86,13 @@ def test_a_deadline_ends_a_job(node: Node) -> None:
     assert found["stdout"].startswith("0\n")
 
 
+def test_progress_is_plain_lines_in_a_pipe(node: Node) -> None:
+    """What a job tells of its progress is talk: one line each on stderr when nobody watches a terminal."""
+    done = node.crank("run", "-", stdin="progress(0.5, 'half way')\nprint('data')\n")
+    assert done.stdout == "data\n"
+    assert "progress:  50% half way\n" in done.stderr
+
+
 def test_a_refusal_has_the_same_shape(node: Node) -> None:
     """What no worker can run is refused with the failed constraint, in the same object, with exit code 6."""
     done = node.crank("run", "-", "--accelerator", "gpu", "--json", stdin="1")

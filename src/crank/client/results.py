@@ -80,8 +80,8 @@ class JobEvent:
 
     @property
     def text(self) -> str:
-        """Return what was printed, for stdout and stderr."""
-        return str(self.body.get("text") or "")
+        """Return what was printed, for stdout and stderr; what was told, for progress."""
+        return str(self.body.get("message" if self.kind == "progress" else "text") or "")
 
 
 @dataclass(frozen=True, slots=True)
