@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crank.domain.json import dumps, loads_strict
+from crank.domain.json import loads_strict
 from crank.domain.quantity import KIB
 from crank.errors import InvalidRequest, ProtocolError
 from crank.sandbox import kernel, landlock, layers, mounts, namespaces, seccomp
+from crank.sandbox.bundle import order_bytes
 from crank.sandbox.cell import LINK_BYTES_MAX, Cell, GuestPipes, build, environment, lift
 from crank.sandbox.cgroup import Group, Groups
 from crank.sandbox.frames import FrameReader, encode
@@ -202,7 +203,7 @@ def _prove(order: Order, standing: Standing) -> None:
         "landlock": landlock.abi() > 0,
     }
     with contextlib.suppress(BrokenPipeError):
-        os.write(standing.request, encode("f", seccomp.program(native(), granted)) + encode("s", dumps(setup).encode()))
+        os.write(standing.request, encode("f", seccomp.program(native(), granted)) + encode("s", order_bytes(setup)))
     payload = _read_proof(standing)
     try:
         proof = loads_strict(payload)

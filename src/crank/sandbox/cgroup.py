@@ -358,13 +358,31 @@ def _own_folder(files: Path, hierarchy: _Hierarchy, controller: str) -> Path:
 
 
 def _try(groups: Groups) -> bool:
-    """Make one limited group and remove it. OSError is the answer no, not a fault."""
+    """Make one limited group, move a process into it, remove it. OSError is the answer no, not a fault."""
     try:
         group = groups.make("try", memory_bytes=64 << 20, processes=8)
+    except OSError:
+        return False
+    try:
+        _join_with_a_child(group)
         group.read()
     except OSError:
         return False
-    return group.remove()
+    finally:
+        removed = group.remove()
+    return removed
+
+
+def _join_with_a_child(group: Group) -> None:
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            signal.pause()
+    try:
+        group.join(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _v2_parents(files: Path) -> Iterator[Path]:

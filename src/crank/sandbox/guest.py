@@ -2,17 +2,23 @@
 
 It trusts nothing it hands to the job and is trusted for nothing the job could forge: its word can only
 describe a plain end, and what it sends is checked by the supervisor. Standard library only. It reads its
-orders from descriptor 3 and speaks on descriptor 4, in the frames of `crank.sandbox.frames`.
+orders from descriptor 3, where the supervisor alone writes, and speaks on descriptor 4, in the frames of
+`crank.sandbox.frames`. Orders are in the interpreter's own form, what it says is strict JSON.
 """
+
+from __future__ import annotations
 
 import _thread
 import errno
-import json
+import marshal
 import os
 import struct
 import sys
-from collections.abc import Callable
-from typing import Any
+
+# `typing` and `json` cost more to import than everything else a small job does.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _REQUEST, _RESULT = 3, 4
 _HEADER = struct.Struct("!BI")
@@ -77,6 +83,11 @@ def _order(kind: str) -> bytes:
     if chr(number) != kind or length > _ORDER_BYTES_MAX:
         raise SystemExit("the guest was sent something else than agreed")
     return _read_exactly(length)
+
+
+def _values(order: bytes) -> Any:
+    # Made by our own supervisor from strict JSON, and read before any line of the job.
+    return marshal.loads(order)
 
 
 class _Watcher:
@@ -303,17 +314,17 @@ def _print_traceback(fault: BaseException) -> None:
         text = text[os.write(2, text) :]
 
 
-def _fail(channel: _Channel, missing: dict[str, str]) -> None:
-    channel.send("p", json.dumps({"missing": missing, "seen": {}}).encode())
+def _fail(channel: _Channel, dumps: Any, missing: dict[str, str]) -> None:
+    channel.send("p", dumps({"missing": missing, "seen": {}}))
     os._exit(1)
 
 
-def _prepare(proof: Any, setup: dict[str, Any], program: bytes, channel: _Channel) -> None:
+def _prepare(proof: Any, dumps: Any, setup: dict[str, Any], program: bytes, channel: _Channel) -> None:
     """Close the last wall, try all of them, import what the profile promises. Ends the process if one is missing."""
     try:
         proof.install(program)
     except OSError as fault:
-        _fail(channel, {"seccomp": str(fault)})
+        _fail(channel, dumps, {"seccomp": str(fault)})
     missing, standing = proof.examine(landlock=bool(setup["landlock"]), environment=setup["environment"])
     for name in setup["preimports"]:
         try:
@@ -321,8 +332,8 @@ def _prepare(proof: Any, setup: dict[str, Any], program: bytes, channel: _Channe
         except Exception as fault:
             missing["preimports"] = f"import {name}: {type(fault).__name__}: {fault}"[:500]
     if missing:
-        _fail(channel, missing)
-    channel.send("p", json.dumps({"missing": {}, "seen": {"layers": standing}}).encode())
+        _fail(channel, dumps, missing)
+    channel.send("p", dumps({"missing": {}, "seen": {"layers": standing}}))
 
 
 def main(proof: Any, results: Any) -> None:
@@ -330,16 +341,15 @@ def main(proof: Any, results: Any) -> None:
     for descriptor in (_REQUEST, _RESULT):
         os.set_inheritable(descriptor, False)
     program = _order("f")
-    setup = json.loads(_order("s"))
+    setup = _values(_order("s"))
     channel = _Channel(bytes.fromhex(setup["token"]))
     sys.path.append(setup["site"])
-    _prepare(proof, setup, program, channel)
-    order = json.loads(_order("r"))
+    _prepare(proof, results.dumps, setup, program, channel)
+    order = _values(_order("r"))
     os.close(_REQUEST)
     os.register_at_fork(after_in_child=_close_result)
     watcher = _Watcher(processes=bool(setup["processes"]))
-    hook: Callable[[str, tuple[Any, ...]], None] = watcher
-    sys.addaudithook(hook)
+    sys.addaudithook(watcher)
     _add_site_builtins()
     sys.path.append("/scratch")
     job = _Job(channel, results, setup, watcher)

@@ -4,11 +4,16 @@ A wall that was asked for and does not stand is the worst fault a sandbox can ha
 still works. So each one is tried from here, where the job will stand. Standard library only.
 """
 
+from __future__ import annotations
+
 import _socket
 import ctypes
 import errno
 import os
-from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2

@@ -17,10 +17,11 @@ from typing import Any
 
 from crank.domain.json import dumps, loads_strict
 from crank.domain.outcome import Clock, End, Reason
-from crank.domain.quantity import DISPLAYS_MAX, KIB, MIB, RESULT_BYTES_MAX
+from crank.domain.quantity import DISPLAYS_MAX, JSON_DEPTH_MAX, KIB, MIB, RESULT_BYTES_MAX
 from crank.errors import CrankError, InvalidRequest, ProtocolError, SandboxError
 from crank.sandbox import assembly, verdict, watch
 from crank.sandbox.assembly import Order, Standing
+from crank.sandbox.bundle import order_bytes
 from crank.sandbox.cell import LINK_BYTES_MAX
 from crank.sandbox.frames import FrameReader, encode
 from crank.sandbox.ledger import StreamLedger
@@ -181,7 +182,9 @@ class Supervisor:
 
     def _begin(self, payload: bytes) -> None:
         self._cpu_before = self._look()[0]
-        self._input += encode("r", payload)
+        # One level more than args may have: the order itself.
+        order = loads_strict(payload, depth_max=JSON_DEPTH_MAX + 1)
+        self._input += encode("r", order_bytes({"code": order["code"], "args": order["args"]}))
         self._started = self._next_look = time.monotonic()
 
     def _on_request(self, descriptor: int) -> None:

@@ -97,7 +97,8 @@ def decide(facts: Facts, limits: Limits) -> End:
 
 
 def _signalled(number: int) -> End:
-    name = signal.Signals(number).name if number in signal.valid_signals() else f"SIG{number}"
+    # Real-time signals between the first and the last have numbers but no names.
+    name = next((known.name for known in signal.Signals if known == number), f"SIG{number}")
     if number == signal.SIGSYS:
         return End(Reason.POLICY, signal=name, message="The job made a system call that is never allowed.")
     if number == signal.SIGXCPU:

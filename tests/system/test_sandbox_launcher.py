@@ -1,0 +1,97 @@
+"""The launcher's border: only the two agreed requests do anything, and nothing a caller sends ends it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crank.domain.json import dumps, loads_strict
+from crank.domain.profile import Limits
+from crank.sandbox.frames import Frame, FrameReader
+from crank.sandbox.link import LauncherLink, launch, rehearse
+from crank.sandbox.plan import Plan, to_json
+
+pytestmark = pytest.mark.system
+
+_PLAN = Plan("s1", "/opt/python/bin/python3.11", "3.11", "/opt/site", False, (), (), (), Limits())
+
+
+@pytest.fixture(scope="module")
+def link() -> Iterator[LauncherLink]:
+    """Give a launcher."""
+    link = launch()
+    yield link
+    link.close()
+
+
+def _answer(link: LauncherLink, request: bytes, *folders: int) -> Frame | None:
+    """Send raw bytes as a request; return the first frame on its channel, None when it is closed without one."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            socket.send_fds(link.socket, [request], [theirs.fileno(), *folders])
+        ours.settimeout(30)
+        reader = FrameReader({"R": 1 << 16, "F": 1 << 16})
+        while chunk := ours.recv(1 << 16):
+            frames = reader.feed(chunk)
+            if frames:
+                return frames[0]
+    return None
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"{",
+        b"[]",
+        b'{"kind": "rehearse", "kind": "open"}',
+        b'{"kind": "shell", "argv": ["sh"]}',
+        b'{"kind": "rehearse", "more": 1}',
+        b'{"kind": "open"}',
+        b'{"kind": "open", "plan": {}}',
+        dumps({"kind": "open", "plan": to_json(_PLAN), "rootfs": "/"}).encode(),
+        b"\xff" * 1_000,
+        b"[" * 10_000,
+    ],
+)
+def test_other_requests_are_refused(link: LauncherLink, request_: bytes) -> None:
+    """What is not one of the two agreed requests is refused, and the launcher goes on."""
+    frame = _answer(link, request_)
+    assert frame is None or frame.kind == "F"
+    assert link.alive
+    rehearse(link)
+
+
+def test_folders_must_match_the_plan(link: LauncherLink, tmp_path: Path) -> None:
+    """A session with a folder too many or too few is refused by name."""
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for folders in ((), (folder, folder)):
+            frame = _answer(link, dumps({"kind": "open", "plan": to_json(_PLAN)}).encode(), *folders)
+            assert frame is not None
+            told: dict[str, Any] = loads_strict(frame.payload)
+            assert (frame.kind, told["code"]) == ("F", "request_shape")
+    finally:
+        os.close(folder)
+
+
+def test_a_request_without_a_channel_is_dropped(link: LauncherLink) -> None:
+    """A request that brings no descriptor has nobody to answer, and harms nobody."""
+    link.socket.send(b'{"kind": "rehearse"}')
+    rehearse(link)
+
+
+def test_the_launcher_shows_no_paths(link: LauncherLink) -> None:
+    """Neither its command line nor its environment tells where anything lies."""
+    pid = link.process.pid
+    assert Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0") == b"crank-launcher"
+    assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+
+
+def test_the_launcher_holds_few_descriptors(link: LauncherLink) -> None:
+    """After sessions have come and gone it holds its three streams and its link."""
+    rehearse(link)
+    assert len(os.listdir(f"/proc/{link.process.pid}/fd")) <= 5

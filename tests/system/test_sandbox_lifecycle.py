@@ -1,0 +1,265 @@
+"""The sandbox when its own parts die, when a folder is private, and when a wall is missing."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crank.domain.outcome import Outcome, Reason
+from crank.domain.profile import Limits
+from crank.errors import SandboxError
+from crank.ports import MountBinding, ProfileBuild, SandboxSession, SandboxSpec
+from crank.sandbox import host
+from crank.sandbox.link import LauncherLink, launch
+from crank.sandbox.runner import NamespaceRunner
+from crank.testing.contracts_sandbox import FOREVER, RecordingSink
+from tests.support.rootfs import make_build, make_rootfs
+
+pytestmark = pytest.mark.system
+
+_SOON_SEC = 20.0
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> ProfileBuild:
+    """Give a bare build; its folder lies in one that only its owner may enter."""
+    return make_build(make_rootfs(tmp_path_factory.mktemp("lifecycle") / "rootfs"))
+
+
+@pytest.fixture
+def link() -> Iterator[LauncherLink]:
+    """Give a launcher of this test's own."""
+    link = launch()
+    yield link
+    link.close()
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _SOON_SEC
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.01)
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def _groups(launcher: int) -> list[Path]:
+    return [path for path in Path("/sys/fs/cgroup").glob(f"**/crank-{launcher}-*") if path.is_dir()]
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    link: LauncherLink, build: ProfileBuild
+) -> AsyncIterator[tuple[SandboxSession, asyncio.Task[Outcome]]]:
+    """Give a session whose job has begun and goes on for ever."""
+    session = await NamespaceRunner(link).open(SandboxSpec(build, Limits(wall_sec=60)))
+    sink = RecordingSink()
+    task = asyncio.create_task(session.run_python(FOREVER, None, sink))
+    await asyncio.wait_for(sink.arrived.wait(), _SOON_SEC)
+    try:
+        yield session, task
+    finally:
+        await session.close()
+        await asyncio.wait({task}, timeout=_SOON_SEC)
+
+
+async def test_a_killed_supervisor_takes_its_job_with_it(link: LauncherLink, build: ProfileBuild) -> None:
+    """When the supervisor is killed the job dies, the outcome says that the sandbox failed, nothing stays."""
+    async with _running(link, build) as (_, task):
+        (supervisor,) = _children(link.process.pid)
+        (init,) = _children(supervisor)
+        (guest,) = _children(init)
+        os.kill(supervisor, signal.SIGKILL)
+        outcome = await asyncio.wait_for(task, _SOON_SEC)
+    assert outcome.end.reason is Reason.SANDBOX_FAILED
+    assert outcome.stdout.text == "begun\n"
+    _until(lambda: not any(_alive(pid) for pid in (supervisor, init, guest)), "the tree to die")
+    _until(lambda: not [group for place in _groups(link.process.pid) for group in place.glob("s*/")], "its group")
+
+
+async def test_a_killed_init_is_a_failed_sandbox(link: LauncherLink, build: ProfileBuild) -> None:
+    """When the sandbox's first process is killed from outside, the job is not called failed by itself."""
+    async with _running(link, build) as (_, task):
+        (supervisor,) = _children(link.process.pid)
+        (init,) = _children(supervisor)
+        os.kill(init, signal.SIGKILL)
+        outcome = await asyncio.wait_for(task, _SOON_SEC)
+    assert outcome.end.reason is Reason.SANDBOX_FAILED
+    assert outcome.stdout.text == "begun\n"
+
+
+async def test_a_killed_launcher_ends_every_job(build: ProfileBuild) -> None:
+    """When the launcher is killed its sessions end, and a runner of its own starts another launcher."""
+    runner = NamespaceRunner()
+    await runner.start()
+    try:
+        session = await runner.open(SandboxSpec(build, Limits(wall_sec=60)))
+        sink = RecordingSink()
+        task = asyncio.create_task(session.run_python(FOREVER, None, sink))
+        await asyncio.wait_for(sink.arrived.wait(), _SOON_SEC)
+        assert runner._link is not None
+        launcher = runner._link.process.pid
+        (supervisor,) = _children(launcher)
+        tree = [supervisor, *_children(supervisor)]
+        os.kill(launcher, signal.SIGKILL)
+        outcome = await asyncio.wait_for(task, _SOON_SEC)
+        assert outcome.end.reason in (Reason.CANCELLED, Reason.SANDBOX_FAILED)
+        await session.close()
+        _until(lambda: not any(_alive(pid) for pid in tree), "the tree to die")
+        session = await runner.open(SandboxSpec(build, Limits()))
+        assert (await session.run_python("1 + 1", None, RecordingSink())).result == 2
+        await session.close()
+        assert _groups(launcher) == []
+    finally:
+        await runner.stop()
+
+
+_WORKER = """
+import asyncio, sys
+from pathlib import Path
+from crank.domain.profile import Limits
+from crank.ports import SandboxSpec
+from crank.sandbox.runner import NamespaceRunner
+from crank.testing.contracts_sandbox import FOREVER, RecordingSink
+from tests.support.rootfs import make_build
+
+async def main():
+    runner = NamespaceRunner()
+    sink = RecordingSink()
+    session = await runner.open(SandboxSpec(make_build(Path(sys.argv[1])), Limits()))
+    task = asyncio.ensure_future(session.run_python(FOREVER, None, sink))
+    await sink.arrived.wait()
+    print(runner._link.process.pid, flush=True)
+    await task
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_worker_leaves_nothing(build: ProfileBuild) -> None:
+    """When the worker is killed outright, its launcher, supervisors and jobs are gone moments later."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _WORKER, str(build.rootfs)], stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        launcher = int(worker.stdout.readline())
+        (supervisor,) = _children(launcher)
+        tree = [launcher, supervisor, *_children(supervisor)]
+        worker.kill()
+    _until(lambda: not any(_alive(pid) for pid in tree), "everything to die")
+    assert _groups(launcher) == []
+
+
+async def test_sessions_that_never_run_are_closed(link: LauncherLink, build: ProfileBuild) -> None:
+    """A sandbox that was prepared and not used goes away with its session."""
+    session = await NamespaceRunner(link).open(SandboxSpec(build, Limits()))
+    assert _children(link.process.pid)
+    await session.close()
+    _until(lambda: not _children(link.process.pid), "the supervisor to end")
+
+
+async def test_private_folders_can_be_mounted(link: LauncherLink, build: ProfileBuild, tmp_path: Path) -> None:
+    """A folder that only its owner may read is readable as /in/<name>, and cannot be changed."""
+    folder = tmp_path / "docs"
+    folder.mkdir(mode=0o700)
+    (folder / "secret.txt").write_text("for the job")
+    (folder / "secret.txt").chmod(0o600)
+    (folder / "tool").write_text("#!/bin/sh\n")
+    (folder / "tool").chmod(0o755)
+    spec = SandboxSpec(build, Limits(), mounts=(MountBinding("docs", folder),))
+    session = await NamespaceRunner(link).open(spec)
+    code = (
+        "import errno, os\nwrong = []\n"
+        "for attempt in (lambda: open('/in/docs/secret.txt', 'a'), lambda: open('/in/docs/new', 'w'),\n"
+        "                lambda: os.remove('/in/docs/secret.txt'), lambda: os.chmod('/in/docs/secret.txt', 0o777),\n"
+        "                lambda: os.mkdir('/in/other')):\n"
+        "    try:\n        attempt()\n        wrong.append('allowed')\n"
+        "    except OSError as fault:\n"
+        "        if fault.errno not in (errno.EROFS, errno.EACCES):\n            wrong.append(str(fault))\n"
+        "[open('/in/docs/secret.txt').read(), os.listdir('/in'), wrong]\n"
+    )
+    outcome = await session.run_python(code, None, RecordingSink())
+    await session.close()
+    assert outcome.result == ["for the job", ["docs"], []]
+    assert sorted(os.listdir(folder)) == ["secret.txt", "tool"]
+
+
+async def test_a_folder_that_is_not_there_is_named(link: LauncherLink, build: ProfileBuild, tmp_path: Path) -> None:
+    """A missing profile or mount is a fault that says so, before anything starts."""
+    runner = NamespaceRunner(link)
+    with pytest.raises(SandboxError, match="the profile") as fault:
+        await runner.open(SandboxSpec(replace(build, rootfs=tmp_path / "none"), Limits()))
+    assert fault.value.error_code == "folder_missing"
+    with pytest.raises(SandboxError, match="docs"):
+        await runner.open(SandboxSpec(build, Limits(), mounts=(MountBinding("docs", tmp_path / "none"),)))
+
+
+async def test_a_broken_interpreter_is_a_missing_layer(link: LauncherLink, build: ProfileBuild, tmp_path: Path) -> None:
+    """A root without a working interpreter never runs a job, and says what is wrong."""
+    (tmp_path / "opt").mkdir()
+    with pytest.raises(SandboxError) as fault:
+        await NamespaceRunner(link).open(SandboxSpec(replace(build, rootfs=tmp_path), Limits()))
+    assert fault.value.error_code == "layer_interpreter"
+    assert fault.value.fix
+    _until(lambda: not _children(link.process.pid), "the supervisor to end")
+
+
+async def test_a_missing_module_of_the_profile_is_a_missing_layer(link: LauncherLink, build: ProfileBuild) -> None:
+    """A module that the profile promises and that cannot be imported keeps the job from running."""
+    broken = make_build(build.rootfs, preimports=("json", "no_such_module"))
+    with pytest.raises(SandboxError, match="no_such_module") as fault:
+        await NamespaceRunner(link).open(SandboxSpec(broken, Limits()))
+    assert fault.value.error_code == "layer_preimports"
+
+
+async def test_too_little_memory_for_the_profile_is_said(link: LauncherLink, build: ProfileBuild) -> None:
+    """A profile whose own modules do not fit its limit is refused with that reason, not with a crash."""
+    if link.cgroup is None:
+        pytest.skip("no control group counts memory here")
+    (build.rootfs / "opt/site/huge.py").write_text("x = bytearray(256 << 20)\n")
+    greedy = make_build(build.rootfs, preimports=("huge",))
+    try:
+        with pytest.raises(SandboxError) as fault:
+            await NamespaceRunner(link).open(SandboxSpec(greedy, Limits(memory_bytes=64 << 20)))
+        assert fault.value.error_code in ("layer_memory", "layer_preimports")
+    finally:
+        (build.rootfs / "opt/site/huge.py").unlink()
+
+
+def test_stale_groups_are_swept(link: LauncherLink) -> None:
+    """A launcher removes the groups that a dead one left behind."""
+    places = _groups(link.process.pid)
+    if not places:
+        pytest.skip("no control group is usable here")
+    stale = [place.parent / "crank-999999999-1" for place in places]
+    for place in stale:
+        place.mkdir()
+    launch().close()
+    assert not any(place.exists() for place in stale)
+
+
+def test_examining_this_machine_finds_a_sandbox() -> None:
+    """What `crank doctor` is told agrees with what works here, and every weakness comes with a fix."""
+    findings = {finding.name: finding for finding in host.examine()}
+    assert findings["sandbox"].status == host.OK
+    assert set(findings) == {"kernel", "seccomp", "landlock", "account", "cgroup", "sandbox"}
+    assert all(finding.fix for finding in findings.values() if finding.status != host.OK)

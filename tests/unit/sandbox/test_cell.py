@@ -1,0 +1,55 @@
+"""What a job is born with: a declared environment, ceilings, and files that its interpreter can read."""
+
+import marshal
+import resource
+from dataclasses import replace
+
+from crank.domain.profile import Limits
+from crank.sandbox.bundle import guest_files, order_bytes
+from crank.sandbox.cell import environment, rlimits
+from crank.sandbox.syscalls import AARCH64, X86_64
+
+
+def test_the_environment_is_small_and_declared() -> None:
+    """Nothing of the worker's environment is in the job's, and threads fit the process limit."""
+    variables = environment(Limits())
+    assert variables["HOME"] == "/scratch"
+    assert not {name for name in variables if name.startswith(("CRANK", "AWS", "LD_", "PYTHONPATH"))}
+    assert environment(replace(Limits(), processes=1))["OMP_NUM_THREADS"] == "1"
+
+
+def test_ceilings_follow_the_limits() -> None:
+    """Each per-process ceiling is the job's limit; without a group, private memory is capped too."""
+    limits = replace(Limits(), open_files=100, file_bytes=4096, processes=10)
+    ceilings = rlimits(limits, counted=True)
+    assert ceilings[resource.RLIMIT_NOFILE] == (100, 100)
+    assert ceilings[resource.RLIMIT_FSIZE] == (4096, 4096)
+    assert ceilings[resource.RLIMIT_CORE] == (0, 0)
+    assert ceilings[resource.RLIMIT_NPROC] == (12, 12)
+    assert resource.RLIMIT_DATA not in ceilings
+    assert resource.RLIMIT_DATA in rlimits(limits, counted=False)
+
+
+def test_the_guest_is_compiled_only_for_its_own_version() -> None:
+    """An interpreter of another version gets the source, which it can read, not bytecode, which it cannot."""
+    files, start = guest_files("3.11")
+    assert start == "start.pyc"
+    assert set(files) == {"guest.pyc", "guest_proof.pyc", "guest_result.pyc", "start.pyc"}
+    files, start = guest_files("3.99")
+    assert start == "start.py"
+    assert all(name.endswith(".py") for name in files)
+    compile(files["guest.py"], "guest.py", "exec")
+
+
+def test_orders_keep_their_values() -> None:
+    """What the guest reads is what was sent."""
+    order: dict[str, object] = {"code": "ü", "args": {"a": [1, 2.5, None, True, 2**70]}}
+    assert marshal.loads(order_bytes(order)) == order
+
+
+def test_call_numbers_are_unique_and_known() -> None:
+    """No two calls of one machine share a number, and some well-known ones are where the world expects them."""
+    for machine in (X86_64, AARCH64):
+        assert len(set(machine.numbers.values())) == len(machine.numbers)
+    assert (X86_64.numbers["execve"], AARCH64.numbers["execve"]) == (59, 221)
+    assert (X86_64.numbers["openat2"], AARCH64.numbers["openat2"]) == (437, 437)
