@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,14 @@ _LIMITS = Limits()
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> Iterator[Path]:
     """Give the folder that stands for /out."""
     folder = tmp_path / "out"
     folder.mkdir()
     (tmp_path / "outside.txt").write_text("outside")
-    return folder
+    yield folder
+    # Python's own rmtree recurses and gives up on a tree as deep as one of these tests makes.
+    subprocess.run(["rm", "-rf", "--", folder], check=True)
 
 
 @pytest.fixture
