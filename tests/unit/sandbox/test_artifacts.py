@@ -79,7 +79,7 @@ def test_everything_else_is_skipped_with_a_cause(place: Path, root: int) -> None
 def test_depth_and_length_are_bounded(place: Path, root: int) -> None:
     """A tree deeper than any path may be is cut off, not followed to its end."""
     here = os.open(place, os.O_RDONLY)
-    for _ in range(2_000):
+    for _ in range(300):
         os.mkdir("d" * 20, dir_fd=here)
         deeper = os.open("d" * 20, os.O_RDONLY, dir_fd=here)
         os.close(here)
