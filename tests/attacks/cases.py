@@ -52,6 +52,19 @@ import platform
 x86 = platform.machine() == "x86_64"
 """
 
+# What a progress message must not be: each of these, passed on, once cut the worker's link again and again.
+FORGED_PROGRESS = (
+    ("a list", b'{"fraction": [1, [2]], "message": "x"}'),
+    ("an integer beyond every float", b'{"fraction": ' + b"9" * 3900 + b', "message": "x"}'),
+    ("beyond one", b'{"fraction": 1.5, "message": "x"}'),
+    ("below zero", b'{"fraction": -5, "message": "x"}'),
+    ("a truth value", b'{"fraction": true, "message": "x"}'),
+    ("a text", b'{"fraction": "half", "message": "x"}'),
+    ("a message that is none", b'{"fraction": 0.5, "message": {"a": 1}}'),
+    ("half a surrogate", b'{"fraction": 0.5, "message": "\\ud800"}'),
+    ("no object", b"[]"),
+)
+
 KERNEL = (
     Case(
         "A04 every socket family and type",
@@ -891,6 +904,38 @@ while True:
 """,
         reasons=("protocol_violation",),
         limits={"wall_sec": 10},
+    ),
+    *(
+        Case(
+            f"F06 forged progress: {name}",
+            f"""
+import gc, time
+channel = next(o for o in gc.get_objects() if type(o).__name__ == "_Channel")
+channel.send("g", {payload!r})
+time.sleep(5)
+""",
+            reasons=("protocol_violation",),
+            limits={"wall_sec": 10},
+        )
+        for name, payload in FORGED_PROGRESS
+    ),
+    Case(
+        "F04 a closed stderr hides no fault",
+        """
+import os
+os.close(2)
+raise ValueError("told all the same")
+""",
+        reasons=("raised",),
+    ),
+    Case(
+        "F04 a closed stderr keeps a success",
+        """
+import os
+os.close(2)
+result = float("nan")
+""",
+        reasons=("exited",),
     ),
     Case(
         "F06 an early end, then another",

@@ -1,6 +1,7 @@
 """Reads requests before the framework does: who asks first, then a bounded, strict body."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
@@ -14,18 +15,21 @@ from crank.errors import InvalidRequest, TooLarge, Unavailable
 
 BODY_SEC_MAX: Final = 30.0
 CHUNK_SEC_MAX: Final = 30.0
+DISCARD_SEC_MAX: Final = 3.0
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 async def chunks(request: Request, *, bytes_max: int) -> AsyncIterator[bytes]:
     """Yield a body piece by piece, never more than `bytes_max`, and never waiting long for a piece.
 
-    Raises TooLarge (before reading, when Content-Length tells), InvalidRequest (`slow_request`),
+    Raises TooLarge (nothing of such a body is kept), InvalidRequest (`slow_request`),
     Unavailable when the caller went away.
     """
-    _check_length(request.headers.get("content-length"), bytes_max)
     seen_bytes = 0
     stream = request.stream()
+    if _is_too_long(request.headers.get("content-length"), bytes_max):
+        await _discard(stream, 4 * bytes_max)
+        raise _too_large(bytes_max)
     while True:
         try:
             piece = await asyncio.wait_for(anext(stream), timeout=CHUNK_SEC_MAX)
@@ -39,14 +43,25 @@ async def chunks(request: Request, *, bytes_max: int) -> AsyncIterator[bytes]:
             raise Unavailable("The caller went away before its body was complete.") from fault
         seen_bytes += len(piece)
         if seen_bytes > bytes_max:
+            await _discard(stream, 4 * bytes_max)
             raise _too_large(bytes_max)
         if piece:
             yield piece
 
 
-def _check_length(header: str | None, bytes_max: int) -> None:
-    if header is not None and header.isascii() and header.isdigit() and int(header[:20]) > bytes_max:
-        raise _too_large(bytes_max)
+def _is_too_long(header: str | None, bytes_max: int) -> bool:
+    return header is not None and header.isascii() and header.isdigit() and int(header[:20]) > bytes_max
+
+
+async def _discard(stream: AsyncIterator[bytes], bytes_max: int) -> None:
+    """Read on for a moment: a caller that writes all before it reads would never see the refusal."""
+    seen_bytes = 0
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(DISCARD_SEC_MAX):
+            async for piece in stream:
+                seen_bytes += len(piece)
+                if seen_bytes > bytes_max:
+                    return
 
 
 def _too_large(bytes_max: int) -> TooLarge:

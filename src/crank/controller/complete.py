@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 
 from crank.controller.desk import Desk
 from crank.controller.roster import LiveWorker
-from crank.domain.ids import LOCAL_TENANT, Digest, JobId
+from crank.domain.ids import LOCAL_TENANT, Digest, JobId, parse_digest
 from crank.domain.job import Job, Status, status_of
 from crank.domain.json import JsonObject, dumps, loads_strict
-from crank.domain.outcome import End, Outcome, Skipped
+from crank.domain.outcome import End, Outcome, Reason, Skipped
 from crank.domain.outcome_codec import outcome_document, parse_outcome
 from crank.domain.quantity import BLOB_BYTES_MAX, KIB
 from crank.domain.rules import lease, retry
-from crank.errors import NotFound, ProtocolError
+from crank.errors import InvalidRequest, NotFound, ProtocolError
 from crank.ports import Transaction
 from crank.wire import Finished, Settled
 
@@ -49,10 +49,7 @@ class _Kept:
 
 
 async def complete(desk: Desk, *, worker: LiveWorker, message: Finished) -> None:
-    """Settle an attempt once. A repeated message changes nothing; one of an old lease is kept as superseded.
-
-    Raises ProtocolError when the outcome cannot be read.
-    """
+    """Settle an attempt once. A repeated message changes nothing; one of an old lease is kept as superseded."""
     # One tenant until tenancy arrives; the wire then carries it with the lease.
     job_id, tenant = JobId(message.job_id), LOCAL_TENANT
     outcome = await asyncio.to_thread(_read_outcome, desk, message)  # 1
@@ -87,15 +84,18 @@ async def complete(desk: Desk, *, worker: LiveWorker, message: Finished) -> None
 
 
 def _read_outcome(desk: Desk, message: Finished) -> Outcome:
-    if message.outcome is not None:
-        return parse_outcome(message.outcome)
-    if message.outcome_blob is None:
-        raise ProtocolError("A finished message carries neither an outcome nor its blob.")
+    # One that cannot be read ends its own job: dropping the link would bring it back for ever, and
+    # every other job of the worker would pay.
     try:
-        with desk.blobs.open(Digest(message.outcome_blob)) as source:
+        if message.outcome is not None:
+            return parse_outcome(message.outcome)
+        if message.outcome_blob is None:
+            raise ProtocolError("A finished message carries neither an outcome nor its blob.")
+        with desk.blobs.open(parse_digest(message.outcome_blob)) as source:
             return parse_outcome(loads_strict(source.read(BLOB_BYTES_MAX), depth_max=_DOCUMENT_DEPTH_MAX))
-    except NotFound as fault:
-        raise ProtocolError("The blob of an outcome was never sent.") from fault
+    except (ProtocolError, InvalidRequest, NotFound) as fault:
+        told = f"The worker's outcome could not be read: {fault.message}"
+        return Outcome(End(Reason.PROTOCOL_VIOLATION, code="outcome_unreadable", message=told))
 
 
 def _check_artifacts(desk: Desk, outcome: Outcome) -> Outcome:

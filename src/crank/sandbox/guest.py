@@ -236,7 +236,11 @@ class _Job:
             self._complain(f"The result could not be displayed: {type(fault).__name__}")
 
     def _complain(self, sentence: str) -> None:
-        os.write(2, f"{sentence}\n".encode("utf-8", "replace"))
+        # A job may have closed its stderr; its end must still be told.
+        try:
+            os.write(2, f"{sentence}\n".encode("utf-8", "replace"))
+        except OSError:
+            return
 
     def display(self, *values: Any, raw: bool = False) -> None:
         """Show values as rich results. With `raw`, each is already a dictionary {media type: content}."""

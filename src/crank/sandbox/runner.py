@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import secrets
 
 from crank.errors import SandboxError
 from crank.ports import SandboxSession, SandboxSpec
@@ -23,6 +24,8 @@ class NamespaceRunner:
     def __init__(self, link: LauncherLink | None = None) -> None:
         self._link = link
         self._own_link = link is None
+        # A launcher that was handed over may serve more than one runner.
+        self._name = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._sessions: set[NamespaceSession] = set()
         self._starting = asyncio.Lock()
@@ -67,7 +70,7 @@ class NamespaceRunner:
     def _plan(self, spec: SandboxSpec) -> Plan:
         profile = spec.build.profile
         return Plan(
-            session=f"s{next(self._numbers)}",
+            session=f"{self._name}-{next(self._numbers)}",
             python=spec.build.python,
             version=profile.python,
             site=spec.build.site,

@@ -42,6 +42,8 @@ _HALF_FRAME_SEC = 1.0
 _AFTER_CLAIM_SEC = 2.0
 _FLUSH_SEC = 10.0
 _NOTES_MAX = 20
+# Bytes alone do not bound what the worker needs to hold: an empty list is two bytes there and sixty here.
+_DISPLAY_ITEMS_MAX = 200_000
 
 
 class _Outbox:
@@ -75,6 +77,7 @@ class Supervisor:
         self._standing = standing
         self._channel = channel
         self._wake = wake
+        self._launcher = os.getppid()
         self._outbox = _Outbox(channel)
         self._orders = FrameReader(TO_SUPERVISOR)
         most = self._limits.result_bytes + 64 * KIB
@@ -97,7 +100,7 @@ class Supervisor:
         self._claimed_at = 0.0
         self._result: bytes | None = None
         self._half_since: float | None = None
-        self._displays = [0, 0]
+        self._displays = [0, 0, 0]
         self._progress: bytes | None = None
         self._progress_at = 0.0
         self._notes: list[str] = []
@@ -160,6 +163,10 @@ class Supervisor:
     # --- what arrives ---
 
     def _on_wake(self, _: int) -> None:
+        # The kernel sends the same signal when the launcher died; then somebody else is our parent.
+        if os.getppid() != self._launcher:
+            self._kill(End(Reason.SANDBOX_FAILED, code="launcher_lost", message="The sandbox's launcher died."))
+            return
         self._kill(End(Reason.CANCELLED, message="The worker's launcher is shutting down."))
 
     def _on_channel(self, _: int) -> None:
@@ -262,16 +269,26 @@ class Supervisor:
         if not isinstance(word, dict):
             raise ProtocolError("it carried something other than an object.")
         if kind == "g":
-            self._progress = dumps({"fraction": word["fraction"], "message": str(word["message"])[:500]}).encode()
+            self._take_progress(word["fraction"], word["message"])
         elif kind == "d":
             self._take_display(payload)
         else:
             self._take_end(word)
 
+    def _take_progress(self, fraction: Any, message: Any) -> None:
+        # Compared before it is converted: an integer may be larger than any float.
+        numeric = isinstance(fraction, int | float) and not isinstance(fraction, bool) and 0 <= fraction <= 1
+        if not isinstance(message, str) or not (fraction is None or numeric):
+            raise ProtocolError("its progress has an unknown form.")
+        told = {"fraction": None if fraction is None else float(fraction), "message": message[:500]}
+        self._progress = dumps(told).encode()
+
     def _take_display(self, payload: bytes) -> None:
         self._displays[0] += 1
         self._displays[1] += len(payload)
-        if self._displays[0] > DISPLAYS_MAX or self._displays[1] > RESULT_BYTES_MAX:
+        self._displays[2] += sum(payload.count(sign) for sign in (b"[", b"{", b","))
+        limits = (DISPLAYS_MAX, RESULT_BYTES_MAX, _DISPLAY_ITEMS_MAX)
+        if any(count > most for count, most in zip(self._displays, limits, strict=True)):
             self._note("some displays were dropped: there were too many, or together they were too large")
             return
         self._outbox.put("D", payload)

@@ -47,7 +47,9 @@ class Feed:
             return
         self._progress_events += 1
         at_ms = self._events[-1].at_ms if self._events else 0
-        self._add("progress", message[:_MESSAGE_CHARS_MAX], 0, fraction, at_ms)
+        # One event that the wire refuses would be sent again for ever, so only a fraction goes in.
+        known = fraction if fraction is not None and 0 <= fraction <= 1 else None
+        self._add("progress", message[:_MESSAGE_CHARS_MAX], 0, known, at_ms)
 
     def rewind(self, next_seq: int) -> None:
         """Begin again at this sequence number: the receiver has what is before it."""

@@ -104,6 +104,13 @@ def parse_request(fields: JsonObject) -> Draft:
     if capability is None:
         profile = profile or DEFAULT_PROFILE
         capability = capability_of_profile(profile)
+        if "." not in capability:
+            raise InvalidRequest(
+                f"There is no environment profile {profile!r}.",
+                code="unknown_profile",
+                field="env_profile",
+                fix="Use one that a worker has: GET /v1/capabilities lists them (python-core, python-docs, …).",
+            )
     constraints = fields.get("constraints") or {}
     accelerator = constraints.get("accelerator")
     return Draft(
@@ -176,7 +183,7 @@ def _bounded(constraints: Mapping[str, Any], name: str, low: float, high: float)
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InvalidRequest(
-            f"{name} must be a number from {low:g} to {high:g}.",
+            f"{name} must be a number from {low} to {high}.",
             code="limit_out_of_range",
             field=f"constraints.{name}",
             fix="Choose a value in that range, or leave it out for the profile's default.",
