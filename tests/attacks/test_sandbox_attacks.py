@@ -20,7 +20,8 @@ from tests.attacks import cases
 from tests.attacks.arena import run_case, wrongs
 from tests.attacks.cases import Case
 
-pytestmark = [pytest.mark.attacks, pytest.mark.system]
+# One process for all of them: what an ordinary user runs is run once, and bombs do not meet bombs.
+pytestmark = [pytest.mark.attacks, pytest.mark.system, pytest.mark.xdist_group("attacks")]
 
 _VICTIM = Case(
     "victim",
