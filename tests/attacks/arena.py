@@ -78,7 +78,10 @@ def _descendants(pid: int) -> frozenset[int]:
 def traces(link: LauncherLink) -> Traces:
     """Look at the host."""
     pid = link.process.pid
-    groups = frozenset(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/crank-{pid}-*/*") if path.is_dir())
+    # os.walk passes over what other sandboxes of this machine remove meanwhile; Path.glob does not.
+    groups = frozenset(
+        place for place, _, _ in os.walk("/sys/fs/cgroup") if "/" in place.partition(f"/crank-{pid}-")[2]
+    )
     return Traces(
         processes=_descendants(pid),
         mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),

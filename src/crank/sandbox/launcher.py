@@ -9,6 +9,7 @@ Run as: python -I -S -c "...; main(descriptor)", see `crank.sandbox.link`.
 
 import contextlib
 import gc
+import itertools
 import os
 import select
 import signal
@@ -56,6 +57,7 @@ class Launcher:
         self._groups = cgroup.detect(os.getpid())
         self._sessions: dict[int, _Session] = {}
         self._bundles: dict[str, tuple[Mapping[str, bytes], str]] = {}
+        self._rehearsals = itertools.count(1)
         self._area = kernel.argument_area()
 
     def run(self) -> None:
@@ -116,7 +118,7 @@ class Launcher:
                 sources = mounts.Sources(folders[0], tuple(zip(plan.mounts, folders[1:], strict=True)))
                 self._start(plan, sources, channel, supervisor.serve)
             elif kind == "rehearse" and not request and not folders:
-                self._start(_rehearsal(), mounts.Sources(None, ()), channel, supervisor.rehearse)
+                self._start(_rehearsal(next(self._rehearsals)), mounts.Sources(None, ()), channel, supervisor.rehearse)
             else:
                 raise ProtocolError("The request is not one of those agreed.", code="request_kind")
         except CrankError as fault:
@@ -170,9 +172,9 @@ class Launcher:
             self._groups.close()
 
 
-def _rehearsal() -> Plan:
+def _rehearsal(number: int) -> Plan:
     return Plan(
-        session="rehearsal",
+        session=f"rehearsal-{number}",
         python="/opt/python/bin/python3.11",
         version="3.11",
         site="/opt/site",
