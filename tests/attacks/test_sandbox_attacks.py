@@ -14,11 +14,15 @@ from pathlib import Path
 import pytest
 
 from crank.domain.outcome import Reason
+from crank.domain.profile import Limits
+from crank.ports import SandboxSpec
 from crank.sandbox.link import LauncherLink
 from crank.sandbox.runner import NamespaceRunner
+from crank.testing.contracts_sandbox import RecordingSink
 from tests.attacks import cases
 from tests.attacks.arena import run_case, wrongs
 from tests.attacks.cases import Case
+from tests.support.rootfs import make_build
 
 # One process for all of them: what an ordinary user runs is run once, and bombs do not meet bombs.
 pytestmark = [pytest.mark.attacks, pytest.mark.system, pytest.mark.xdist_group("attacks")]
@@ -78,6 +82,23 @@ async def test_killing_everybody_spares_the_host(link: LauncherLink, rootfs: Pat
             assert bystander.poll() is None
         finally:
             bystander.send_signal(signal.SIGKILL)
+
+
+async def test_locks_on_shared_files_are_not_shared(link: LauncherLink, rootfs: Path) -> None:
+    """C13: a lock that one job holds on a file of the profile is not seen by another; leases are refused."""
+    runner = NamespaceRunner(link)
+    take = "import fcntl\nf = open('/opt/python/lib/python3.11/os.py')\nfcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+    holder = await runner.open(SandboxSpec(make_build(rootfs), Limits()))
+    sink = RecordingSink()
+    holding = asyncio.ensure_future(holder.run_python(take + "print('held')\nwhile True:\n    pass\n", None, sink))
+    await asyncio.wait_for(sink.arrived.wait(), 20)
+    lease = (
+        "try:\n    fcntl.fcntl(f, 1024, 0)\n    result = 'leased'\nexcept PermissionError:\n    result = 'refused'\n"
+    )
+    other, _ = await run_case(runner, rootfs, Case("other", take + lease))
+    await holder.close()
+    await holding
+    assert (other.end.reason, other.result) == (Reason.EXITED, "refused")
 
 
 async def test_a_hundred_jobs_at_once(link: LauncherLink, rootfs: Path) -> None:

@@ -202,9 +202,13 @@ async def test_private_folders_can_be_mounted(link: LauncherLink, build: Profile
         "        if fault.errno not in (errno.EROFS, errno.EACCES):\n            wrong.append(str(fault))\n"
         "[open('/in/docs/secret.txt').read(), os.listdir('/in'), wrong]\n"
     )
-    outcome = await session.run_python(code, None, RecordingSink())
+    code += "result = [_value, open('/proc/self/mountinfo').read()]\n"
+    outcome = await session.run_python(code.replace("[open('/in", "_value = [open('/in"), None, RecordingSink())
     await session.close()
-    assert outcome.result == ["for the job", ["docs"], []]
+    assert outcome.result[0] == ["for the job", ["docs"], []]
+    # Agents see names of mounts, never where they lie.
+    assert str(tmp_path) not in outcome.result[1]
+    assert str(build.rootfs) not in outcome.result[1]
     assert sorted(os.listdir(folder)) == ["secret.txt", "tool"]
 
 
@@ -268,3 +272,25 @@ def test_examining_this_machine_finds_a_sandbox() -> None:
     assert findings["sandbox"].status == host.OK
     assert set(findings) == {"kernel", "seccomp", "landlock", "account", "cgroup", "sandbox"}
     assert all(finding.fix for finding in findings.values() if finding.status != host.OK)
+
+
+async def test_mounts_inside_a_mounted_folder_are_seen(link: LauncherLink, build: ProfileBuild, tmp_path: Path) -> None:
+    """A folder that holds another mount is shown with it, as read-only as the rest."""
+    if not link.privileged:
+        pytest.skip("only root can make the inner mount")
+    inner = tmp_path / "docs/inner"
+    inner.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(inner)], check=True)
+    try:
+        (inner / "deep.txt").write_text("deep")
+        spec = SandboxSpec(build, Limits(), mounts=(MountBinding("docs", tmp_path / "docs"),))
+        session = await NamespaceRunner(link).open(spec)
+        code = (
+            "import errno\ntry:\n    open('/in/docs/inner/new', 'w')\nexcept OSError as fault:\n"
+            "    result = [open('/in/docs/inner/deep.txt').read(), errno.errorcode[fault.errno]]\n"
+        )
+        outcome = await session.run_python(code, None, RecordingSink())
+        await session.close()
+    finally:
+        subprocess.run(["umount", str(inner)], check=True)
+    assert outcome.result == ["deep", "EROFS"]

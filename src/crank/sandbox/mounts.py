@@ -9,6 +9,7 @@ before anyone can see it, and folders are taken by descriptor, so no path is loo
 """
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,22 @@ _LINKS = {
     "dev/stderr": "/proc/self/fd/2",
     "var/tmp": "/tmp",
 }
-_FOLDERS = ("dev", "dev/shm", "etc", "in", "out", "proc", "scratch", "tmp", "var", ".crank", ".crank/none")
+_FOLDERS = (
+    "dev",
+    "dev/shm",
+    "etc",
+    "in",
+    "out",
+    "proc",
+    "scratch",
+    "tmp",
+    "var",
+    ".crank",
+    ".crank/none",
+    ".crank/layer",
+)
 WRITABLE = ("/scratch", "/out", "/tmp", "/dev/shm")
+_LAYER, _NO_LAYER = "/.crank/layer", "/.crank/none"
 _OURS = {"dev", "etc", "in", "out", "proc", "scratch", "sys", "run", "tmp", "var", ".crank"}
 
 # The whole list of what /proc may say beside the job's own processes. A kernel that grows a new file is
@@ -183,6 +198,36 @@ def _lay_out(root: int, trees: Sequence[Tree], links: Mapping[str, str], files: 
             _write(tree.place, b"", root)
 
 
+def _attach_veiled(tree: Tree, proc: int) -> None:
+    """Put a folder in its place, behind an overlay where that is possible.
+
+    A plain mount tells its path on the host in /proc/self/mountinfo, and its files share locks with every
+    other job. An overlay of it has neither. Where the kernel refuses (an old one, a file system that cannot
+    be a layer), or where other mounts lie inside the folder, which an overlay would leave out, the plain
+    mount is used: it is as read-only.
+    """
+    place = f"/{tree.place}"
+    kernel.attach(tree.descriptor, _LAYER)
+    noexec = kernel.MOUNT_ATTR_NOEXEC if tree.place.startswith("in/") else 0
+    try:
+        if _holds_mounts(proc):
+            raise OSError(errno.EBUSY, "other mounts lie inside")
+        veiled = kernel.new_filesystem("overlay", [("lowerdir", f"{_LAYER}:{_NO_LAYER}")], _PLAIN | _READ_ONLY | noexec)
+    except OSError:
+        # Attached already, so this moves it.
+        kernel.attach(tree.descriptor, place)
+        return
+    kernel.unmount(_LAYER)
+    kernel.attach(veiled, place)
+    os.close(veiled)
+
+
+def _holds_mounts(proc: int) -> bool:
+    descriptor = os.open("self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    with os.fdopen(descriptor, encoding="utf-8") as source:
+        return any(line.split()[4].startswith(f"{_LAYER}/") for line in source)
+
+
 def _mask_proc() -> None:
     for name in os.listdir("/proc"):
         if name in _PROC_SHOWN or name.isdigit():
@@ -210,7 +255,10 @@ def build(
     kernel.unmount(".")
     os.chdir("/")
     for tree in trees:
-        kernel.attach(tree.descriptor, f"/{tree.place}")
+        if tree.is_folder:
+            _attach_veiled(tree, proc)
+        else:
+            kernel.attach(tree.descriptor, f"/{tree.place}")
         os.close(tree.descriptor)
     kernel.change_tree(root, _READ_ONLY, recursive=False)
     opened = {}
