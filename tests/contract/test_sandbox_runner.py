@@ -10,6 +10,7 @@ from crank.domain.outcome import End, Reason
 from crank.domain.profile import Limits
 from crank.ports import SandboxRunner, SandboxSpec
 from crank.sandbox.runner import NamespaceRunner
+from crank.testing.contracts_lasting import DIES, ECHOES, FAILS, LEAVES, SETS, WAITS, LastingProtocol
 from crank.testing.contracts_sandbox import (
     FOREVER,
     HELLO,
@@ -37,6 +38,24 @@ class TestFakeSandboxRunner(SandboxProtocol):
 
     def make_spec(self, **limits: float) -> SandboxSpec:
         return SandboxSpec(make_build(Path("/nowhere")), _limits(**limits))
+
+
+class TestFakeLastingSession(LastingProtocol):
+    """The scripted runner, with sessions that last."""
+
+    def make_runner(self) -> SandboxRunner:
+        script = {
+            SETS: ScriptedRun(has_result=True, result="set"),
+            FAILS: ScriptedRun(end=End(Reason.RAISED, exit_code=1, message="ZeroDivisionError: division by zero")),
+            WAITS: ScriptedRun(output=(("stdout", "begun\n"),), end=None),
+            ECHOES: ScriptedRun(echoes_stdin=True),
+            LEAVES: ScriptedRun(writes={"made/deep/a.txt": b"hello"}),
+            DIES: ScriptedRun(end=End(Reason.SIGNALLED, signal="SIGKILL")),
+        }
+        return FakeSandboxRunner(script)
+
+    def make_spec(self, **limits: float) -> SandboxSpec:
+        return SandboxSpec(make_build(Path("/nowhere")), _limits(**limits), lasting=True)
 
 
 @pytest.mark.system

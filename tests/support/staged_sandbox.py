@@ -12,8 +12,9 @@ from typing import BinaryIO
 from crank.domain.ids import Digest
 from crank.domain.json import JsonValue
 from crank.domain.outcome import Artifact, End, Outcome, Reason, Stream
+from crank.domain.profile import Limits
 from crank.errors import NotSupported, SandboxError
-from crank.ports import OutputSink, SandboxSession, SandboxSpec
+from crank.ports import FileEntry, OutputSink, SandboxSession, SandboxSpec
 
 TIER = "none"
 
@@ -91,7 +92,26 @@ class FakeSession:
         """Keep a file for the script."""
         self.files[path] = source.read()
 
-    async def run_python(self, code: str, args: JsonValue, sink: OutputSink) -> Outcome:
+    @property
+    def alive(self) -> bool:
+        """Tell whether it can still be used."""
+        return not self.closed
+
+    async def list_files(self, path: str = "") -> tuple[FileEntry, ...]:
+        """Nothing here lasts."""
+        raise NotSupported("This sandbox keeps no files.")
+
+    async def get_file(self, path: str, target: BinaryIO) -> int:
+        """Nothing here lasts."""
+        raise NotSupported("This sandbox keeps no files.")
+
+    async def remove_file(self, path: str) -> None:
+        """Nothing here lasts."""
+        raise NotSupported("This sandbox keeps no files.")
+
+    async def run_python(
+        self, code: str, args: JsonValue, sink: OutputSink, *, context: str = "main", limits: Limits | None = None
+    ) -> Outcome:
         """Run the script that `code` names."""
         self._owner.runs.append(code)
         stage = Stage(args, self.files, sink)
@@ -113,7 +133,7 @@ class FakeSession:
             return replace(plain, end=End(Reason.RAISED, exit_code=1, message=str(fault)))
         return replace(plain, has_result=stage.result is not None, result=stage.result)
 
-    async def run_program(self, argv: Sequence[str], sink: OutputSink) -> Outcome:
+    async def run_program(self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None) -> Outcome:
         """There are no programs here."""
         raise NotSupported("A fake sandbox runs no program.")
 
@@ -124,6 +144,10 @@ class FakeSession:
             self._running.cancel()
 
     async def write_stdin(self, chunk: bytes) -> None:
+        """There is no stdin here."""
+        raise NotSupported("A fake sandbox has no stdin.")
+
+    async def close_stdin(self) -> None:
         """There is no stdin here."""
         raise NotSupported("A fake sandbox has no stdin.")
 

@@ -6,7 +6,15 @@ from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.links import Connector, ControllerLink, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
-from crank.ports.sandbox import MountBinding, OutputSink, ProfileBuild, SandboxRunner, SandboxSession, SandboxSpec
+from crank.ports.sandbox import (
+    FileEntry,
+    MountBinding,
+    OutputSink,
+    ProfileBuild,
+    SandboxRunner,
+    SandboxSession,
+    SandboxSpec,
+)
 from crank.ports.spool import Spool, Spooled
 from crank.ports.store import (
     BlobStore,
@@ -25,6 +33,7 @@ __all__ = [
     "Connector",
     "ControllerLink",
     "Failpoints",
+    "FileEntry",
     "FunctionCall",
     "FunctionRunner",
     "FunctionSpec",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from crank.domain.ids import Digest
 from crank.domain.json import JsonValue
@@ -40,12 +40,30 @@ class MountBinding:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What one session may use. `limits` never pass the profile's own."""
+    """What one session may use. `limits` never pass the profile's own.
+
+    lasting  the session may run many times and keeps its state between the runs; otherwise it runs once
+    """
 
     build: ProfileBuild
     limits: Limits
     mounts: tuple[MountBinding, ...] = ()
     devices: tuple[str, ...] = ()
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One thing that lies in a session's /scratch. `path` is relative to it, slash-separated.
+
+    size_bytes   of a file; 0 for everything else
+    modified_us  microseconds since the Unix epoch, as the sandbox's file system says
+    """
+
+    path: str
+    kind: Literal["file", "folder", "other"]
+    size_bytes: int
+    modified_us: int
 
 
 class OutputSink(Protocol):
@@ -67,45 +85,88 @@ class OutputSink(Protocol):
 class SandboxSession(Protocol):
     """One sandbox: a process tree, a private /scratch and /out. Dead after the first fault.
 
-    A plain job is a session of one run. Operations that this version of a runner does not have
-    raise NotSupported.
+    A plain job is a session of one run; a lasting one runs many times, one after another. Operations that
+    this version of a runner does not have raise NotSupported. Paths of files are relative to /scratch;
+    one that leaves it raises InvalidRequest.
     """
 
     tier: str
 
-    async def put_file(self, path: str, source: BinaryIO) -> None:
-        """Copy a file to /scratch/<path> before the run. Raises InvalidRequest for a path that leaves it."""
+    @property
+    def alive(self) -> bool:
+        """Tell whether it can still be used: False after the first fault, after `stop` and after `close`."""
         ...
 
-    async def run_python(self, code: str, args: JsonValue, sink: OutputSink) -> Outcome:
-        """Run a script to its end and return how it ended, artifacts not yet collected.
+    async def put_file(self, path: str, source: BinaryIO) -> None:
+        """Copy a file to /scratch/<path>: before the run, or at any time where the session lasts.
 
-        Never raises for anything the job did. Raises SandboxError when the sandbox could not be built
-        or proven; then no line of the job ran. When cancelled, the tree is dead before it raises.
+        Raises InvalidRequest for a path that leaves it, TooLarge when it does not fit.
         """
         ...
 
-    async def run_program(self, argv: Sequence[str], sink: OutputSink) -> Outcome:
-        """Run one of the profile's programs. Same promises as run_python."""
+    async def list_files(self, path: str = "") -> tuple[FileEntry, ...]:
+        """Return what lies directly in the folder /scratch/<path>, by name; no link is followed.
+
+        Raises NotFound (`file_not_found`), SandboxError when the sandbox is dead.
+        """
+        ...
+
+    async def get_file(self, path: str, target: BinaryIO) -> int:
+        """Copy the regular file /scratch/<path> into `target` and return its size in bytes.
+
+        Raises NotFound (`file_not_found`) for what is not there or not a regular file, SandboxError when dead.
+        """
+        ...
+
+    async def remove_file(self, path: str) -> None:
+        """Remove a file, or a folder with everything in it. Raises NotFound (`file_not_found`), SandboxError."""
+        ...
+
+    async def run_python(
+        self, code: str, args: JsonValue, sink: OutputSink, *, context: str = "main", limits: Limits | None = None
+    ) -> Outcome:
+        """Run a script to its end and return how it ended, artifacts not yet collected.
+
+        context  names the globals that the code sees; each name has its own for as long as the session lasts
+        limits   what this run may use, where that is less than the session may
+
+        Never raises for anything the job did. Raises SandboxError when the sandbox could not be built
+        or proven, or is dead; then no line of the job ran. When cancelled, the tree is dead before it raises.
+        """
+        ...
+
+    async def run_program(self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None) -> Outcome:
+        """Run one of the profile's programs. Same promises as run_python.
+
+        Raises InvalidRequest (`program_not_listed`) for a program that the profile does not list.
+        """
         ...
 
     async def stop(self, reason: Reason) -> None:
-        """End the run now with this reason; run_python then returns the partial outcome."""
+        """End the run and the session now with this reason; the run then returns the partial outcome."""
         ...
 
     async def write_stdin(self, chunk: bytes) -> None:
-        """Send bytes to the running program's stdin."""
+        """Send bytes to the stdin of what runs. Raises Conflict (`not_running`) when nothing runs."""
+        ...
+
+    async def close_stdin(self) -> None:
+        """End the stdin of what runs; doing it twice changes nothing. Raises Conflict (`not_running`)."""
         ...
 
     async def signal(self, name: str) -> None:
-        """Send a signal (`SIGINT`) to the running code."""
+        """Send a signal to the running code: `SIGINT` interrupts the run and leaves the session's state as it is.
+
+        Raises Conflict (`not_running`) when nothing runs.
+        """
         ...
 
     def collect(self, store: Callable[[BinaryIO], Digest], outcome: Outcome) -> Outcome:
-        """Return the outcome with the files of /out stored and listed; runs after the tree is dead.
+        """Return the outcome with the files of /out stored and listed; called after the run has ended.
 
         Only regular files are taken, opened beneath /out with no link followed; what is not taken is
-        in `skipped` with its cause. Blocking: call it in a thread.
+        in `skipped` with its cause. In a lasting session /out keeps its files, so each run lists all of them.
+        Blocking: call it in a thread.
         """
         ...
 

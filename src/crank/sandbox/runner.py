@@ -5,7 +5,7 @@ import itertools
 import os
 import secrets
 
-from crank.errors import SandboxError
+from crank.errors import NotSupported, SandboxError
 from crank.ports import SandboxSession, SandboxSpec
 from crank.sandbox.link import LauncherLink, launch, rehearse
 from crank.sandbox.plan import Plan, to_json
@@ -37,6 +37,8 @@ class NamespaceRunner:
 
     async def open(self, spec: SandboxSpec) -> SandboxSession:
         """Prepare a session: on return its walls stand and were tried from inside. Raises SandboxError."""
+        if spec.lasting:
+            raise NotSupported("This version of the sandbox keeps no session between jobs.", field="session")
         session = NamespaceSession(spec.limits)
         self._sessions.add(session)
         folders: list[int] = []

@@ -16,7 +16,7 @@ from crank.domain.outcome import Clock, End, Outcome, Reason, Usage
 from crank.domain.profile import Limits
 from crank.domain.quantity import KIB
 from crank.errors import NotSupported, SandboxError
-from crank.ports import OutputSink
+from crank.ports import FileEntry, OutputSink
 from crank.sandbox import artifacts
 from crank.sandbox.frames import Frame, FrameReader, encode
 from crank.sandbox.ledger import StreamText
@@ -168,7 +168,26 @@ class NamespaceSession:
         owner = artifacts.Owner(self.facts["uid"], self.facts["gid"]) if self.facts["privileged"] else None
         await asyncio.to_thread(artifacts.put_file, self.channel.doors[0], path, source, owner)
 
-    async def run_python(self, code: str, args: JsonValue, sink: OutputSink) -> Outcome:
+    @property
+    def alive(self) -> bool:
+        """Tell whether it can still be used; a session of this tier ends with its run."""
+        return self.channel.is_open and not self._ended.done()
+
+    async def list_files(self, path: str = "") -> tuple[FileEntry, ...]:
+        """Not in this version."""
+        _not_yet("list_files")
+
+    async def get_file(self, path: str, target: BinaryIO) -> int:
+        """Not in this version."""
+        _not_yet("get_file")
+
+    async def remove_file(self, path: str) -> None:
+        """Not in this version."""
+        _not_yet("remove_file")
+
+    async def run_python(
+        self, code: str, args: JsonValue, sink: OutputSink, *, context: str = "main", limits: Limits | None = None
+    ) -> Outcome:
         """Run a script to its end; see SandboxSession.run_python. A session of this tier runs once."""
         if self._ran:
             raise NotSupported("A session runs one script in this version.", code="not_supported")
@@ -199,13 +218,17 @@ class NamespaceSession:
         await self.stop(reason)
         await asyncio.wait({self._ended}, timeout=_STOP_SEC)
 
-    async def run_program(self, argv: Sequence[str], sink: OutputSink) -> Outcome:
+    async def run_program(self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None) -> Outcome:
         """Not in this version."""
         _not_yet("run_program")
 
     async def write_stdin(self, chunk: bytes) -> None:
         """Not in this version: a job's stdin is empty."""
         _not_yet("write_stdin")
+
+    async def close_stdin(self) -> None:
+        """Not in this version: a job's stdin is empty."""
+        _not_yet("close_stdin")
 
     async def signal(self, name: str) -> None:
         """Not in this version; `stop` ends a run."""
@@ -252,7 +275,7 @@ class NamespaceSession:
                 setup_sec=self.facts.get("setup_sec", 0.0),
             ),
             tier=self.tier,
-            denials=tuple(ended["denials"]),
+            notes=tuple(ended["denials"]),
         )
 
 

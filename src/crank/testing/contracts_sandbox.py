@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from crank.domain.ids import Digest
 from crank.domain.json import JsonValue
 from crank.domain.outcome import Clock, Outcome, Reason
-from crank.errors import InvalidRequest, NotSupported, SandboxError
+from crank.errors import Conflict, InvalidRequest, SandboxError
 from crank.ports import SandboxRunner, SandboxSession, SandboxSpec
 
 # The scripts of the protocol part; a fake is told what each does.
@@ -133,7 +133,7 @@ class SandboxProtocol:
             assert await _refused(session.run_python(HELLO, None, RecordingSink()))
 
     async def test_what_is_not_there_is_refused(self) -> None:
-        """Operations that this version does not have say so."""
+        """A program that the profile does not list, and stdin or signals while nothing runs, are refused."""
         async with AsyncExitStack() as stack:
             session = await self._session(stack)
             assert await _refused(session.run_program(["true"], RecordingSink()))
@@ -196,7 +196,7 @@ class SandboxProtocol:
 async def _refused(operation: Any) -> bool:
     try:
         await operation
-    except NotSupported:
+    except (InvalidRequest, Conflict):
         return True
     return False
 
