@@ -14,6 +14,7 @@ from crank.sandbox import kernel
 
 _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
+_RULE_NET_PORT = 2
 
 EXECUTE = 1 << 0
 WRITE_FILE = 1 << 1
@@ -24,6 +25,7 @@ _REFER = 1 << 13
 _TRUNCATE = 1 << 14
 IOCTL_DEV = 1 << 15
 _NET_BOTH = 0b11
+_CONNECT_TCP = 0b10
 _SCOPE_BOTH = 0b11
 
 READ = READ_FILE | READ_DIR
@@ -38,6 +40,10 @@ class _RulesetAttr(ctypes.Structure):
 class _PathBeneathAttr(ctypes.Structure):
     _pack_ = 1
     _fields_ = (("allowed_access", c_uint64), ("parent_fd", c_int32))
+
+
+class _NetPortAttr(ctypes.Structure):
+    _fields_ = (("allowed_access", c_uint64), ("port", c_uint64))
 
 
 def abi() -> int:
@@ -59,11 +65,11 @@ def file_rights(version: int) -> int:
     return rights
 
 
-def restrict(rules: Iterable[tuple[str, int]], *, version: int) -> None:
+def restrict(rules: Iterable[tuple[str, int]], *, version: int, ports: Iterable[int] = ()) -> None:
     """Confine this process and all it starts to the rules: (path, rights) pairs. Raises OSError.
 
-    Needs no_new_privs. From version 4 on every TCP bind and connect is refused as well, from version 6
-    on abstract Unix sockets and signals that leave the sandbox.
+    Needs no_new_privs. From version 4 on every TCP bind is refused as well, and every connect but to `ports`;
+    from version 6 on abstract Unix sockets and signals that leave the sandbox.
     """
     known = file_rights(version)
     attr = _RulesetAttr(known, _NET_BOTH if version >= 4 else 0, _SCOPE_BOTH if version >= 6 else 0)
@@ -72,6 +78,9 @@ def restrict(rules: Iterable[tuple[str, int]], *, version: int) -> None:
     try:
         for path, rights in rules:
             _allow(ruleset, path, rights & known)
+        for port in ports if version >= 4 else ():
+            open_port = _NetPortAttr(_CONNECT_TCP, port)
+            kernel.syscall("landlock_add_rule", ruleset, _RULE_NET_PORT, ctypes.byref(open_port), 0)
         kernel.syscall("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)
