@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from crank import wire
 from crank.domain import outcome_codec
 from crank.domain.ids import Digest
-from crank.domain.outcome import Artifact, Clock, End, Outcome, Reason, Skipped, Stream, Usage
+from crank.domain.outcome import Artifact, Clock, Denial, End, Outcome, Reason, Skipped, Stream, Usage
 from crank.errors import ProtocolError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "wire" / "v1"
@@ -86,9 +86,11 @@ OUTCOME = Outcome(
     displays=({"text/plain": "x"},),
     artifacts=(Artifact("a/b.md", 3, Digest(SHA), "text/markdown"),),
     skipped=(Skipped("link", "a link"),),
-    usage=Usage(1.5, 0.5, 1024, 0.1),
+    usage=Usage(1.5, 0.5, 1024, 0.1, pool_hit=True, tasks_peak=3),
     tier="namespaces",
-    denials=("socket",),
+    denials=(Denial("network", "connect to example.com:443", 2, "job"),),
+    layers=("landlock", "seccomp"),
+    notes=("a note",),
 )
 
 

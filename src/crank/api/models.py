@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from crank.domain.job import Status
-from crank.domain.outcome import Clock, Reason
+from crank.domain.outcome import Clock, Reason, ToldBy
 
 
 class Answer(BaseModel):
@@ -60,6 +60,8 @@ class Metrics(Answer):
     cpu_sec: float
     peak_memory_bytes: int | None
     setup_sec: float
+    pool_hit: bool = Field(description="The sandbox stood ready before the job came.")
+    tasks_peak: int | None = Field(description="Most processes and threads at one time; null where nobody counts.")
     stdout: StreamCount
     stderr: StreamCount
 
@@ -78,6 +80,15 @@ class SkippedDocument(Answer):
 
     path: str
     cause: str
+
+
+class DenialDocument(Answer):
+    """Evidence of one thing that a layer refused."""
+
+    layer: str = Field(examples=["network"])
+    action: str = Field(description="What was tried; the job's own words when told_by is job.")
+    count: int
+    told_by: ToldBy = Field(description="Whose word it is; job means that nothing but the job says so.")
 
 
 class JobHead(Answer):
@@ -113,7 +124,9 @@ class JobDocument(JobHead):
     skipped: list[SkippedDocument]
     metrics: Metrics | None
     tier: str | None
-    denials: list[str]
+    layers: list[str] = Field(description="The walls that stood, each proven from inside before the code ran.")
+    denials: list[DenialDocument]
+    notes: list[str]
 
 
 class JobsPage(Answer):
@@ -189,6 +202,9 @@ class CapabilityDocument(Answer):
     error_codes: list[str]
     required_capabilities: list[str]
     timeout_sec: float
+    memory_bytes: int | None
+    limits: dict[str, float] = Field(description="What one job may use; a name that is missing is not enforced.")
+    tier: str | None = Field(description="How well its jobs are walled in.")
     workers: list[str]
 
 

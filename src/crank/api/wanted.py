@@ -19,6 +19,9 @@ class Constraints(Request):
     timeout_sec: float | None = Field(None, description="Wall clock, in seconds.")
     max_output_bytes: int | None = Field(None, description="Kept of stdout and of stderr, each.")
     memory_bytes: int | None = None
+    cpu_sec: float | None = Field(None, description="CPU time of the whole process tree.")
+    idle_sec: float | None = Field(None, description="End it when the tree did nothing for so long.")
+    no_output_sec: float | None = Field(None, description="End it when nothing was printed for so long.")
 
 
 class FileWanted(Request):

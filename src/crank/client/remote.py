@@ -25,6 +25,10 @@ CHUNK_BYTES = 256 * 1024
 # A stream that says nothing for this long is dead; the node sends a comment more often.
 _QUIET_SEC = 60.0
 
+_CONSTRAINTS = (
+    "accelerator", "gpu_model", "memory_bytes", "max_output_bytes", "cpu_sec", "idle_sec", "no_output_sec",
+)  # fmt: skip
+
 Contents: TypeAlias = str | bytes | Path
 Mounts: TypeAlias = Mapping[str, str] | Sequence[str]
 OnEvent: TypeAlias = Callable[[JobEvent], None]
@@ -81,7 +85,7 @@ class AsyncClient:
 
         on_output  called with `stdout` or `stderr` and the text, while the job prints
         more  `capability`, `version`, `accelerator`, `gpu_model`, `memory_bytes`, `max_output_bytes`,
-              `job_id`, `idempotency_key`, `effects`
+              `cpu_sec`, `idle_sec`, `no_output_sec`, `job_id`, `idempotency_key`, `effects`
         Raises as `submit`; when the caller is cancelled, the job goes on.
         """
         body = await self.prepare(
@@ -109,9 +113,7 @@ class AsyncClient:
         **more: Any,
     ) -> JsonObject:
         """Return the request body of a job; big files are uploaded on the way."""
-        constraints = {"timeout_sec": timeout_sec}
-        for name in ("accelerator", "gpu_model", "memory_bytes", "max_output_bytes"):
-            constraints[name] = more.pop(name, None)
+        constraints = {"timeout_sec": timeout_sec, **{name: more.pop(name, None) for name in _CONSTRAINTS}}
         unknown = set(more) - {"capability", "version", "job_id", "idempotency_key", "effects", "route", "detach"}
         if unknown:
             raise TypeError(f"unknown argument: {', '.join(sorted(unknown))}")

@@ -39,6 +39,8 @@ class Metrics:
     cpu_sec: float = 0.0
     peak_memory_bytes: int | None = None
     setup_sec: float = 0.0
+    pool_hit: bool = False
+    tasks_peak: int | None = None
     stdout: StreamMetrics = field(default_factory=StreamMetrics)
     stderr: StreamMetrics = field(default_factory=StreamMetrics)
 
@@ -59,6 +61,16 @@ class Skipped:
 
     path: str
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Evidence of one thing that a layer refused; `told_by` is `kernel`, `sandbox`, or `job` for its own word."""
+
+    layer: str
+    action: str
+    count: int = 1
+    told_by: str = "sandbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +125,9 @@ class JobResult:
     skipped: tuple[Skipped, ...] = ()
     metrics: Metrics | None = None
     tier: str | None = None
-    denials: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    denials: tuple[Denial, ...] = ()
+    notes: tuple[str, ...] = ()
     document: JsonObject = field(repr=False, compare=False, default_factory=dict)
 
     @property
@@ -160,11 +174,19 @@ def parse_job(body: Any) -> JobResult:
             artifacts=tuple(Artifact(**_known(Artifact, entry)) for entry in body.get("artifacts") or ()),
             skipped=tuple(Skipped(**_known(Skipped, entry)) for entry in body.get("skipped") or ()),
             metrics=None if body.get("metrics") is None else _metrics(body["metrics"]),
-            denials=tuple(body.get("denials") or ()),
+            layers=tuple(body.get("layers") or ()),
+            denials=_denials(body),
+            notes=tuple(body.get("notes") or ()),
             document=body,
         )
     except (TypeError, AttributeError) as fault:
         raise ProtocolError(f"The node answered a job that cannot be read: {fault}") from fault
+
+
+def _denials(body: Mapping[str, Any]) -> tuple[Denial, ...]:
+    # A node of the first version told sentences; they stay in `document`.
+    entries = (entry for entry in body.get("denials") or () if isinstance(entry, Mapping))
+    return tuple(Denial(**_known(Denial, entry)) for entry in entries)
 
 
 def _metrics(body: Mapping[str, Any]) -> Metrics:

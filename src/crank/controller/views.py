@@ -101,7 +101,7 @@ def _tail(outcome: Outcome | None) -> JsonObject:
     if outcome is None:
         return {
             "stdout": "", "stderr": "", "has_result": False, "result": None, "displays": [], "artifacts": [],
-            "skipped": [], "metrics": None, "tier": None, "denials": [],
+            "skipped": [], "metrics": None, "tier": None, "layers": [], "denials": [], "notes": [],
         }  # fmt: skip
     return {
         "stdout": outcome.stdout.text,
@@ -117,7 +117,9 @@ def _tail(outcome: Outcome | None) -> JsonObject:
             "stderr": _stream(outcome.stderr),
         },
         "tier": outcome.tier,
-        "denials": list(outcome.denials),
+        "layers": list(outcome.layers),
+        "denials": [asdict(denial) for denial in outcome.denials],
+        "notes": list(outcome.notes),
     }
 
 

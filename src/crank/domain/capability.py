@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -44,6 +44,8 @@ class Capability:
     profile_digest what the environment really is, when it is a profile
     timeout_sec    the longest run it accepts
     memory_bytes   the most memory that one job may ask for; None where nobody enforces memory
+    limits         what one job may use, by the names of `profile.Limits`; a name that is missing is not enforced
+    tier           how well its jobs are walled in, a word of `domain.isolation`; None where the worker did not say
     """
 
     name: str
@@ -60,6 +62,8 @@ class Capability:
     required_capabilities: tuple[str, ...]
     timeout_sec: float
     memory_bytes: int | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    tier: str | None = None
 
     @property
     def takes_code(self) -> bool:
@@ -93,6 +97,9 @@ def version_matches(wanted: str, offered: str) -> bool:
     return offered.split(".")[: len(numbers)] == numbers
 
 
+_LIMITS_MAX = 64
+# Known since version 2 of the wire; a worker of version 1 leaves them out.
+_LATER = frozenset({"limits", "tier"})
 _FIELDS: Mapping[str, tuple[type, ...]] = {
     "schema": (int,),
     "name": (str,),
@@ -109,6 +116,8 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "required_capabilities": (list,),
     "timeout_sec": (int, float),
     "memory_bytes": (int, type(None)),
+    "limits": (dict,),
+    "tier": (str, type(None)),
 }
 
 
@@ -121,7 +130,7 @@ def parse_capability(source: Any) -> Capability:
             raise _wrong(str(name), "It is not a field of a capability.")
         if not isinstance(value, _FIELDS[name]) or isinstance(value, bool):
             raise _wrong(name, "It has the wrong type.")
-    for name in sorted(set(_FIELDS) - set(source)):
+    for name in sorted(set(_FIELDS) - _LATER - set(source)):
         raise _wrong(name, "It is missing.")
     _check_values(source)
     return Capability(
@@ -139,6 +148,8 @@ def parse_capability(source: Any) -> Capability:
         required_capabilities=tuple(source["required_capabilities"]),
         timeout_sec=float(source["timeout_sec"]),
         memory_bytes=source["memory_bytes"],
+        limits=dict(source.get("limits", {})),
+        tier=source.get("tier"),
     )
 
 
@@ -166,7 +177,19 @@ def _check_values(source: Mapping[str, Any]) -> None:
         raise _wrong("timeout_sec", "It must be more than 0 and at most 86400.")
     if source["memory_bytes"] is not None and source["memory_bytes"] <= 0:
         raise _wrong("memory_bytes", "It must be more than 0.")
+    _check_limits(source.get("limits", {}))
+    if not _ERROR_CODE.fullmatch(source.get("tier") or "none"):
+        raise _wrong("tier", "It must be one lower-case word.")
     _check_lists(source)
+
+
+def _check_limits(limits: Mapping[Any, Any]) -> None:
+    named = len(limits) <= _LIMITS_MAX and all(
+        isinstance(name, str) and _ERROR_CODE.fullmatch(name) for name in limits
+    )
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in limits.values())
+    if not named or not numbers or any(value < 0 for value in limits.values()):
+        raise _wrong("limits", f"It must be at most {_LIMITS_MAX} names with a number of at least 0 each.")
 
 
 def _check_lists(source: Mapping[str, Any]) -> None:
@@ -196,4 +219,6 @@ def capability_document(capability: Capability) -> JsonObject:
         "required_capabilities": list(capability.required_capabilities),
         "timeout_sec": capability.timeout_sec,
         "memory_bytes": capability.memory_bytes,
+        "limits": dict(capability.limits),
+        "tier": capability.tier,
     }

@@ -65,7 +65,8 @@ class JobRequest:
     """What was asked, checked and with defaults filled in. Never changed after it was accepted.
 
     version            `1`, `1.2` or `1.2.3`; None takes any
-    accelerator, gpu_model, memory_bytes, timeout_sec, max_output_bytes   None leaves it to the capability
+    accelerator, gpu_model, memory_bytes, timeout_sec, max_output_bytes, cpu_sec, idle_sec, no_output_sec
+                       None leaves it to the capability
     code               the script, for a capability that takes one
     args               any JSON value
     effects            what running twice would mean; EXTERNAL unless the caller says otherwise
@@ -86,6 +87,9 @@ class JobRequest:
     effects: Effects
     route: str
     traceparent: str | None
+    cpu_sec: float | None = None
+    idle_sec: float | None = None
+    no_output_sec: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,9 @@ _STATUS_BY_REASON: Mapping[Reason, Status] = {
     Reason.PROCESSES: Status.FAILED,
     Reason.OUTPUT: Status.FAILED,
     Reason.DISK: Status.FAILED,
+    Reason.INODES: Status.FAILED,
+    Reason.FILES: Status.FAILED,
+    Reason.FILE_SIZE: Status.FAILED,
     Reason.POLICY: Status.FAILED,
     Reason.PROTOCOL_VIOLATION: Status.FAILED,
     Reason.SANDBOX_FAILED: Status.FAILED,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 from crank.domain.ids import Digest
 from crank.domain.json import JsonValue
@@ -18,6 +19,9 @@ class Reason(StrEnum):
     PROCESSES = "processes"
     OUTPUT = "output"
     DISK = "disk"
+    INODES = "inodes"
+    FILES = "open_files"
+    FILE_SIZE = "file_size"
     POLICY = "policy"
     PROTOCOL_VIOLATION = "protocol_violation"
     CANCELLED = "cancelled"
@@ -28,11 +32,13 @@ class Reason(StrEnum):
 
 
 class Clock(StrEnum):
-    """Which deadline ended the attempt."""
+    """Which deadline ended the attempt; LIFETIME is that of a session, the others are limits of a run."""
 
     WALL = "wall"
     CPU = "cpu"
     IDLE = "idle"
+    NO_OUTPUT = "no_output"
+    LIFETIME = "lifetime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +76,20 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the whole process tree used. Peak memory is None where the host cannot tell."""
+    """What the whole process tree used. A peak is None where the host cannot tell.
+
+    setup_sec   from the request for a sandbox until its walls stood and were proven; on a pool hit, until
+                the parked one was handed over
+    pool_hit    the sandbox stood ready before the job came
+    tasks_peak  most processes and threads at one time
+    """
 
     wall_sec: float = 0.0
     cpu_sec: float = 0.0
     peak_memory_bytes: int | None = None
     setup_sec: float = 0.0
+    pool_hit: bool = False
+    tasks_peak: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +110,39 @@ class Skipped:
     cause: str
 
 
+# Whose word a denial is: the kernel counted it, our supervisor saw it, or the job itself says so.
+ToldBy: TypeAlias = Literal["kernel", "sandbox", "job"]
+TOLD_BY: tuple[ToldBy, ...] = ("kernel", "sandbox", "job")
+# The walls by the names that evidence uses; a later worker may know more of them.
+LAYERS = ("network", "seccomp", "landlock", "mounts", "limits", "cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Evidence of one thing that a layer refused, `count` times.
+
+    layer    one of LAYERS
+    action   what was tried: `connect to example.com:443`, `socket`, `write /usr/new`; the job's words when
+             told_by is `job`, so it is shown escaped and never obeyed
+    told_by  whose word it is; only `kernel` and `sandbox` are more than the job's own word
+    """
+
+    layer: str
+    action: str
+    count: int = 1
+    told_by: ToldBy = "sandbox"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Everything one attempt left. `result` is meaningful only when `has_result`.
 
     displays  rich results in order, each a MIME bundle {media type: data}
-    tier      the isolation that really held: `namespaces`, or `process` for a worker author's own code
-    denials   evidence: what a layer refused, as sentences
+    tier      the isolation that really held: a word of `domain.isolation`, `process` for a worker author's
+              own code outside of it, `none` when no code ran
+    denials   evidence: what a layer refused
+    layers    the walls that stood, each proven from inside before the job's code ran
+    notes     sentences for a person: what was left running, what was dropped
     """
 
     end: End
@@ -115,4 +155,6 @@ class Outcome:
     skipped: tuple[Skipped, ...] = ()
     usage: Usage = field(default_factory=Usage)
     tier: str = "none"
-    denials: tuple[str, ...] = ()
+    denials: tuple[Denial, ...] = ()
+    layers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,12 +1,23 @@
-"""The JSON form of an outcome, in which it travels and is stored."""
+"""The JSON form of an outcome, in which it travels and is stored.
+
+Documents outlive the version that wrote them: a part that came later may be absent, and denials were once
+plain sentences. Everything else is read strictly.
+"""
 
 import dataclasses
+import re
 from typing import Any
 
 from crank.domain.ids import Digest
 from crank.domain.json import JsonObject
-from crank.domain.outcome import Artifact, Clock, End, Outcome, Reason, Skipped, Stream, Usage
+from crank.domain.outcome import TOLD_BY, Artifact, Clock, Denial, End, Outcome, Reason, Skipped, Stream, Usage
 from crank.errors import ProtocolError
+
+DENIALS_MAX = 1_000
+ACTION_CHARS_MAX = 1_000
+_LAYER = re.compile(r"[a-z][a-z_]{0,31}")
+_LISTS = ("artifacts", "skipped", "displays", "denials")
+_LATER_LISTS = ("layers", "notes")
 
 
 def outcome_document(outcome: Outcome) -> JsonObject:
@@ -19,22 +30,33 @@ def parse_outcome(document: Any) -> Outcome:
     """Read an outcome strictly. Raises ProtocolError."""
     if not isinstance(document, dict):
         raise ProtocolError("An outcome must be an object.")
-    body = dict(document)
+    body = {**dict.fromkeys(_LATER_LISTS, ()), **document}
     try:
-        for name in ("artifacts", "skipped", "displays", "denials"):
+        for name in (*_LISTS, *_LATER_LISTS):
             if not isinstance(body[name], list | tuple):
                 raise ProtocolError(f"An outcome's {name} must be a list.")
         body["end"] = _parse_end(body["end"])
         body["stdout"] = Stream(**body["stdout"])
         body["stderr"] = Stream(**body["stderr"])
-        body["usage"] = Usage(**body["usage"])
+        body["usage"] = _parse_usage(body["usage"])
         body["displays"] = tuple(body["displays"])
-        body["denials"] = tuple(str(line) for line in body["denials"])
+        old = tuple(entry for entry in body["denials"] if isinstance(entry, str))
+        body["denials"] = tuple(_parse_denial(entry) for entry in body["denials"] if not isinstance(entry, str))
+        body["layers"] = tuple(_text(name) for name in body["layers"])
+        body["notes"] = old + tuple(_text(sentence) for sentence in body["notes"])
         body["artifacts"] = tuple(_parse_artifact(entry) for entry in body["artifacts"])
         body["skipped"] = tuple(Skipped(**entry) for entry in body["skipped"])
+        if len(body["denials"]) > DENIALS_MAX:
+            raise ProtocolError(f"An outcome has more than {DENIALS_MAX} denials.")
         return Outcome(**body)
-    except (KeyError, TypeError, ValueError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise ProtocolError(f"An outcome is malformed: {fault}") from fault
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ProtocolError("An outcome holds something other than a text where a text belongs.")
+    return value
 
 
 def _parse_end(body: Any) -> End:
@@ -42,6 +64,26 @@ def _parse_end(body: Any) -> End:
     end["reason"] = Reason(end["reason"])
     end["clock"] = None if end["clock"] is None else Clock(end["clock"])
     return End(**end)
+
+
+def _parse_usage(body: Any) -> Usage:
+    tasks_peak = body.get("tasks_peak")
+    if not isinstance(body.get("pool_hit", False), bool) or not (tasks_peak is None or _is_count(tasks_peak)):
+        raise ProtocolError("An outcome's usage has an unknown form.")
+    return Usage(**body)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _parse_denial(body: Any) -> Denial:
+    layer, action, count = body["layer"], body["action"], body["count"]
+    if not isinstance(layer, str) or not isinstance(action, str) or not _is_count(count) or count < 1:
+        raise ProtocolError("A denial has an unknown form.")
+    if not _LAYER.fullmatch(layer) or len(action) > ACTION_CHARS_MAX or body["told_by"] not in TOLD_BY:
+        raise ProtocolError("A denial names no layer, has an action that is too long, or no known witness.")
+    return Denial(**body)
 
 
 def _parse_artifact(body: Any) -> Artifact:

@@ -17,12 +17,14 @@ class Limits:
 
     wall_sec          wall clock, reason `timeout` with clock `wall`
     cpu_sec           CPU time of the whole tree, reason `timeout` with clock `cpu`
+    idle_sec          the whole tree used no CPU and wrote nothing for so long; reason `timeout` with clock `idle`
+    no_output_sec     no byte on stdout or stderr for so long; reason `timeout` with clock `no_output`
     memory_bytes      memory of the whole tree, files in /scratch and /out included; reason `memory`
     processes         processes and threads together; reason `processes`
-    open_files        descriptors of one process; the call fails inside the job
-    file_bytes        one file; the call fails inside the job
+    open_files        descriptors of one process; the call fails inside the job, reason `open_files` if uncaught
+    file_bytes        one file; the call fails inside the job, reason `file_size` if uncaught
     disk_bytes        /scratch and /out, each; the call fails inside the job, reason `disk` if uncaught
-    inodes            files and folders in /scratch and /out, each; as disk_bytes
+    inodes            files and folders in /scratch and /out, each; the same, reason `inodes` if uncaught
     output_bytes      kept of stdout and of stderr, each (head and tail); the rest is counted
     output_flood_bytes  seen on both streams together before the job is ended; reason `output`
     result_bytes      the encoded result; a larger one is reported as too large
@@ -31,6 +33,9 @@ class Limits:
 
     wall_sec: float = 60.0
     cpu_sec: float = 60.0
+    # Not sooner than any wall clock: these two end a job early only where a profile or a request says so.
+    idle_sec: float = float(TIMEOUT_SEC_MAX)
+    no_output_sec: float = float(TIMEOUT_SEC_MAX)
     memory_bytes: int = 512 * MIB
     processes: int = 64
     open_files: int = 512
@@ -47,6 +52,8 @@ class Limits:
 LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
     "wall_sec": (0.05, TIMEOUT_SEC_MAX),
     "cpu_sec": (0.05, TIMEOUT_SEC_MAX),
+    "idle_sec": (0.05, TIMEOUT_SEC_MAX),
+    "no_output_sec": (0.05, TIMEOUT_SEC_MAX),
     "memory_bytes": (32 * MIB, MEMORY_BYTES_MAX),
     "processes": (1, 32_768),
     "open_files": (16, 1_048_576),

@@ -1,6 +1,8 @@
 """How it ended is decided from facts, in an order that no job can talk its way around."""
 
 import signal
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,16 @@ def _exit(code: int) -> int:
         (Facts(status=_exit(1), claim=Claim("raised", 1, hint="memory")), Reason.MEMORY),
         (Facts(status=_exit(1), claim=Claim("raised", 1, hint="disk")), Reason.DISK),
         (Facts(status=_exit(1), claim=Claim("raised", 1, hint="processes")), Reason.PROCESSES),
+        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="inodes")), Reason.INODES),
+        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="open_files")), Reason.FILES),
+        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="file_size")), Reason.FILE_SIZE),
+        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="some other word")), Reason.RAISED),
+        (Facts(status=_exit(1), claim=Claim("raised", 1), disk_full=True, inodes_full=True), Reason.RAISED),
+        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="disk"), inodes_full=True), Reason.INODES),
+        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="disk"), disk_full=True), Reason.DISK),
+        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="inodes"), disk_full=True), Reason.DISK),
+        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="disk"), disk_full=True, inodes_full=True), Reason.DISK),
+        (Facts(status=signal.SIGXFSZ), Reason.FILE_SIZE),
         (Facts(status=signal.SIGSEGV), Reason.SIGNALLED),
         (Facts(status=signal.SIGKILL), Reason.SIGNALLED),
         (Facts(status=signal.SIGSYS), Reason.POLICY),
@@ -55,6 +67,44 @@ def test_our_own_kill_stands(claim: Claim | None, status: int | None) -> None:
     cause = timeout_end(_LIMITS, Clock.WALL)
     facts = Facts(cause=cause, claim=claim, status=status, violation="x", memory_kills=1, process_refusals=1)
     assert decide(facts, _LIMITS) == cause
+
+
+_ORDER = [
+    ("a kill of ours", {"cause": timeout_end(_LIMITS, Clock.IDLE)}, Reason.TIMEOUT),
+    ("the kernel killed for memory", {"memory_kills": 1}, Reason.MEMORY),
+    ("the kernel refused a process", {"process_refusals": 1}, Reason.PROCESSES),
+    ("the guest broke its word", {"violation": "x"}, Reason.PROTOCOL_VIOLATION),
+]
+
+
+@pytest.mark.parametrize("place", range(len(_ORDER)))
+@pytest.mark.parametrize("hint", [None, "memory", "disk", "inodes", "processes", "open_files", "file_size"])
+def test_each_line_outranks_all_below_it(place: int, hint: str | None) -> None:
+    """With every lower fact true as well, and whatever the guest claims, the highest fact is told."""
+    known: dict[str, Any] = {}
+    for _, facts, _ in _ORDER[place:]:
+        known.update(facts)
+    claim = Claim("raised", 1, error="E: x", hint=hint)
+    end = decide(Facts(status=_exit(1), claim=claim, disk_full=True, inodes_full=True, **known), _LIMITS)
+    assert end.reason is _ORDER[place][2]
+
+
+@pytest.mark.parametrize("clock", list(Clock))
+def test_every_clock_has_a_sentence_of_its_own(clock: Clock) -> None:
+    """A timeout names its clock, and no two clocks read alike."""
+    end = timeout_end(_LIMITS, clock, lifetime_sec=7.5)
+    others = {timeout_end(_LIMITS, other, lifetime_sec=7.5).message for other in Clock if other is not clock}
+    assert end.reason is Reason.TIMEOUT
+    assert end.clock is clock
+    assert end.message not in others
+
+
+def test_the_sentence_is_ours_and_the_jobs_words_stand_behind_it() -> None:
+    """A limit that an exception points at is told with the limit, then with the exception, cut."""
+    facts = Facts(status=_exit(1), claim=Claim("raised", 1, error="OSError: " + "x" * 9_000, hint="open_files"))
+    message = decide(facts, replace(_LIMITS, open_files=99)).message or ""
+    assert message.startswith("A process of the job needed more than its 99 open files. It ended with: OSError: x")
+    assert len(message) == 2_000
 
 
 def test_a_signal_has_its_name() -> None:

@@ -63,6 +63,11 @@ def satisfiers(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozen
         ("gpu_model", request.gpu_model, lambda o: o.capability.gpu_model == request.gpu_model),
         ("timeout_sec", request.timeout_sec, lambda o: (request.timeout_sec or 0) <= o.capability.timeout_sec),
         ("memory_bytes", request.memory_bytes, lambda o: (request.memory_bytes or 0) <= (o.capability.memory_bytes or 0)),
+        # A worker that does not name one of these does not keep it, so it cannot run a job that asks for it.
+        ("cpu_sec", request.cpu_sec, lambda o: (request.cpu_sec or 0) <= o.capability.limits.get("cpu_sec", 0)),
+        ("idle_sec", request.idle_sec, lambda o: (request.idle_sec or 0) <= o.capability.limits.get("idle_sec", 0)),
+        ("no_output_sec", request.no_output_sec,
+         lambda o: (request.no_output_sec or 0) <= o.capability.limits.get("no_output_sec", 0)),
     ):
         if wanted is None:
             continue
@@ -94,6 +99,8 @@ def _unmet(capability: str, constraint: str, wanted: str, left: Sequence[Offer])
 def _offered(offer: Offer, constraint: str) -> str:
     if constraint in {"timeout_sec", "memory_bytes"}:
         return f"at most {getattr(offer.capability, constraint) or 0:g}"
+    if constraint in {"cpu_sec", "idle_sec", "no_output_sec"}:
+        return f"at most {offer.capability.limits.get(constraint, 0):g}"
     return str(getattr(offer.capability, constraint))
 
 

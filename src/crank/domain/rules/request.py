@@ -57,6 +57,9 @@ class Draft:
     timeout_sec: float | None
     max_output_bytes: int | None
     memory_bytes: int | None
+    cpu_sec: float | None
+    idle_sec: float | None
+    no_output_sec: float | None
     code: str | None
     args: JsonValue
     files: tuple[DraftFile, ...]
@@ -123,6 +126,9 @@ def parse_request(fields: JsonObject) -> Draft:
         timeout_sec=_bounded(constraints, "timeout_sec", *LIMIT_RANGES["wall_sec"]),
         max_output_bytes=_whole(_bounded(constraints, "max_output_bytes", 1, OUTPUT_BYTES_MAX)),
         memory_bytes=_whole(_bounded(constraints, "memory_bytes", *LIMIT_RANGES["memory_bytes"])),
+        cpu_sec=_bounded(constraints, "cpu_sec", *LIMIT_RANGES["cpu_sec"]),
+        idle_sec=_bounded(constraints, "idle_sec", *LIMIT_RANGES["idle_sec"]),
+        no_output_sec=_bounded(constraints, "no_output_sec", *LIMIT_RANGES["no_output_sec"]),
         code=_code(fields.get("code")),
         args=_args(fields.get("args")),
         files=_files(fields.get("files") or []),

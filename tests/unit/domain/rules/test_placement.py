@@ -27,6 +27,9 @@ def offer(worker: str, offered: object = None, free: int = 1, node: str = "n1") 
         (request(gpu_model="H100"), "gpu_model"),
         (request(timeout_sec=61.0), "timeout_sec"),
         (request(memory_bytes=1 << 40), "memory_bytes"),
+        (request(cpu_sec=1.0), "cpu_sec"),
+        (request(idle_sec=1.0), "idle_sec"),
+        (request(no_output_sec=1.0), "no_output_sec"),
     ],
 )
 def test_refusal_names_the_constraint(wanted: object, constraint: str) -> None:
@@ -34,6 +37,16 @@ def test_refusal_names_the_constraint(wanted: object, constraint: str) -> None:
     verdict = satisfiers(wanted, [offer("a")], frozenset())  # type: ignore[arg-type]
     assert isinstance(verdict, Refusal)
     assert ("unsatisfied-capability", constraint) == (verdict.code, verdict.constraint)
+
+
+@pytest.mark.parametrize("clock", ["cpu_sec", "idle_sec", "no_output_sec"])
+def test_a_clock_may_be_lowered_and_never_raised(clock: str) -> None:
+    """A request may ask for less than the profile gives; more is refused with what there is."""
+    offered = offer("a", capability(limits={clock: 30.0}))
+    assert satisfiers(request(**{clock: 30.0}), [offered], frozenset()) == [offered]
+    verdict = satisfiers(request(**{clock: 30.1}), [offered], frozenset())
+    assert isinstance(verdict, Refusal)
+    assert "at most 30" in verdict.message
 
 
 def test_mounts_keep_a_job_on_their_node() -> None:

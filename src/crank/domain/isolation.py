@@ -1,0 +1,41 @@
+"""The words for how well a job is walled in, strongest first, and their order.
+
+There is no word for no isolation: a machine that can give none of these runs no script at all.
+"""
+
+from enum import StrEnum
+
+from crank.errors import InvalidRequest
+
+
+class Tier(StrEnum):
+    """What a worker's sandbox stands on, tried rather than guessed.
+
+    NAMESPACES  user, mount, pid, ipc, uts and network namespaces with Landlock, a filter, limits and a control group
+    LANDLOCK    no user namespaces: Landlock, a filter and limits; the network rests on one full layer, the filter
+    """
+
+    NAMESPACES = "namespaces"
+    LANDLOCK = "landlock"
+
+
+_STRONGEST_FIRST = (Tier.NAMESPACES, Tier.LANDLOCK)
+TIER_DEFAULT = Tier.NAMESPACES
+
+
+def is_allowed(tier: Tier, lowest: Tier) -> bool:
+    """Tell whether a tier is at least as strong as the lowest that the operator allows."""
+    return _STRONGEST_FIRST.index(tier) <= _STRONGEST_FIRST.index(lowest)
+
+
+def parse_tier(text: str) -> Tier:
+    """Read a tier's name. Raises InvalidRequest; `none` is refused with the reason."""
+    if text in set(Tier):
+        return Tier(text)
+    if text == "none":
+        raise InvalidRequest(
+            "There is no tier 'none': code of strangers never runs without walls.",
+            code="invalid_tier",
+            fix=f"Use {' or '.join(Tier)}; 'crank doctor' says which this machine can give.",
+        )
+    raise InvalidRequest(f"The tier {text[:40]!r} is not known.", code="invalid_tier", fix=f"Use {' or '.join(Tier)}.")

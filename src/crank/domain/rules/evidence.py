@@ -1,0 +1,36 @@
+"""What denials add up to: told once each with a count, bounded, and which hosts a job wanted to reach."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from crank.domain.outcome import Denial
+
+CONNECT = "connect to "
+DENIALS_MAX = 50
+HOST_CHARS_MAX = 300
+HOSTS_MAX = 20
+
+
+def merge(denials: Iterable[Denial], *, most: int = DENIALS_MAX) -> tuple[Denial, ...]:
+    """Return every different denial once, with its count summed, in the order in which each came first.
+
+    Beyond `most` different ones the rest is summed into one denial of each layer, so that nothing is lost
+    but words: a job that tries a million names cannot make its outcome large.
+    """
+    found: dict[tuple[str, str, str], Denial] = {}
+    for denial in denials:
+        key = denial.layer, denial.action, denial.told_by
+        if key not in found and len(found) >= most:
+            key = denial.layer, "more of other kinds", denial.told_by
+        before = found.get(key)
+        if before is None:
+            found[key] = replace(denial, action=key[1])
+        else:
+            found[key] = replace(before, count=before.count + denial.count)
+    return tuple(found.values())
+
+
+def wanted_hosts(denials: Sequence[Denial]) -> tuple[str, ...]:
+    """Return the hosts that a job said it wanted, each once, `example.com:443`; cut and few."""
+    hosts = (denial.action.removeprefix(CONNECT) for denial in denials if denial.action.startswith(CONNECT))
+    return tuple(dict.fromkeys(host[:HOST_CHARS_MAX] for host in hosts))[:HOSTS_MAX]
