@@ -2,9 +2,13 @@
 
 `hello` carries a range of versions and the controller picks the highest that both know. Bytes (input
 files, artifacts, large outcomes) never travel in a message: they are blobs beside the link.
+
+A field that a later version added has a default. It is left out while it has that value, so what version 1
+can say is still said in the words of version 1; a message of a later version goes only to who agreed on it.
 """
 
 import dataclasses
+import functools
 import types
 import typing
 from dataclasses import dataclass
@@ -15,7 +19,9 @@ from crank.domain.quantity import JSON_DEPTH_MAX, MIB
 from crank.errors import InvalidRequest, ProtocolError
 
 VERSION_MIN = 1
-VERSION_MAX = 1
+VERSION_MAX = 2
+# The version that brought sessions, programs, and calls on running jobs.
+SESSIONS_SINCE = 2
 MESSAGE_BYTES_MAX = 4 * MIB
 # A larger outcome travels as a blob.
 OUTCOME_INLINE_BYTES_MAX = 256 * 1024
@@ -115,6 +121,53 @@ class Draining:
     """The worker takes no new lease and leaves when its last job is done."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session's sandbox stands, or its child lives on after the link was lost."""
+
+    session_id: str
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The first thing after `welcome`: every session that the worker holds. The controller ends all others of its.
+
+    opened   sessions whose sandbox stands
+    opening  sessions whose sandbox is being built; `opened` or `ended` follows for each
+    """
+
+    opened: list[Opened]
+    opening: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session is over. `reason` is a word of `domain.session`; `job_id` names the job that broke it, `end` how."""
+
+    session_id: str
+    reason: str
+    code: str | None
+    message: str | None
+    job_id: str | None
+    end: JsonObject | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to one call.
+
+    verdict  `done`, or the kind of fault, which `code` and `message` make precise
+    answer   what was asked for, where something was
+    """
+
+    call_id: str
+    verdict: Literal["done", "invalid", "not_supported", "not_found", "conflict", "too_large", "unavailable", "failed"]
+    code: str | None
+    message: str | None
+    answer: JsonValue
+
+
 # --- controller to worker --------------------------------------------------------------------
 
 
@@ -167,7 +220,11 @@ class LeaseMount:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to try a job once. None for a limit leaves it to the capability."""
+    """The right to try a job once. None for a limit leaves it to the capability.
+
+    session_id, context  run it in that session of the worker, with the globals of that name
+    program              the argv of one of the profile's programs, in place of code
+    """
 
     job_id: str
     epoch: int
@@ -181,6 +238,9 @@ class Lease:
     max_output_bytes: int | None
     memory_bytes: int | None
     traceparent: str | None
+    session_id: str | None = None
+    context: str | None = None
+    program: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,27 +260,112 @@ class Settled:
     verdict: Literal["accepted", "superseded"]
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Build a sandbox that lasts. `opened` or `ended` follows. A session with this id already is left as it is."""
+
+    session_id: str
+    capability: str
+    accelerator: str
+    mounts: list[LeaseMount]
+    memory_bytes: int | None
+    idle_sec: float
+    lifetime_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """Begin the idle clock of a session anew; a number also changes that clock, counted from the session's start."""
+
+    session_id: str
+    idle_sec: float | None
+    lifetime_sec: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End a session now, with what runs in it; the end of one that is not there is told too."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """The end of a session is durable; the worker may forget it."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """A call: send SIGINT to what runs for the job."""
+
+    call_id: str
+    job_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stdin:
+    """A call: write to the stdin of what runs for the job.
+
+    base64        at most `STDIN_CALL_BYTES_MAX` bytes
+    offset_bytes  where they begin; what was taken before is not taken again. None means where the last ended
+    end           nothing follows
+    """
+
+    call_id: str
+    job_id: str
+    epoch: int
+    base64: str
+    offset_bytes: int | None
+    end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A call: act on the files of a session. The bytes that `put` stores and `get` answers with are a blob."""
+
+    call_id: str
+    session_id: str
+    verb: Literal["list", "get", "put", "remove"]
+    path: str
+    sha256: str | None
+    size_bytes: int | None
+
+
 Message: TypeAlias = (
     Hello | Beat | Started | Output | Finished | Declined | Draining | Welcome | Rejected | Lease | Cancel | Settled
-)
+    | Opened | Sessions | Ended | Answered | Open | Touch | Close | Noted | Interrupt | Stdin | Files
+)  # fmt: skip
 
-_KINDS: dict[str, type] = {
-    kind.__name__.lower(): kind
-    for kind in (Hello, Beat, Started, Output, Finished, Declined, Draining, Welcome, Rejected, Lease, Cancel, Settled)
-}
+_KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in typing.get_args(Message)}
 
 
 def encode(message: Message) -> str:
     """Write a message as JSON text. Raises ProtocolError when it is too large."""
-    body = dataclasses.asdict(message)
+    body = {name: value for name, value in dataclasses.asdict(message).items() if not _is_default(message, name)}
     text = dumps({"t": type(message).__name__.lower(), **body})
     if len(text.encode("utf-8")) > MESSAGE_BYTES_MAX:
         raise ProtocolError(f"A {type(message).__name__} message is larger than {MESSAGE_BYTES_MAX} bytes.")
     return text
 
 
+def _is_default(message: Message, name: str) -> bool:
+    later = _later_fields(type(message))
+    return name in later and getattr(message, name) == later[name]
+
+
+@functools.cache
+def _later_fields(kind: type) -> dict[str, Any]:
+    """Return the fields that a later version added to a message, with their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+
+
 def decode(raw: str | bytes) -> Message:
     """Read a message strictly: known kind, every field present and of its type, nothing else.
+
+    Only a field that a later version added may be absent; it then has its default.
 
     Raises ProtocolError.
     """
@@ -242,10 +387,10 @@ def _read(kind: type, body: Any, where: str) -> Any:
         raise ProtocolError(f"{where} must be an object.")
     hints = typing.get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
-    if set(body) != names:
-        odd = ", ".join(sorted(set(body) ^ names))[:200]
-        raise ProtocolError(f"{where} has missing or unknown fields: {odd}.")
-    return kind(**{name: _value(hints[name], body[name], f"{where}.{name}") for name in names})
+    odd = (set(body) - names) | (names - set(body) - set(_later_fields(kind)))
+    if odd:
+        raise ProtocolError(f"{where} has missing or unknown fields: {', '.join(sorted(odd))[:200]}.")
+    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in body.items()})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -1,5 +1,6 @@
 """The wire: every message survives the trip, its form is frozen in files, and noise is refused by one exception."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -15,8 +16,9 @@ from crank.domain.ids import Digest
 from crank.domain.outcome import Artifact, Clock, Denial, End, Outcome, Reason, Skipped, Stream, Usage
 from crank.errors import ProtocolError
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "wire" / "v1"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "wire"
 SHA = "a" * 64
+SESSION = "0190a6a4-7b1c-7d2e-8f00-0123456789ab"
 CAPABILITY = {
     "schema": 1,
     "name": "python.run.core",
@@ -77,7 +79,56 @@ MESSAGES: dict[str, wire.Message] = {
     ),
     "cancel": wire.Cancel(job_id="j1", epoch=2),
     "settled": wire.Settled(job_id="j1", epoch=2, verdict="accepted"),
+    "opened": wire.Opened(session_id=SESSION, tier="namespaces"),
+    "sessions": wire.Sessions(opened=[wire.Opened(session_id=SESSION, tier="namespaces")], opening=["s2"]),
+    "ended": wire.Ended(
+        session_id=SESSION,
+        reason="crashed",
+        code="memory",
+        message="The job j1 ended it.",
+        job_id="j1",
+        end={"reason": "memory"},
+    ),
+    "answered": wire.Answered(call_id="c1", verdict="not_found", code="file_not_found", message="No.", answer=None),
+    "open": wire.Open(
+        session_id=SESSION,
+        capability="python.run.core",
+        accelerator="cpu",
+        mounts=[wire.LeaseMount(name="docs", host_path="/srv/docs")],
+        memory_bytes=None,
+        idle_sec=600.0,
+        lifetime_sec=3600.0,
+    ),
+    "touch": wire.Touch(session_id=SESSION, idle_sec=None, lifetime_sec=7200.0),
+    "close": wire.Close(session_id=SESSION),
+    "noted": wire.Noted(session_id=SESSION),
+    "interrupt": wire.Interrupt(call_id="c1", job_id="j1", epoch=2),
+    "stdin": wire.Stdin(call_id="c1", job_id="j1", epoch=2, base64="aGk=", offset_bytes=0, end=True),
+    "files": wire.Files(call_id="c1", session_id=SESSION, verb="put", path="a/b.csv", sha256=SHA, size_bytes=3),
 }
+# What version 2 added to messages of version 1, each message whole.
+EXTENDED: dict[str, wire.Message] = {
+    "lease": wire.Lease(
+        job_id="j1",
+        epoch=2,
+        capability="python.run.docs",
+        accelerator="cpu",
+        code=None,
+        args=None,
+        files=[],
+        mounts=[],
+        timeout_sec=None,
+        max_output_bytes=None,
+        memory_bytes=None,
+        traceparent=None,
+        session_id=SESSION,
+        context="main",
+        program=["pandoc", "a.md"],
+    ),
+}
+SINCE_2 = frozenset(
+    ("opened", "sessions", "ended", "answered", "open", "touch", "close", "noted", "interrupt", "stdin", "files")
+)
 OUTCOME = Outcome(
     end=End(Reason.TIMEOUT, clock=Clock.WALL, message="The job passed 30 s."),
     stdout=Stream("half", 9, 4),
@@ -99,18 +150,21 @@ def test_every_message_is_covered() -> None:
     assert set(MESSAGES) == set(wire._KINDS)
 
 
-@pytest.mark.parametrize("name", sorted(MESSAGES))
-def test_golden_form_holds(name: str) -> None:
-    """The bytes that version 1 speaks do not change, in either direction."""
+def _golden() -> list[tuple[str, wire.Message]]:
+    files = [(f"v{2 if name in SINCE_2 else 1}/{name}", message) for name, message in MESSAGES.items()]
+    return files + [(f"v2/{name}", message) for name, message in EXTENDED.items()]
+
+
+@pytest.mark.parametrize(("name", "message"), _golden())
+def test_golden_form_holds(name: str, message: wire.Message) -> None:
+    """The bytes that each version speaks do not change, in either direction."""
     file = GOLDEN / f"{name}.json"
     if os.environ.get("CRANK_TEST_GOLDEN") == "write":
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(
-            json.dumps(json.loads(wire.encode(MESSAGES[name])), indent=2, ensure_ascii=False) + "\n", "utf-8"
-        )
+        file.write_text(json.dumps(json.loads(wire.encode(message)), indent=2, ensure_ascii=False) + "\n", "utf-8")
     frozen = file.read_text("utf-8")
-    assert json.loads(wire.encode(MESSAGES[name])) == json.loads(frozen)
-    assert wire.decode(frozen) == MESSAGES[name]
+    assert json.loads(wire.encode(message)) == json.loads(frozen)
+    assert wire.decode(frozen) == message
 
 
 @pytest.mark.parametrize("name", sorted(MESSAGES))
