@@ -11,6 +11,7 @@ WorkerId = NewType("WorkerId", str)
 InstanceId = NewType("InstanceId", str)
 TenantId = NewType("TenantId", str)
 MountId = NewType("MountId", str)
+SessionId = NewType("SessionId", str)
 Digest = NewType("Digest", str)
 
 LOCAL_TENANT = TenantId("local")
@@ -35,6 +36,18 @@ def parse_job_id(text: str, *, field: str = "job_id") -> JobId:
             fix="Choose another job_id, or leave it out and the node makes one.",
         )
     return JobId(text)
+
+
+def parse_session_id(text: str, *, field: str = "session") -> SessionId:
+    """Accept the id of a session, which only a node makes: a UUID version 7. Raises InvalidRequest."""
+    if not is_uuid7(text):
+        raise InvalidRequest(
+            "A session's id is a UUID that the node made.",
+            code="invalid_session_id",
+            field=field,
+            fix="Open one with POST /v1/sessions and use its session_id.",
+        )
+    return SessionId(text)
 
 
 def parse_name(text: str, *, field: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from crank.domain.capability import Accelerator, Effects
-from crank.domain.ids import Digest, InstanceId, JobId, MountId, TenantId, WorkerId
+from crank.domain.ids import Digest, InstanceId, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.json import JsonValue
 from crank.domain.outcome import End, Reason
 
@@ -70,6 +70,8 @@ class JobRequest:
     code               the script, for a capability that takes one
     args               any JSON value
     effects            what running twice would mean; EXTERNAL unless the caller says otherwise
+    session_id, context  the session that runs it, with the globals of that name
+    program            argv of one of the profile's programs, in place of code
     """
 
     capability: str
@@ -90,6 +92,9 @@ class JobRequest:
     cpu_sec: float | None = None
     idle_sec: float | None = None
     no_output_sec: float | None = None
+    session_id: SessionId | None = None
+    context: str | None = None
+    program: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ def job_request_document(request: JobRequest) -> JsonObject:
     document: JsonObject = asdict(request)
     document["files"] = list(document["files"])
     document["mounts"] = list(document["mounts"])
+    document["program"] = None if request.program is None else list(request.program)
     return document
 
 
@@ -44,6 +45,8 @@ def parse_job_request(document: Any) -> JobRequest:
                 "mounts": tuple(
                     MountUse(name=use["name"], mount_id=MountId(use["mount_id"])) for use in document["mounts"]
                 ),
+                # Requests of the first version know no programs.
+                "program": None if document.get("program") is None else tuple(document["program"]),
             }
         )
     except (KeyError, TypeError, ValueError) as fault:

@@ -31,3 +31,17 @@ IDEMPOTENCY_KEY_CHARS_MAX = 255
 
 # `Prefer: wait=N` holds a request at most this long; hosts of agents cut calls at 45 s and more.
 WAIT_SEC_MAX = 40
+
+# Sessions: jobs that wait for one of them, named globals in it, and what its clocks may be asked for.
+SESSION_QUEUED_MAX = 64
+SESSION_CONTEXTS_MAX = 64
+SESSION_SEC_MIN = 1.0
+
+# Standard input of a running job: bytes of one call, bytes that wait to be read, bytes in all.
+STDIN_CALL_BYTES_MAX = 1 * MIB
+STDIN_WAITING_BYTES_MAX = 4 * MIB
+STDIN_TOTAL_BYTES_MAX = 1 * GIB
+
+# A program and its arguments.
+PROGRAM_WORDS_MAX = 256
+PROGRAM_BYTES_MAX = 64 * KIB
