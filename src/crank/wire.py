@@ -22,6 +22,8 @@ VERSION_MIN = 1
 VERSION_MAX = 2
 # The version that brought sessions, programs, and calls on running jobs.
 SESSIONS_SINCE = 2
+# What a worker's hello says of itself needs this version: controllers are renewed first, workers after.
+HELLO_SINCE = 2
 MESSAGE_BYTES_MAX = 4 * MIB
 # A larger outcome travels as a blob.
 OUTCOME_INLINE_BYTES_MAX = 256 * 1024
@@ -60,6 +62,22 @@ class Beat:
     """Sent every few seconds; extends every lease that the worker holds."""
 
     free_slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What is parked for one profile, and how many sandboxes were burnt since the worker started."""
+
+    profile: str
+    parked: int
+    burnt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The sandboxes that stand ready, told after a beat when something changed."""
+
+    pools: list[Pool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +242,7 @@ class Lease:
 
     session_id, context  run it in that session of the worker, with the globals of that name
     program              the argv of one of the profile's programs, in place of code
+    cpu_sec, idle_sec, no_output_sec   clocks that the request lowered
     """
 
     job_id: str
@@ -241,6 +260,9 @@ class Lease:
     session_id: str | None = None
     context: str | None = None
     program: list[str] | None = None
+    cpu_sec: float | None = None
+    idle_sec: float | None = None
+    no_output_sec: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +358,7 @@ class Files:
 
 Message: TypeAlias = (
     Hello | Beat | Started | Output | Finished | Declined | Draining | Welcome | Rejected | Lease | Cancel | Settled
-    | Opened | Sessions | Ended | Answered | Open | Touch | Close | Noted | Interrupt | Stdin | Files
+    | Pools | Opened | Sessions | Ended | Answered | Open | Touch | Close | Noted | Interrupt | Stdin | Files
 )  # fmt: skip
 
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in typing.get_args(Message)}
@@ -352,7 +374,8 @@ def encode(message: Message) -> str:
 
 
 def _is_default(message: Message, name: str) -> bool:
-    later = _later_fields(type(message))
+    kind: type = type(message)
+    later = _later_fields(kind)
     return name in later and getattr(message, name) == later[name]
 
 

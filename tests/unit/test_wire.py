@@ -79,6 +79,7 @@ MESSAGES: dict[str, wire.Message] = {
     ),
     "cancel": wire.Cancel(job_id="j1", epoch=2),
     "settled": wire.Settled(job_id="j1", epoch=2, verdict="accepted"),
+    "pools": wire.Pools([wire.Pool(profile="python-core", parked=2, burnt=1)]),
     "opened": wire.Opened(session_id=SESSION, tier="namespaces"),
     "sessions": wire.Sessions(opened=[wire.Opened(session_id=SESSION, tier="namespaces")], opening=["s2"]),
     "ended": wire.Ended(
@@ -124,10 +125,13 @@ EXTENDED: dict[str, wire.Message] = {
         session_id=SESSION,
         context="main",
         program=["pandoc", "a.md"],
+        cpu_sec=1.5,
+        idle_sec=2.0,
+        no_output_sec=3.0,
     ),
 }
 SINCE_2 = frozenset(
-    ("opened", "sessions", "ended", "answered", "open", "touch", "close", "noted", "interrupt", "stdin", "files")
+    ("pools", "opened", "sessions", "ended", "answered", "open", "touch", "close", "noted", "interrupt", "stdin", "files")
 )
 OUTCOME = Outcome(
     end=End(Reason.TIMEOUT, clock=Clock.WALL, message="The job passed 30 s."),

@@ -127,6 +127,9 @@ async def _send(desk: Desk, plan: _Plan, job: Job) -> None:
         max_output_bytes=request.max_output_bytes,
         memory_bytes=request.memory_bytes,
         traceparent=request.traceparent,
+        cpu_sec=request.cpu_sec,
+        idle_sec=request.idle_sec,
+        no_output_sec=request.no_output_sec,
     )
     try:
         await plan.worker.link.send(message)

@@ -1,7 +1,7 @@
 """What a worker can do, as capabilities, and what it needs at hand to do each of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from crank.domain.capability import Accelerator, Capability, Effects
 from crank.domain.profile import LIMIT_RANGES, Limits, Profile
@@ -50,19 +50,24 @@ def choose_variant(profile: Profile, devices: Sequence[GpuDevice]) -> str:
     return "cpu"
 
 
-def script_offers(builds: Sequence[ProfileBuild], devices: Sequence[GpuDevice]) -> tuple[ScriptOffer, ...]:
-    """Turn built profiles into offers; a GPU build without a GPU is not offered."""
+def script_offers(
+    builds: Sequence[ProfileBuild], devices: Sequence[GpuDevice], tier: str | None = None
+) -> tuple[ScriptOffer, ...]:
+    """Turn built profiles into offers; a GPU build without a GPU is not offered.
+
+    tier  how well their jobs are walled in here
+    """
     offers = []
     for build in builds:
         accelerator = Accelerator(build.accelerator)
         model = offered_model(devices) if accelerator is Accelerator.GPU else None
         if accelerator is Accelerator.GPU and model is None:
             continue
-        offers.append(ScriptOffer(_capability(build, accelerator, model), build))
+        offers.append(ScriptOffer(_capability(build, accelerator, model, tier), build))
     return tuple(offers)
 
 
-def _capability(build: ProfileBuild, accelerator: Accelerator, model: str | None) -> Capability:
+def _capability(build: ProfileBuild, accelerator: Accelerator, model: str | None, tier: str | None) -> Capability:
     profile = build.profile
     return Capability(
         name=profile.capability,
@@ -80,6 +85,8 @@ def _capability(build: ProfileBuild, accelerator: Accelerator, model: str | None
         required_capabilities=(),
         timeout_sec=profile.limits.wall_sec,
         memory_bytes=profile.limits.memory_bytes,
+        limits=asdict(profile.limits),
+        tier=tier,
     )
 
 
@@ -96,15 +103,19 @@ def find_offer(offers: Sequence[Offer], lease: Lease) -> Offer | None:
 def lowered(limits: Limits, lease: Lease) -> Limits:
     """Return the profile's limits with what the lease asks for.
 
-    Time and memory are only ever lowered. Kept output may be raised too: it costs the node, not the
-    sandbox, and the node bounds it when it accepts the request.
+    Time and memory are only ever lowered; CPU time follows a lowered wall clock unless the request names it
+    too. Kept output may be raised: it costs the node, not the sandbox, and the node bounds it when it
+    accepts the request.
     """
     cpu_ratio = limits.cpu_sec / limits.wall_sec
     wall_sec = _lower("wall_sec", limits.wall_sec, lease.timeout_sec)
+    follows_sec = min(limits.cpu_sec, max(wall_sec * cpu_ratio, LIMIT_RANGES["cpu_sec"][0]))
     return replace(
         limits,
         wall_sec=wall_sec,
-        cpu_sec=min(limits.cpu_sec, max(wall_sec * cpu_ratio, LIMIT_RANGES["cpu_sec"][0])),
+        cpu_sec=follows_sec if lease.cpu_sec is None else _lower("cpu_sec", limits.cpu_sec, lease.cpu_sec),
+        idle_sec=_lower("idle_sec", limits.idle_sec, lease.idle_sec),
+        no_output_sec=_lower("no_output_sec", limits.no_output_sec, lease.no_output_sec),
         output_bytes=lease.max_output_bytes or limits.output_bytes,
         memory_bytes=int(_lower("memory_bytes", limits.memory_bytes, lease.memory_bytes)),
     )

@@ -15,8 +15,8 @@ from crank.domain.worker import GpuDevice
 from crank.errors import ProtocolError, Unavailable, UntrustedPeer
 from crank.ports import Connector, ControllerLink
 from crank.wire import (
+    HELLO_SINCE,
     VERSION_MAX,
-    VERSION_MIN,
     Beat,
     Cancel,
     Declined,
@@ -190,7 +190,7 @@ class Worker:
         holding = [Holding(attempt.job_id, attempt.epoch, attempt.phase) for attempt in self._attempts.values()]
         holding += [Holding(job_id, epoch, "interrupted") for job_id, epoch in sorted(self._interrupted)]
         return Hello(
-            version_min=VERSION_MIN,
+            version_min=HELLO_SINCE,
             version_max=VERSION_MAX,
             worker_id=self._identity.worker_id,
             instance_id=self._identity.instance_id,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from tests.support.bench import sample_build, sample_lease
 
 from crank.domain.capability import capability_document, parse_capability
-from crank.domain.profile import Limits
+from crank.domain.profile import LIMIT_RANGES, Limits
 from crank.testing.fake_gpu import fake_gpu
 from crank.worker.devices import DevicePool, offered_model
 from crank.worker.offers import choose_variant, find_offer, lowered, script_offers
@@ -47,6 +47,24 @@ def test_a_lease_lowers_time_and_memory_and_never_raises_them() -> None:
     assert (less.wall_sec, less.cpu_sec, less.output_bytes, less.memory_bytes) == (6.0, 12.0, 10, 1 << 28)
     more = lowered(limits, sample_lease("x", timeout_sec=600.0, max_output_bytes=10_000, memory_bytes=1 << 40))
     assert more == replace(limits, output_bytes=10_000)
+
+
+def test_a_lease_lowers_the_other_clocks_too() -> None:
+    """CPU, idle and silence are each lowered by name and never raised; one that is named no longer follows."""
+    limits = Limits(wall_sec=60, cpu_sec=120, idle_sec=30, no_output_sec=20)
+    less = lowered(limits, sample_lease("x", timeout_sec=6.0, cpu_sec=100.0, idle_sec=1.0, no_output_sec=2.0))
+    assert (less.cpu_sec, less.idle_sec, less.no_output_sec) == (100.0, 1.0, 2.0)
+    more = lowered(limits, sample_lease("x", cpu_sec=121.0, idle_sec=31.0, no_output_sec=21.0))
+    assert more == limits
+
+
+def test_an_offer_names_its_limits_and_its_tier() -> None:
+    """What a job may use and how it is walled in are said before anybody submits."""
+    (offer,) = script_offers([sample_build(limits=Limits(idle_sec=9.0))], [], "landlock")
+    assert offer.capability.limits["idle_sec"] == 9.0
+    assert set(offer.capability.limits) == set(LIMIT_RANGES)
+    assert offer.capability.tier == "landlock"
+    assert parse_capability(capability_document(offer.capability)) == offer.capability
 
 
 def test_devices_go_to_one_holder_each() -> None:
