@@ -33,7 +33,7 @@ IDEMPOTENCY_KEY_CHARS_MAX = 255
 WAIT_SEC_MAX = 40
 
 # Sessions: jobs that wait for one of them, named globals in it, and what its clocks may be asked for.
-SESSION_QUEUED_MAX = 64
+SESSION_JOBS_MAX = 64
 SESSION_CONTEXTS_MAX = 64
 SESSION_SEC_MIN = 1.0
 

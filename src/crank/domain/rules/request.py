@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crank.domain.capability import Accelerator, Effects, parse_capability_name, parse_version_wanted
-from crank.domain.ids import Digest, JobId, parse_digest, parse_job_id, parse_name
+from crank.domain.ids import Digest, JobId, SessionId, parse_digest, parse_job_id, parse_name, parse_session_id
 from crank.domain.json import JsonObject, JsonValue, canonical
 from crank.domain.profile import LIMIT_RANGES
 from crank.domain.quantity import (
@@ -20,7 +20,10 @@ from crank.domain.quantity import (
     IDEMPOTENCY_KEY_CHARS_MAX,
     MOUNTS_MAX,
     OUTPUT_BYTES_MAX,
+    PROGRAM_BYTES_MAX,
+    PROGRAM_WORDS_MAX,
 )
+from crank.domain.session import DEFAULT_CONTEXT
 from crank.errors import InvalidRequest, NotSupported, TooLarge
 
 RUNTIMES = frozenset({"python", "python3", "python3.11", "python-3.11"})
@@ -46,7 +49,10 @@ class DraftMount:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request whose every field is well formed, before anything was looked up."""
+    """A request whose every field is well formed, before anything was looked up.
+
+    A request for a session may leave the capability out; it is empty then, and follows from the session.
+    """
 
     job_id: JobId | None
     capability: str
@@ -66,6 +72,9 @@ class Draft:
     mounts: tuple[DraftMount, ...]
     effects: Effects
     route: str
+    session_id: SessionId | None = None
+    context: str | None = None
+    program: tuple[str, ...] | None = None
 
 
 def request_digest(fields: JsonObject) -> Digest:
@@ -104,7 +113,10 @@ def parse_request(fields: JsonObject) -> Draft:
     if profile is not None:
         parse_name(profile, field="env_profile")
     capability = fields.get("capability")
-    if capability is None:
+    session_id = None if fields.get("session") is None else parse_session_id(fields["session"])
+    if capability is None and profile is None and session_id is not None:
+        capability = ""
+    elif capability is None:
         profile = profile or DEFAULT_PROFILE
         capability = capability_of_profile(profile)
         if "." not in capability:
@@ -118,28 +130,69 @@ def parse_request(fields: JsonObject) -> Draft:
     accelerator = constraints.get("accelerator")
     return Draft(
         job_id=None if fields.get("job_id") is None else parse_job_id(fields["job_id"]),
-        capability=parse_capability_name(capability, field="env_profile" if profile else "capability"),
+        capability=capability and parse_capability_name(capability, field="env_profile" if profile else "capability"),
         version=None if fields.get("version") is None else parse_version_wanted(fields["version"]),
         env_profile=profile,
-        accelerator=None if accelerator is None else _accelerator(accelerator),
+        accelerator=None if accelerator is None else parse_accelerator(accelerator),
         gpu_model=constraints.get("gpu_model"),
-        timeout_sec=_bounded(constraints, "timeout_sec", *LIMIT_RANGES["wall_sec"]),
-        max_output_bytes=_whole(_bounded(constraints, "max_output_bytes", 1, OUTPUT_BYTES_MAX)),
-        memory_bytes=_whole(_bounded(constraints, "memory_bytes", *LIMIT_RANGES["memory_bytes"])),
-        cpu_sec=_bounded(constraints, "cpu_sec", *LIMIT_RANGES["cpu_sec"]),
-        idle_sec=_bounded(constraints, "idle_sec", *LIMIT_RANGES["idle_sec"]),
-        no_output_sec=_bounded(constraints, "no_output_sec", *LIMIT_RANGES["no_output_sec"]),
+        timeout_sec=bounded(constraints, "timeout_sec", *LIMIT_RANGES["wall_sec"]),
+        max_output_bytes=_whole(bounded(constraints, "max_output_bytes", 1, OUTPUT_BYTES_MAX)),
+        memory_bytes=_whole(bounded(constraints, "memory_bytes", *LIMIT_RANGES["memory_bytes"])),
+        cpu_sec=bounded(constraints, "cpu_sec", *LIMIT_RANGES["cpu_sec"]),
+        idle_sec=bounded(constraints, "idle_sec", *LIMIT_RANGES["idle_sec"]),
+        no_output_sec=bounded(constraints, "no_output_sec", *LIMIT_RANGES["no_output_sec"]),
         code=_code(fields.get("code")),
         args=_args(fields.get("args")),
         files=_files(fields.get("files") or []),
-        mounts=_mounts(fields.get("mounts") or []),
+        mounts=parse_mounts(fields.get("mounts") or []),
         effects=_effects(fields.get("effects")),
         route=fields.get("route") or "local",
+        session_id=session_id,
+        context=_context(fields.get("context"), session_id),
+        program=_program(fields),
     )
 
 
+def _context(text: str | None, session_id: SessionId | None) -> str | None:
+    if session_id is None and text is not None:
+        raise InvalidRequest(
+            "Only a job of a session has a context; every other has a sandbox of its own.",
+            code="invalid_field",
+            field="context",
+            fix="Name a session too, or leave context out.",
+        )
+    return None if session_id is None else parse_name(text or DEFAULT_CONTEXT, field="context")
+
+
+def _program(fields: JsonObject) -> tuple[str, ...] | None:
+    words = fields.get("program")
+    if words is None:
+        return None
+    if fields.get("code") is not None:
+        raise InvalidRequest("A job runs code or a program, not both.", code="invalid_field", field="program")
+    if fields.get("args") is not None:
+        raise InvalidRequest(
+            "A program takes no args.", code="invalid_field", field="args", fix="Write its arguments into program."
+        )
+    if not words or not words[0] or any("\x00" in word for word in words):
+        raise InvalidRequest(
+            "program is a name and its arguments, without NUL characters.",
+            code="invalid_field",
+            field="program",
+            fix='Send a list such as ["pandoc", "--version"].',
+        )
+    size_bytes = sum(len(word.encode("utf-8", "surrogatepass")) for word in words)
+    if len(words) > PROGRAM_WORDS_MAX or size_bytes > PROGRAM_BYTES_MAX:
+        raise TooLarge(
+            f"A program takes at most {PROGRAM_WORDS_MAX} words of {PROGRAM_BYTES_MAX} bytes together.",
+            code="program_too_large",
+            field="program",
+            fix="Write long input to a file and name the file.",
+        )
+    return tuple(words)
+
+
 _LATER: Mapping[str, str] = {
-    "session": "Sessions are not offered yet; every job gets a fresh sandbox.",
     "budget": "Budgets are not offered yet; jobs cost nothing on this node.",
 }
 
@@ -159,7 +212,8 @@ def _refuse_unsupported(fields: JsonObject) -> None:
         )
 
 
-def _accelerator(text: str) -> Accelerator:
+def parse_accelerator(text: str) -> Accelerator:
+    """Read `cpu` or `gpu`. Raises InvalidRequest."""
     if text not in set(Accelerator):
         raise InvalidRequest(
             f"The accelerator {text[:40]!r} is not known.",
@@ -183,15 +237,18 @@ def _effects(text: str | None) -> Effects:
     return Effects(text)
 
 
-def _bounded(constraints: Mapping[str, Any], name: str, low: float, high: float) -> float | None:
-    value = constraints.get(name)
+def bounded(
+    fields: Mapping[str, Any], name: str, low: float, high: float, *, prefix: str = "constraints."
+) -> float | None:
+    """Read a number that must lie in a range; None where there is none. Raises InvalidRequest."""
+    value = fields.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InvalidRequest(
             f"{name} must be a number from {low} to {high}.",
             code="limit_out_of_range",
-            field=f"constraints.{name}",
+            field=f"{prefix}{name}",
             fix="Choose a value in that range, or leave it out for the profile's default.",
         )
     return float(value)
@@ -299,7 +356,8 @@ def _check_no_file_is_folder(paths: list[str]) -> None:
                 )
 
 
-def _mounts(entries: list[Any]) -> tuple[DraftMount, ...]:
+def parse_mounts(entries: list[Any]) -> tuple[DraftMount, ...]:
+    """Read which mounts are wanted, each by name or under another name. Raises InvalidRequest, TooLarge."""
     if len(entries) > MOUNTS_MAX:
         raise TooLarge(f"A job takes at most {MOUNTS_MAX} mounts.", code="too_many_mounts", field="mounts")
     found: dict[str, DraftMount] = {}

@@ -10,6 +10,17 @@ from crank.domain.capability import Accelerator, Effects
 from crank.domain.rules.request import parse_relative_path, parse_request, request_digest
 from crank.errors import CrankError, InvalidRequest, NotSupported
 
+SESSION = "0190a6a4-7b1c-7d2e-8f00-0123456789ab"
+
+
+def test_a_job_of_a_session_takes_its_capability_from_there() -> None:
+    """Without capability and profile, a session's own holds; the context has a name of its own."""
+    draft = parse_request({"code": "x", "session": SESSION})
+    assert (draft.capability, draft.session_id, draft.context) == ("", SESSION, "main")
+    assert parse_request({"code": "x", "session": SESSION, "context": "a"}).context == "a"
+    assert parse_request({"code": "x", "session": SESSION, "env_profile": "python-ml"}).capability == "python.run.ml"
+    assert parse_request({"program": ["pandoc", "-v"]}).program == ("pandoc", "-v")
+
 
 def test_the_request_of_the_mission_is_accepted_exactly_so() -> None:
     """Row T1: job_id, runtime, env_profile, constraints, code and args, with nothing else needed."""
@@ -45,7 +56,15 @@ def test_the_request_of_the_mission_is_accepted_exactly_so() -> None:
         ({"files": [{"path": "a", "text": ""}, {"path": "a/b", "text": ""}]}, "duplicate_file", "files"),
         ({"files": [{"path": str(n), "text": ""} for n in range(1001)]}, "too_many_files", "files"),
         ({"mounts": ["a", "a"]}, "duplicate_mount", "mounts.1"),
-        ({"session": {}}, "not_supported", "session"),
+        ({"session": "mine"}, "invalid_session_id", "session"),
+        ({"context": "a"}, "invalid_field", "context"),
+        ({"session": SESSION, "context": "A b"}, "invalid_name", "context"),
+        ({"code": None, "program": []}, "invalid_field", "program"),
+        ({"code": None, "program": ["", "x"]}, "invalid_field", "program"),
+        ({"code": None, "program": ["pandoc", "a\x00b"]}, "invalid_field", "program"),
+        ({"program": ["pandoc"], "code": "1"}, "invalid_field", "program"),
+        ({"code": None, "program": ["pandoc"], "args": [1]}, "invalid_field", "args"),
+        ({"code": None, "program": ["x" * 65, *["y" * 1024] * 64]}, "program_too_large", "program"),
         ({"budget": {}}, "not_supported", "budget"),
         ({"route": "any"}, "not_supported", "route"),
         ({"detach": False}, "not_supported", "detach"),
@@ -90,4 +109,4 @@ def test_the_digest_ignores_the_key_and_the_order_of_fields() -> None:
 def test_not_supported_is_an_invalid_request() -> None:
     """What comes later is refused, never ignored."""
     with pytest.raises(NotSupported):
-        parse_request({"code": "x", "session": {"id": "s"}})
+        parse_request({"code": "x", "budget": {"max": 1}})
