@@ -5,18 +5,18 @@ from pathlib import Path
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.sqlite import SqliteStore
 from crank.ports import Store
-from crank.testing.contracts_store import StoreContract
+from crank.testing.contracts_sessions import SessionStoreContract
 from crank.testing.memory import MemoryStore
 
 
-class TestSqliteStore(StoreContract):
+class TestSqliteStore(SessionStoreContract):
     """The durable store."""
 
     def make(self, folder: Path) -> Store:
         return SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(SessionStoreContract):
     """The one for tests."""
 
     def make(self, folder: Path) -> Store:

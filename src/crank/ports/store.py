@@ -1,11 +1,12 @@
-"""What must not be lost: four small stores behind one unit of work, blobs, and the log of output."""
+"""What must not be lost: five small stores behind one unit of work, blobs, and the log of output."""
 
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol, TypeVar
 
-from crank.domain.ids import Digest, JobId, MountId, TenantId
+from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.record import Record
+from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.wire import JobEvent
 
@@ -28,7 +29,11 @@ class JobStore(Protocol):
         ...
 
     def queued(self, limit: int) -> Sequence[Job]:
-        """Return queued jobs, oldest first."""
+        """Return queued jobs, oldest first; of one session only the oldest, and none while another is held."""
+        ...
+
+    def of_session(self, session_id: SessionId) -> Sequence[Job]:
+        """Return the jobs of a session that have not ended, oldest first."""
         ...
 
     def held(self) -> Sequence[Job]:
@@ -49,6 +54,38 @@ class JobStore(Protocol):
 
     def delete(self, tenant: TenantId, job_id: JobId) -> None:
         """Forget an ended job, with its blob references."""
+        ...
+
+
+class SessionStore(Protocol):
+    """Sessions, inside one transaction."""
+
+    def insert(self, session: Session) -> None:
+        """Add a session. Raises Conflict (code `session_id_taken`)."""
+        ...
+
+    def find(self, tenant: TenantId, session_id: SessionId) -> Session | None:
+        """Return the session, or None."""
+        ...
+
+    def update(self, session: Session) -> None:
+        """Replace what may change of a session: all but its id, tenant and creation. Raises NotFound."""
+        ...
+
+    def live(self) -> Sequence[Session]:
+        """Return the sessions of every tenant that have not ended, oldest first."""
+        ...
+
+    def page(self, tenant: TenantId, *, limit: int, before: str | None) -> Sequence[Session]:
+        """Return sessions, newest first; `before` is the cursor of the last one seen (its session id)."""
+        ...
+
+    def ended_before(self, at_us: int, limit: int) -> Sequence[Session]:
+        """Return sessions that ended before that time, oldest first, for retention."""
+        ...
+
+    def delete(self, tenant: TenantId, session_id: SessionId) -> None:
+        """Forget an ended session. Raises Conflict (`session_not_ended`)."""
         ...
 
 
@@ -125,9 +162,10 @@ class RegistryStore(Protocol):
 
 
 class Transaction(Protocol):
-    """Four small stores that change together or not at all."""
+    """Five small stores that change together or not at all."""
 
     jobs: JobStore
+    sessions: SessionStore
     replays: ReplayStore
     records: RecordStore
     registry: RegistryStore

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TypeVar
 
 from crank.adapters.clock import SystemClock
-from crank.domain import job_codec
-from crank.domain.ids import Digest, JobId, MountId, TenantId, parse_digest
+from crank.domain import job_codec, session_codec
+from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId, parse_digest
 from crank.domain.job import ENDED, HELD, Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.record import Record
+from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, InvalidRequest, NotFound, StoreError, TooLarge, Unavailable
-from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore, Transaction
+from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore, Transaction
 from crank.wire import JobEvent
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class _Row:
     job_id: JobId
     status: Status
     ended_us: int | None
+    session_id: SessionId | None
     text: str
 
     def job(self) -> Job:
@@ -42,12 +44,14 @@ class _Row:
 
 
 def _row(seq: int, job: Job) -> _Row:
-    return _Row(seq, job.tenant, job.job_id, job.status, job.ended_us, dumps(job_codec.job_document(job)))
+    text = dumps(job_codec.job_document(job))
+    return _Row(seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, text)
 
 
 @dataclass(slots=True)
 class _State:
     jobs: dict[tuple[TenantId, JobId], _Row] = field(default_factory=dict)
+    sessions: dict[tuple[TenantId, SessionId], str] = field(default_factory=dict)
     seq: int = 0
     replays: dict[tuple[TenantId, str], Replay] = field(default_factory=dict)
     records: list[tuple[str, JobId | None, str]] = field(default_factory=list)
@@ -59,6 +63,7 @@ class _State:
     def copy(self) -> "_State":
         return _State(
             jobs=dict(self.jobs),
+            sessions=dict(self.sessions),
             seq=self.seq,
             replays=dict(self.replays),
             records=list(self.records),
@@ -70,7 +75,7 @@ class _State:
 
 
 class _Part:
-    """What all four stores share: the state, and whether they may change it."""
+    """What all stores share: the state, and whether they may change it."""
 
     def __init__(self, state: _State, *, writable: bool) -> None:
         self._state = state
@@ -110,8 +115,18 @@ class _Jobs(_Part):
         state.jobs[job.tenant, job.job_id] = _row(row.seq, job)
 
     def queued(self, limit: int) -> Sequence[Job]:
-        """Return queued jobs, oldest first."""
-        return [row.job() for row in self._sorted(lambda row: row.status is Status.QUEUED)[:limit]]
+        """Return queued jobs, oldest first; of one session only the one whose turn it is."""
+        turns: dict[SessionId, int] = {}
+        for row in self._sorted(lambda row: row.session_id is not None and row.status not in ENDED)[::-1]:
+            turns[row.session_id] = row.seq  # type: ignore[index]
+        rows = self._sorted(
+            lambda row: row.status is Status.QUEUED and (row.session_id is None or turns[row.session_id] == row.seq)
+        )
+        return [row.job() for row in rows[:limit]]
+
+    def of_session(self, session_id: SessionId) -> Sequence[Job]:
+        """Return the jobs of a session that have not ended, oldest first."""
+        return [row.job() for row in self._sorted(lambda row: row.session_id == session_id and row.status not in ENDED)]
 
     def held(self) -> Sequence[Job]:
         """Return the jobs that are leased or running, oldest first."""
@@ -149,6 +164,60 @@ class _Jobs(_Part):
             raise Conflict(f"The job {job_id} has not ended.", code="job_not_ended")
         state.jobs.pop((tenant, job_id), None)
         state.references = {entry for entry in state.references if entry[:2] != (tenant, job_id)}
+
+
+class _Sessions(_Part):
+    """Python keeps a dict in the order of insertion, which is the order of acceptance."""
+
+    def _read(self) -> list[Session]:
+        return [session_codec.parse_session(json.loads(text)) for text in self._state.sessions.values()]
+
+    def insert(self, session: Session) -> None:
+        """Add a session. Raises Conflict (`session_id_taken`)."""
+        state = self._change()
+        key = (session.tenant, session.session_id)
+        if key in state.sessions:
+            raise Conflict(f"There is a session {session.session_id} already.", code="session_id_taken")
+        state.sessions[key] = dumps(session_codec.session_document(session))
+
+    def find(self, tenant: TenantId, session_id: SessionId) -> Session | None:
+        """Return the session, or None."""
+        text = self._state.sessions.get((tenant, session_id))
+        return None if text is None else session_codec.parse_session(json.loads(text))
+
+    def update(self, session: Session) -> None:
+        """Replace what may change of a session. Raises NotFound."""
+        state = self._change()
+        kept = self.find(session.tenant, session.session_id)
+        if kept is None:
+            raise NotFound(f"There is no session {session.session_id}.", code="session_not_found")
+        changed = replace(session, created_us=kept.created_us)
+        state.sessions[session.tenant, session.session_id] = dumps(session_codec.session_document(changed))
+
+    def live(self) -> Sequence[Session]:
+        """Return the sessions that have not ended, oldest first."""
+        return [session for session in self._read() if not session.ended]
+
+    def page(self, tenant: TenantId, *, limit: int, before: str | None) -> Sequence[Session]:
+        """Return sessions, newest first; a cursor that is not known gives an empty page."""
+        own = [session for session in self._read() if session.tenant == tenant]
+        if before is not None:
+            ids = [session.session_id for session in own]
+            own = own[: ids.index(SessionId(before))] if before in ids else []
+        return own[::-1][:limit]
+
+    def ended_before(self, at_us: int, limit: int) -> Sequence[Session]:
+        """Return sessions that ended before that time, oldest first."""
+        aged = [session for session in self._read() if session.ended_us is not None and session.ended_us < at_us]
+        return sorted(aged, key=lambda session: session.ended_us or 0)[:limit]
+
+    def delete(self, tenant: TenantId, session_id: SessionId) -> None:
+        """Forget an ended session. Raises Conflict (`session_not_ended`)."""
+        state = self._change()
+        found = self.find(tenant, session_id)
+        if found is not None and not found.ended:
+            raise Conflict(f"The session {session_id} has not ended.", code="session_not_ended")
+        state.sessions.pop((tenant, session_id), None)
 
 
 class _Replays(_Part):
@@ -241,6 +310,7 @@ class _Registry(_Part):
 class _Transaction:
     def __init__(self, state: _State, *, writable: bool) -> None:
         self.jobs: JobStore = _Jobs(state, writable=writable)
+        self.sessions: SessionStore = _Sessions(state, writable=writable)
         self.replays: ReplayStore = _Replays(state, writable=writable)
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)

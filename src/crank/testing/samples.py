@@ -1,11 +1,12 @@
 """Small valid values for tests of stores; every part that does not matter has a default."""
 
 from crank.domain.capability import Accelerator, Capability, Effects
-from crank.domain.ids import LOCAL_TENANT, Digest, InstanceId, JobId, MountId, TenantId, WorkerId
+from crank.domain.ids import LOCAL_TENANT, Digest, InstanceId, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.job import InputFile, Job, JobRequest, Mount, MountUse, Status
 from crank.domain.json import JsonObject, JsonValue
 from crank.domain.outcome import Clock, End, Reason
 from crank.domain.record import Record
+from crank.domain.session import Session, SessionRequest, SessionState
 from crank.domain.worker import KnownWorker, Replay
 from crank.wire import JobEvent
 
@@ -31,6 +32,8 @@ def sample_request(*, code: str | None = "print('ü\u2028')", args: JsonValue = 
         effects=Effects.IDEMPOTENT,
         route="local",
         traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+        context="main",
+        program=("pandoc", "-o", "a b.md"),
     )
 
 
@@ -62,6 +65,23 @@ def sample_full_job(job_id: str) -> Job:
         outcome_blob=DIGEST,
         hold=2**53 + 1,
     )
+
+
+def sample_session(session_id: str, *, tenant: TenantId = LOCAL_TENANT) -> Session:
+    """Return a session as it is when it was just asked for, with every part of its request."""
+    request = SessionRequest(
+        capability="python.run.core",
+        version="1.0.0",
+        env_profile="python-core",
+        accelerator=Accelerator.CPU,
+        gpu_model=None,
+        memory_bytes=1 << 29,
+        idle_sec=600.0,
+        lifetime_sec=3600.0,
+        mounts=(MountUse("docs", MountId("m-0123456789abcdef")),),
+        name="notebook",
+    )
+    return Session(SessionId(session_id), tenant, request, SessionState.OPENING, WorkerId("w1"), InstanceId("i1"), 1, 1)
 
 
 def sample_record(record_id: str, *, job_id: str | None = None, facts: JsonObject | None = None) -> Record:

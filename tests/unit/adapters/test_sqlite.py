@@ -15,12 +15,15 @@ import pytest
 
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.sqlite import SqliteStore
+from crank.adapters.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Job, Status
+from crank.domain.job_codec import job_request_document
+from crank.domain.json import dumps
 from crank.errors import Conflict, CrankError, InvalidRequest, StoreError, Unavailable
 from crank.ports import Failpoints, Transaction
 from crank.testing.fakes import FakeFailpoints
-from crank.testing.samples import sample_full_job, sample_job, sample_record
+from crank.testing.samples import sample_full_job, sample_job, sample_record, sample_session
 
 
 def _store(folder: Path, *, failpoints: Failpoints | None = None, bytes_max: int | None = None) -> SqliteStore:
@@ -189,6 +192,38 @@ def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert "999" in fault.message
     assert "version" in fault.fix
     assert path.read_bytes() == before
+
+
+def test_a_database_of_the_first_version_moves_forward(tmp_path: Path) -> None:
+    """Jobs that version 1 stored are read as they were, and sessions can be stored beside them."""
+    path = tmp_path / "crank.db"
+    old = sample_job("old")
+    request = {
+        name: value
+        for name, value in job_request_document(old.request).items()
+        if name not in ("session_id", "context", "program", "cpu_sec", "idle_sec", "no_output_sec")
+    }
+    connection = sqlite3.connect(path)
+    connection.executescript(f"PRAGMA application_id = {APPLICATION_ID};{MIGRATIONS[0]}PRAGMA user_version = 1;")
+    connection.execute(
+        "INSERT INTO job (tenant, job_id, status, epoch, attempts, effects, hold, route, capability, submitted_us,"
+        " cancel_requested, request_digest, request) VALUES ('local', 'old', 'queued', 0, 0, 'idempotent', 0, 'local',"
+        " 'python.run.core', 1, 0, ?, ?)",
+        (old.request_digest, dumps(request)),
+    )
+    connection.commit()
+    connection.close()
+
+    async def reopen() -> None:
+        store = _store(tmp_path)
+        await store.start()
+        (job,) = await store.read(lambda tx: tx.jobs.queued(9))
+        assert job == replace(old, request=replace(old.request, context=None, program=None))
+        await store.transact(lambda tx: tx.sessions.insert(sample_session("s1")))
+        await store.stop()
+
+    asyncio.run(reopen())
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
 def test_the_database_of_another_program_is_refused(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.sqlite import SqliteStore
-from crank.domain.ids import LOCAL_TENANT, JobId
+from crank.domain.ids import LOCAL_TENANT, JobId, SessionId
 from crank.domain.job import Job, Status
+from crank.domain.session import SessionState
 from crank.errors import CrankError
 from crank.ports import Transaction
 from crank.testing.memory import MemoryStore
-from crank.testing.samples import OTHER_TENANT, sample_job, sample_replay
+from crank.testing.samples import OTHER_TENANT, sample_job, sample_replay, sample_session
 
 _IDS = st.sampled_from(["a", "b", "c", "d"])
 _TENANTS = st.sampled_from([LOCAL_TENANT, OTHER_TENANT])
@@ -58,10 +59,10 @@ class StoresAgree(RuleBasedStateMachine):
                 answers.append((type(fault).__name__, fault.error_code))
         assert answers[0] == answers[1]
 
-    @rule(job_id=_IDS, tenant=_TENANTS, status=st.sampled_from(Status), submitted_us=_TIMES, args=_JSON)
-    def insert(self, job_id: str, tenant: Any, status: Status, submitted_us: int, args: Any) -> None:
-        job = sample_job(job_id, tenant=tenant, status=status, submitted_us=submitted_us)
-        self.both(lambda tx: tx.jobs.insert(replace(job, request=replace(job.request, args=args))))
+    @rule(job_id=_IDS, tenant=_TENANTS, status=st.sampled_from(Status), args=_JSON, session=st.none() | _IDS)
+    def insert(self, job_id: str, tenant: Any, status: Status, args: Any, session: Any) -> None:
+        job = sample_job(job_id, tenant=tenant, status=status)
+        self.both(lambda tx: tx.jobs.insert(replace(job, request=replace(job.request, args=args, session_id=session))))
 
     @rule(job_id=_IDS, tenant=_TENANTS, status=st.sampled_from(Status), ended_us=st.none() | _TIMES, outcome=_JSON)
     def update(self, job_id: str, tenant: Any, status: Status, ended_us: int | None, outcome: Any) -> None:
@@ -71,6 +72,25 @@ class StoresAgree(RuleBasedStateMachine):
     @rule(job_id=_IDS, tenant=_TENANTS)
     def delete(self, job_id: str, tenant: Any) -> None:
         self.both(lambda tx: tx.jobs.delete(tenant, JobId(job_id)))
+
+    @rule(session_id=_IDS, tenant=_TENANTS)
+    def open(self, session_id: str, tenant: Any) -> None:
+        self.both(lambda tx: tx.sessions.insert(sample_session(session_id, tenant=tenant)))
+
+    @rule(session_id=_IDS, tenant=_TENANTS, ended_us=st.none() | _TIMES, created_us=_TIMES)
+    def change(self, session_id: str, tenant: Any, ended_us: int | None, created_us: int) -> None:
+        session = replace(sample_session(session_id, tenant=tenant), ended_us=ended_us, created_us=created_us)
+        state = SessionState.OPEN if ended_us is None else SessionState.ENDED
+        self.both(lambda tx: tx.sessions.update(replace(session, state=state)))
+
+    @rule(session_id=_IDS, tenant=_TENANTS)
+    def forget(self, session_id: str, tenant: Any) -> None:
+        self.both(lambda tx: tx.sessions.delete(tenant, SessionId(session_id)))
+
+    @rule(tenant=_TENANTS, limit=st.integers(1, 4), before=st.none() | _IDS, at_us=_TIMES)
+    def session_pages(self, tenant: Any, limit: int, before: str | None, at_us: int) -> None:
+        self.both(lambda tx: tx.sessions.page(tenant, limit=limit, before=before), write=False)
+        self.both(lambda tx: tx.sessions.ended_before(at_us, limit), write=False)
 
     @rule(key=_IDS, job_id=_IDS, created_us=_TIMES)
     def remember(self, key: str, job_id: str, created_us: int) -> None:
@@ -102,8 +122,9 @@ class StoresAgree(RuleBasedStateMachine):
         def view(tx: Transaction) -> list[Job | int | object]:
             jobs = [tx.jobs.find(tenant, JobId(name)) for tenant in (LOCAL_TENANT, OTHER_TENANT) for name in "abcd"]
             counts = [tx.jobs.count(status) for status in Status]
+            turns = [tx.jobs.of_session(SessionId(name)) for name in "abcd"]
             keys = [tx.replays.find(LOCAL_TENANT, key) for key in ("a", "b", "c", "d", "lost")]
-            return [*jobs, *counts, *keys, tx.jobs.queued(3), tx.jobs.held()]
+            return [*jobs, *counts, *keys, tx.jobs.queued(3), tx.jobs.held(), *turns, tx.sessions.live()]
 
         self.both(view, write=False)
 

@@ -107,6 +107,34 @@ CREATE TABLE blob_ref (
 CREATE INDEX blob_ref_digest ON blob_ref (digest);
 """
 
+_V2 = """
+-- `request` is the truth of what was asked, `end` of how it ended.
+CREATE TABLE session (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant      TEXT    NOT NULL,
+    session_id  TEXT    NOT NULL,
+    state       TEXT    NOT NULL,
+    worker_id   TEXT    NOT NULL,
+    instance_id TEXT    NOT NULL,
+    created_us  INTEGER NOT NULL,
+    used_us     INTEGER NOT NULL,
+    opened_us   INTEGER,
+    ended_us    INTEGER,
+    tier        TEXT,
+    request     TEXT    NOT NULL,
+    "end"       TEXT,
+    UNIQUE (tenant, session_id)
+) STRICT;
+-- Partial: few live, many have ended.
+CREATE INDEX session_live  ON session (seq) WHERE ended_us IS NULL;
+CREATE INDEX session_page  ON session (tenant, seq);
+CREATE INDEX session_ended ON session (ended_us, seq) WHERE ended_us IS NOT NULL;
+
+ALTER TABLE job ADD COLUMN session_id TEXT;
+-- Whose turn it is: jobs of one session run one after another.
+CREATE INDEX job_session ON job (session_id, status, seq) WHERE session_id IS NOT NULL;
+"""
+
 # MIGRATIONS[n] leads from version n to n + 1.
-MIGRATIONS: tuple[str, ...] = (_V1,)
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -10,11 +10,11 @@ JOB_INSERT = """
 INSERT INTO job (
     tenant, job_id, status, epoch, attempts, effects, hold, traceparent, route, capability,
     submitted_us, started_us, ended_us, worker_id, instance_id, cancel_requested,
-    request_digest, request, "end", outcome, outcome_blob
+    request_digest, request, "end", outcome, outcome_blob, session_id
 ) VALUES (
     :tenant, :job_id, :status, :epoch, :attempts, :effects, :hold, :traceparent, :route, :capability,
     :submitted_us, :started_us, :ended_us, :worker_id, :instance_id, :cancel_requested,
-    :request_digest, :request, :end, :outcome, :outcome_blob
+    :request_digest, :request, :end, :outcome, :outcome_blob, :session_id
 )"""
 
 # The request, its digest and the moment it came are never written twice.
@@ -29,7 +29,15 @@ JOB_FIND = f"SELECT {_JOB_COLUMNS} FROM job WHERE tenant = ? AND job_id = ?"
 
 JOB_STATUS = "SELECT status FROM job WHERE tenant = ? AND job_id = ?"
 
-JOBS_QUEUED = f"SELECT {_JOB_COLUMNS} FROM job WHERE status = 'queued' ORDER BY seq LIMIT ?"
+# Of one session only the job whose turn it is, so that many that wait for it never hide others.
+JOBS_QUEUED = f"""
+SELECT {_JOB_COLUMNS} FROM job WHERE status = 'queued' AND (session_id IS NULL OR NOT EXISTS (
+    SELECT 1 FROM job AS earlier WHERE earlier.session_id = job.session_id
+    AND earlier.status IN ('queued', 'leased', 'running') AND earlier.seq < job.seq
+)) ORDER BY seq LIMIT ?"""
+
+JOBS_OF_SESSION = f"""
+SELECT {_JOB_COLUMNS} FROM job WHERE session_id = ? AND status IN ('queued', 'leased', 'running') ORDER BY seq"""
 
 JOBS_HELD = f"SELECT {_JOB_COLUMNS} FROM job WHERE status IN ('leased', 'running') ORDER BY seq"
 
@@ -56,6 +64,39 @@ SELECT {_JOB_COLUMNS} FROM job WHERE ended_us IS NOT NULL AND ended_us < ? ORDER
 JOB_DELETE = "DELETE FROM job WHERE tenant = ? AND job_id = ?"
 
 JOBS_ALL = f"SELECT {_JOB_COLUMNS} FROM job ORDER BY seq"
+
+# --- sessions -----------------------------------------------------------------------------------
+
+_SESSION_COLUMNS = """
+    tenant, session_id, state, worker_id, instance_id, created_us, used_us, opened_us, ended_us, tier, request, "end"
+"""
+
+SESSION_INSERT = f"""
+INSERT INTO session ({_SESSION_COLUMNS}) VALUES (
+    :tenant, :session_id, :state, :worker_id, :instance_id, :created_us, :used_us, :opened_us, :ended_us, :tier,
+    :request, :end
+)"""
+
+SESSION_UPDATE = """
+UPDATE session SET
+    state = :state, worker_id = :worker_id, instance_id = :instance_id, used_us = :used_us, opened_us = :opened_us,
+    ended_us = :ended_us, tier = :tier, request = :request, "end" = :end
+WHERE tenant = :tenant AND session_id = :session_id"""
+
+SESSION_FIND = f"SELECT {_SESSION_COLUMNS} FROM session WHERE tenant = ? AND session_id = ?"
+
+SESSIONS_LIVE = f"SELECT {_SESSION_COLUMNS} FROM session WHERE ended_us IS NULL ORDER BY seq"
+
+SESSIONS_NEWEST = f"SELECT {_SESSION_COLUMNS} FROM session WHERE tenant = :tenant ORDER BY seq DESC LIMIT :limit"
+
+SESSIONS_NEWEST_BEFORE = f"""
+SELECT {_SESSION_COLUMNS} FROM session WHERE tenant = :tenant
+AND seq < (SELECT seq FROM session WHERE tenant = :tenant AND session_id = :before) ORDER BY seq DESC LIMIT :limit"""
+
+SESSIONS_ENDED_BEFORE = f"""
+SELECT {_SESSION_COLUMNS} FROM session WHERE ended_us IS NOT NULL AND ended_us < ? ORDER BY ended_us, seq LIMIT ?"""
+
+SESSION_DELETE = "DELETE FROM session WHERE tenant = ? AND session_id = ?"
 
 # --- replays ------------------------------------------------------------------------------------
 

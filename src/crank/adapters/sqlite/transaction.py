@@ -1,31 +1,24 @@
-"""The four small stores on one SQLite connection, inside a transaction that the store opened."""
+"""The small stores on one SQLite connection, inside a transaction that the store opened."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.faults import is_unique_violation
+from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.domain import job_codec
-from crank.domain.ids import Digest, JobId, MountId, TenantId
+from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import ENDED, Job, Mount, Status
 from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
 from crank.domain.worker import KnownWorker, Replay
-from crank.errors import Conflict, NotFound, StoreError
-from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore
+from crank.errors import Conflict, NotFound
+from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
 
 
 def _text(value: JsonValue) -> str | None:
     return None if value is None else dumps(value)
-
-
-def _value(text: str) -> JsonValue:
-    try:
-        return json.loads(text)
-    except ValueError as fault:
-        raise StoreError(f"A stored document is not JSON: {fault}.", code="store_corrupt") from fault
 
 
 def _job_row(job: Job) -> dict[str, Any]:
@@ -41,16 +34,17 @@ def _job_row(job: Job) -> dict[str, Any]:
         "request": dumps(request),
         "end": _text(document["end"]),
         "outcome": _text(job.outcome),
+        "session_id": job.request.session_id,
     }
 
 
 def read_job(row: sqlite3.Row) -> Job:
     """Make a job of its row. Raises StoreError (`store_corrupt`)."""
     document = dict(row)
-    document["request"] = _value(document["request"])
+    document["request"] = read_value(document["request"])
     document["cancel_requested"] = bool(document["cancel_requested"])
     for name in ("end", "outcome"):
-        document[name] = None if document[name] is None else _value(document[name])
+        document[name] = None if document[name] is None else read_value(document[name])
     return job_codec.parse_job(document)
 
 
@@ -58,7 +52,7 @@ def read_record(row: sqlite3.Row) -> tuple[int, Record]:
     """Make a record of its row, with its position. Raises StoreError (`store_corrupt`)."""
     document = dict(row)
     position = document.pop("position")
-    document["facts"] = _value(document["facts"])
+    document["facts"] = read_value(document["facts"])
     return position, job_codec.parse_record(document)
 
 
@@ -97,8 +91,12 @@ class SqlJobs:
             raise NotFound(f"There is no job {job.job_id}.", code="job_not_found")
 
     def queued(self, limit: int) -> Sequence[Job]:
-        """Return queued jobs, oldest first."""
+        """Return queued jobs, oldest first; of one session only the one whose turn it is."""
         return self._all(statements.JOBS_QUEUED, (limit,))
+
+    def of_session(self, session_id: SessionId) -> Sequence[Job]:
+        """Return the jobs of a session that have not ended, oldest first."""
+        return self._all(statements.JOBS_OF_SESSION, (session_id,))
 
     def held(self) -> Sequence[Job]:
         """Return the jobs that are leased or running, oldest first."""
@@ -242,7 +240,7 @@ class SqlRegistry:
         """Return every worker, by id."""
         rows = self._sql.execute(statements.WORKERS)
         return [
-            job_codec.parse_known_worker({**dict(row), "capabilities": _value(row["capabilities"])}) for row in rows
+            job_codec.parse_known_worker({**dict(row), "capabilities": read_value(row["capabilities"])}) for row in rows
         ]
 
     def refer(self, tenant: TenantId, job_id: JobId, digests: Sequence[Digest]) -> None:
@@ -259,10 +257,11 @@ class SqlRegistry:
 
 
 class SqlTransaction:
-    """Four stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
+    """Five stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.jobs: JobStore = SqlJobs(connection)
+        self.sessions: SessionStore = SqlSessions(connection)
         self.replays: ReplayStore = SqlReplays(connection)
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
