@@ -14,7 +14,7 @@ from crank.domain.json import JsonValue
 from crank.domain.outcome import Artifact, End, Outcome, Reason, Stream
 from crank.domain.profile import Limits
 from crank.errors import NotSupported, SandboxError
-from crank.ports import FileEntry, OutputSink, SandboxSession, SandboxSpec
+from crank.ports import FileEntry, OutputSink, PoolCount, SandboxSession, SandboxSpec
 
 TIER = "none"
 
@@ -53,10 +53,15 @@ class FakeSandbox:
         self._scripts = dict(scripts)
         self._fault = fault
         self.opened: list[FakeSession] = []
+        self.pooled: tuple[PoolCount, ...] = ()
         self.runs: list[str] = []
 
     async def start(self) -> None:
         """Nothing needs proof here."""
+
+    def pools(self) -> tuple[PoolCount, ...]:
+        """Return what a test put into `pooled`."""
+        return self.pooled
 
     async def open(self, spec: SandboxSpec) -> SandboxSession:
         """Open a session, or raise the fault that was given."""

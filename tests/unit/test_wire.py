@@ -1,6 +1,5 @@
 """The wire: every message survives the trip, its form is frozen in files, and noise is refused by one exception."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path

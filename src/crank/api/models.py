@@ -164,6 +164,14 @@ class MountsPage(Answer):
     mounts: list[MountDocument]
 
 
+class PoolDocument(Answer):
+    """What a worker keeps ready for one profile."""
+
+    profile: str
+    parked: int = Field(description="Sandboxes that stand and wait for a job.")
+    burnt: int = Field(description="Thrown away as doubtful since the worker started.")
+
+
 class WorkerDocument(Answer):
     """A worker that enrolled."""
 
@@ -175,6 +183,8 @@ class WorkerDocument(Answer):
     slots: int
     free_slots: int
     capabilities: list[str]
+    tier: str | None = Field(description="How well its scripts are walled in; null where it runs none.")
+    pools: list[PoolDocument]
     enrolled_at: str
     seen_at: str
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Security
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from crank.api.documents import BODY, answer, desk_of, refusals
 from crank.api.models import (
@@ -22,7 +22,7 @@ from crank.api.strict import StrictRoute
 from crank.api.wanted import MountAdded
 from crank.controller import mounts, views
 from crank.domain.ids import MountId, parse_job_id
-from crank.domain.job import Mount, Status
+from crank.domain.job import Mount
 from crank.domain.json import JsonObject
 from crank.errors import Unavailable
 
@@ -136,31 +136,3 @@ async def ready(request: Request) -> Response:
     if not document["ready"]:
         raise Unavailable("No worker is connected.", code="not_ready", fix="Wait for a worker, or start one.")
     return answer(document)
-
-
-class Metrics(PlainTextResponse):
-    """The Prometheus text format, version 0.0.4."""
-
-    media_type = "text/plain"
-
-
-@router.get(
-    "/metrics", operation_id="metrics", summary="Read counters (Prometheus text)", response_class=Metrics,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(406)},
-)  # fmt: skip
-async def metrics(request: Request, caller: From) -> Response:
-    """Return gauges of jobs and workers."""
-    desk = desk_of(request)
-    counts = await desk.store.read(lambda tx: {status: tx.jobs.count(status) for status in Status})
-    now_sec = desk.clock.monotonic_sec()
-    live = desk.roster.live()
-    lines = ["# HELP crank_jobs Jobs that the node knows, by status.", "# TYPE crank_jobs gauge"]
-    lines += [f'crank_jobs{{status="{status}"}} {count}' for status, count in counts.items()]
-    gauges = {
-        "crank_workers_connected": ("Workers that are connected.", len(live)),
-        "crank_slots": ("Slots of connected workers.", sum(worker.known.slots for worker in live)),
-        "crank_slots_free": ("Slots that take a job now.", sum(worker.free_slots(now_sec) for worker in live)),
-    }
-    for name, (meaning, value) in gauges.items():
-        lines += [f"# HELP {name} {meaning}", f"# TYPE {name} gauge", f"{name} {value}"]
-    return Metrics("\n".join(lines) + "\n", headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -6,7 +6,7 @@ Steps, marked again in the code:
  3. check that the artifacts' bytes are here
  4. derive the end; keep a large outcome as a blob
  5. settle: job, blob references and record in one transaction
- 6. tell the worker that it may forget; wake who waits
+ 6. count it; tell the worker that it may forget; wake who waits
 Money is settled at 5, in the same transaction, once budgets exist.
 """
 
@@ -14,6 +14,8 @@ import asyncio
 import hashlib
 import io
 from dataclasses import dataclass, replace
+
+import structlog
 
 from crank.controller.desk import Desk
 from crank.controller.roster import LiveWorker
@@ -23,7 +25,7 @@ from crank.domain.json import JsonObject, dumps, loads_strict
 from crank.domain.outcome import End, Outcome, Reason, Skipped
 from crank.domain.outcome_codec import outcome_document, parse_outcome
 from crank.domain.quantity import BLOB_BYTES_MAX, KIB
-from crank.domain.rules import lease, retry
+from crank.domain.rules import evidence, lease, retry
 from crank.errors import InvalidRequest, NotFound, ProtocolError
 from crank.ports import Transaction
 from crank.wire import Finished, Settled
@@ -31,6 +33,7 @@ from crank.wire import Finished, Settled
 # A smaller outcome stays in the job's row; a larger one is a file.
 OUTCOME_ROW_BYTES_MAX = 16 * KIB
 _DOCUMENT_DEPTH_MAX = 128
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,9 @@ async def complete(desk: Desk, *, worker: LiveWorker, message: Finished) -> None
         job = tx.jobs.find(tenant, job_id)
         if job is not None and lease.is_current(job, worker.known.worker_id, message.epoch):  # 2
             _settle(desk, tx, job, kept, subject=str(worker.known.worker_id))  # 5
-            return "accepted"
+            return "settled"
         if job is not None and job.ended and job.epoch == message.epoch and job.worker_id == worker.known.worker_id:
-            return "accepted"
+            return "repeated"
         facts = {"epoch": message.epoch, "worker": worker.known.worker_id, "reason": str(outcome.end.reason)}
         if job is not None and kept.blob is not None:
             tx.registry.refer(tenant, job_id, [kept.blob])
@@ -74,13 +77,23 @@ async def complete(desk: Desk, *, worker: LiveWorker, message: Finished) -> None
         return "superseded"
 
     verdict = await desk.store.transact(settle)
+    if verdict == "settled":
+        _notice(desk, job_id, outcome)
     desk.failpoints.reach("complete.committed")
     worker.leases.pop(job_id, None)  # 6
     desk.watch.changed(tenant, job_id)
     desk.watch.work.set()
     await worker.link.send(
-        Settled(message.job_id, message.epoch, "accepted" if verdict == "accepted" else "superseded")
+        Settled(message.job_id, message.epoch, "superseded" if verdict == "superseded" else "accepted")
     )
+
+
+def _notice(desk: Desk, job_id: JobId, outcome: Outcome) -> None:
+    """Count a settled outcome, and log where its job wanted to go and could not."""
+    desk.tally.completed(outcome)
+    hosts = evidence.wanted_hosts(outcome.denials)
+    if hosts:
+        _log.warning("job_network_refused", job_id=job_id, hosts=hosts, tier=outcome.tier)
 
 
 def _read_outcome(desk: Desk, message: Finished) -> Outcome:
@@ -129,18 +142,29 @@ def _settle(desk: Desk, tx: Transaction, job: Job, kept: _Kept, *, subject: str)
     tx.jobs.update(settled)
     if kept.refers:
         tx.registry.refer(job.tenant, job.job_id, kept.refers)
-    facts = {
+    facts: JsonObject = {
         "status": str(settled.status),
         "reason": str(kept.outcome.end.reason),
         "epoch": job.epoch,
         "wall_sec": kept.outcome.usage.wall_sec,
         "tier": kept.outcome.tier,
+        "pool_hit": kept.outcome.usage.pool_hit,
     }
+    if settled.end is not None and settled.end.clock is not None:
+        facts["clock"] = str(settled.end.clock)
+    # Where a job wanted to go is worth a look later; it is the job's own word, cut and escaped.
+    hosts = evidence.wanted_hosts(kept.outcome.denials)
+    if hosts:
+        facts["refused_hosts"] = list(hosts)
     tx.records.append(desk.record("job.ended", tenant=job.tenant, subject=subject, job_id=job.job_id, facts=facts))
 
 
 def end_job(desk: Desk, tx: Transaction, job: Job, end: End, *, subject: str) -> Job:
-    """End a job that has no outcome of its own (lost, cancelled in the queue), inside a transaction."""
+    """End a job that has no outcome of its own (lost, cancelled in the queue), inside a transaction.
+
+    It is counted here, before the commit: a disk that refuses the commit makes the counter one too high.
+    """
+    desk.tally.ended(end.reason)
     ended = replace(job, status=status_of(end), end=end, ended_us=desk.clock.now_us())
     tx.jobs.update(ended)
     facts = {"status": str(ended.status), "reason": str(end.reason), "epoch": job.epoch}

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from crank.controller.flights import Flights
 from crank.controller.roster import Roster
+from crank.controller.tally import Tally
 from crank.controller.watch import Watch
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
@@ -51,6 +52,7 @@ class Desk:
     roster: Roster = field(default_factory=Roster)
     watch: Watch = field(default_factory=Watch)
     flights: Flights = field(default_factory=Flights)
+    tally: Tally = field(default_factory=Tally)
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:
         """Make a record of what happens now; the caller appends it in the transaction of the change."""

@@ -5,13 +5,14 @@ from dataclasses import replace
 from crank.controller.complete import complete, end_job
 from crank.controller.desk import Desk
 from crank.controller.roster import LiveWorker
+from crank.domain.capability import CAPABILITIES_MAX
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Job
 from crank.domain.outcome import End, Reason
 from crank.domain.rules import lease
 from crank.errors import ProtocolError
 from crank.ports import Transaction
-from crank.wire import Beat, Declined, Draining, Finished, JobEvent, Message, Output, Started
+from crank.wire import Beat, Declined, Draining, Finished, JobEvent, Message, Output, Pools, Started
 
 # Why a worker may hand a lease back so that another try is right; every other code ends the job.
 _TRY_ELSEWHERE = frozenset({"busy", "draining"})
@@ -25,6 +26,8 @@ async def receive(desk: Desk, *, worker: LiveWorker, message: Message) -> None:
         case Beat():
             if worker.free_slots(worker.beat_at_sec) and not desk.watch.work.is_set():
                 desk.watch.work.set()
+        case Pools():
+            worker.pools = message.pools[:CAPABILITIES_MAX]
         case Started():
             await _started(desk, worker, message)
         case Output():

@@ -7,6 +7,7 @@ from crank.domain.ids import JobId, WorkerId
 from crank.domain.rules.placement import Offer, offers_of
 from crank.domain.worker import KnownWorker
 from crank.ports import WorkerLink
+from crank.wire import Pool
 
 
 @dataclass(slots=True)
@@ -27,6 +28,7 @@ class LiveWorker:
     leases: dict[JobId, LiveLease] = field(default_factory=dict)
     draining: bool = False
     paused_until_sec: float = 0.0
+    pools: list[Pool] = field(default_factory=list)
 
     def free_slots(self, now_sec: float) -> int:
         """Return how many more leases it takes now."""

@@ -157,6 +157,8 @@ async def workers_document(desk: Desk) -> JsonObject:
                 "slots": worker.slots,
                 "free_slots": live.free_slots(now_sec) if live else 0,
                 "capabilities": [capability.name for capability in worker.capabilities],
+                "tier": next((each.tier for each in worker.capabilities if each.tier is not None), None),
+                "pools": [asdict(pool) for pool in live.pools] if live else [],
                 "enrolled_at": moment(worker.enrolled_us),
                 "seen_at": moment(desk.clock.now_us() if live else worker.seen_us),
             }

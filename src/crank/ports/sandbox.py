@@ -53,6 +53,19 @@ class SandboxSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolCount:
+    """The sandboxes that a runner keeps ready for one profile.
+
+    parked  stand now, proven, and wait for a job
+    burnt   were thrown away since the runner started because something about them was dirty or doubtful
+    """
+
+    profile: str
+    parked: int
+    burnt: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileEntry:
     """One thing that lies in a session's /scratch. `path` is relative to it, slash-separated.
 
@@ -186,6 +199,10 @@ class SandboxRunner(Protocol):
 
     async def open(self, spec: SandboxSpec) -> SandboxSession:
         """Prepare a session. Raises SandboxError."""
+        ...
+
+    def pools(self) -> tuple[PoolCount, ...]:
+        """Return what it keeps ready, by profile; empty where it keeps nothing. Never blocks."""
         ...
 
     async def stop(self) -> None:

@@ -6,7 +6,7 @@ import os
 import secrets
 
 from crank.errors import NotSupported, SandboxError
-from crank.ports import SandboxSession, SandboxSpec
+from crank.ports import PoolCount, SandboxSession, SandboxSpec
 from crank.sandbox.link import LauncherLink, launch, rehearse
 from crank.sandbox.plan import Plan, to_json
 from crank.sandbox.session import TIER, NamespaceSession
@@ -59,6 +59,10 @@ class NamespaceRunner:
                 os.close(descriptor)
         self._sessions = {known for known in self._sessions if known.channel.is_open}
         return session
+
+    def pools(self) -> tuple[PoolCount, ...]:
+        """Return what is kept ready: nothing, each sandbox is raised for its job."""
+        return ()
 
     async def stop(self) -> None:
         """Kill every session and the launcher. Safe to call twice."""

@@ -12,7 +12,7 @@ from crank.domain.json import JsonValue
 from crank.domain.outcome import Artifact, End, Outcome, Reason, Stream
 from crank.domain.profile import Limits
 from crank.errors import Conflict, InvalidRequest, NotFound, NotSupported, SandboxError
-from crank.ports import FileEntry, OutputSink, SandboxSession, SandboxSpec
+from crank.ports import FileEntry, OutputSink, PoolCount, SandboxSession, SandboxSpec
 
 TIER = "none"
 # What a session outlives; every other end takes its sandbox with it.
@@ -48,6 +48,7 @@ class FakeSandboxRunner:
         self._script = dict(script)
         self._default = default if default is not None else ScriptedRun()
         self.sessions: list[FakeSandboxSession] = []
+        self.pooled: tuple[PoolCount, ...] = ()
         self._stopped = False
 
     async def start(self) -> None:
@@ -60,6 +61,10 @@ class FakeSandboxRunner:
         session = FakeSandboxSession(spec, self._script, self._default)
         self.sessions.append(session)
         return session
+
+    def pools(self) -> tuple[PoolCount, ...]:
+        """Return what a test put into `pooled`."""
+        return self.pooled
 
     async def stop(self) -> None:
         """End every session; no new one opens."""

@@ -25,6 +25,8 @@ from crank.wire import (
     Holding,
     Lease,
     Message,
+    Pool,
+    Pools,
     Rejected,
     Settled,
     Welcome,
@@ -222,8 +224,14 @@ class Worker:
             part.result()
 
     async def _beat(self, link: ControllerLink, beat_sec: float) -> None:
+        told: list[Pool] = []
         while True:
             await link.send(Beat(max(0, self._slots - self._busy())))
+            kept = self._bench.sandbox.pools() if self._bench.sandbox is not None else ()
+            pools = [Pool(pool.profile, pool.parked, pool.burnt) for pool in kept]
+            if pools != told:
+                await link.send(Pools(pools))
+                told = pools
             await asyncio.sleep(beat_sec)
 
     async def _read(self, stream: AsyncIterator[Message]) -> None:

@@ -51,8 +51,3 @@ async def test_records_follow_each_other(api, worker):
     assert rest["records"][0]["kind"] == "job.submitted"
 
 
-async def test_metrics_count_jobs_and_workers(api, worker):
-    """The Prometheus text has a line for each status and the connected workers."""
-    text = (await api.get("/metrics")).text
-    assert 'crank_jobs{status="queued"} 0' in text
-    assert "crank_workers_connected 1" in text

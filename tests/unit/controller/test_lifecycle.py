@@ -1,9 +1,11 @@
 """The path of a job through the controller, with a worker that says what each test needs."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from crank.controller.cancel import cancel
 from crank.controller.follow import events, wait_ended
@@ -12,7 +14,7 @@ from crank.controller.submit import Submission, submit
 from crank.controller.views import job_document, jobs_page, records_page, workers_document
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Status
-from crank.domain.outcome import End, Outcome, Reason
+from crank.domain.outcome import Denial, End, Outcome, Reason
 from crank.domain.outcome_codec import outcome_document
 from crank.errors import InvalidRequest, NotAllowed, NotFound, ProtocolError, Unavailable
 from crank.wire import Cancel, Declined, Draining, Finished, Holding, Output, Settled, Started
@@ -49,6 +51,45 @@ async def test_a_job_runs_and_its_work_comes_back(tmp_path: Path) -> None:
         assert ("succeeded", "hi\n", "exited") == (document["status"], document["stdout"], document["end"]["reason"])
         page = await records_page(desk, tenant=LOCAL_TENANT, job_id=job.job_id, after=0, limit=10)
         assert ["job.submitted", "job.leased", "job.ended"] == [record["kind"] for record in page["records"]]
+
+
+async def test_a_refused_host_is_recorded_and_logged(tmp_path: Path) -> None:
+    """Where a job wanted to go and could not is in its answer, in the audit trail and in the log, escaped."""
+    denial = Denial("network", "connect to evil\n.example:443", 2, "job")
+    outcome = replace(DONE, tier="namespaces", layers=("seccomp",), denials=(denial,), notes=("one note",))
+    async with open_desk(tmp_path) as desk:
+        worker = ScriptedWorker(desk, "w1", [CORE])
+        await worker.connect()
+        job = await send(desk)
+        with capture_logs() as logged:
+            await worker.finish(await worker.lease(), outcome)
+        document = await job_document(desk, tenant=LOCAL_TENANT, job_id=job.job_id)
+        page = await records_page(desk, tenant=LOCAL_TENANT, job_id=job.job_id, after=0, limit=10)
+    told = {"layer": "network", "action": "connect to evil\n.example:443", "count": 2, "told_by": "job"}
+    assert (document["denials"], document["layers"], document["notes"]) == ([told], ["seccomp"], ["one note"])
+    assert page["records"][-1]["facts"]["refused_hosts"] == ["evil\\n.example:443"]
+    (event,) = [entry for entry in logged if entry["event"] == "job_network_refused"]
+    assert (event["job_id"], event["hosts"]) == (job.job_id, ("evil\\n.example:443",))
+
+
+async def test_clocks_reach_the_worker_and_no_further_than_the_profile(tmp_path: Path) -> None:
+    """A request may lower CPU, idle and silence; more than the profile gives is refused with the constraint."""
+    clocks = {"cpu_sec": 2.0, "idle_sec": 3.0, "no_output_sec": 4.0}
+    limited = replace(CORE, limits={"cpu_sec": 10, "idle_sec": 10, "no_output_sec": 10})
+    async with open_desk(tmp_path) as desk:
+        worker = ScriptedWorker(desk, "w1", [limited])
+        await worker.connect()
+        await send(desk, constraints=clocks)
+        lease = await worker.lease()
+        assert (lease.cpu_sec, lease.idle_sec, lease.no_output_sec) == (2.0, 3.0, 4.0)
+        for clock in clocks:
+            with pytest.raises(InvalidRequest) as caught:
+                await send(desk, constraints={clock: 10.5})
+            assert caught.value.error_code == "unsatisfied-capability"
+            for never in (0, -1, 1e9, True):
+                with pytest.raises(InvalidRequest) as caught:
+                    await send(desk, constraints={clock: never})
+                assert (caught.value.error_code, caught.value.field) == ("limit_out_of_range", f"constraints.{clock}")
 
 
 async def test_nobody_can_run_it(tmp_path: Path) -> None:

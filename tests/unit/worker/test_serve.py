@@ -15,6 +15,7 @@ from tests.support.staged_sandbox import FakeSandbox, Stage
 from crank.domain.ids import Digest, JobId
 from crank.domain.outcome_codec import parse_outcome
 from crank.errors import SandboxError, Unavailable, UntrustedPeer
+from crank.ports import PoolCount
 from crank.testing.fake_gpu import fake_gpu
 from crank.testing.fake_spool import MemorySpool
 from crank.wire import (
@@ -26,6 +27,8 @@ from crank.wire import (
     Holding,
     JobEvent,
     LeaseMount,
+    Pool,
+    Pools,
     Rejected,
     Resumed,
     Settled,
@@ -362,6 +365,19 @@ async def test_beats_go_on_while_jobs_run() -> None:
         await controller.send(sample_lease("forever"))
         await rig.until(lambda: Beat(1) in controller.heard)
         await controller.next(Beat, nth=5)
+
+
+async def test_parked_sandboxes_are_told_when_they_change() -> None:
+    """Pools go with a beat when their counts changed, and not again while they stay."""
+    async with running(Rig(SCRIPTS)) as rig:
+        rig.sandbox.pooled = (PoolCount("python-core", 2, 0),)
+        controller = await rig.accept()
+        await controller.welcome()
+        assert (await controller.next(Pools)).pools == [Pool("python-core", 2, 0)]
+        await controller.next(Beat, nth=5)
+        rig.sandbox.pooled = (PoolCount("python-core", 1, 1),)
+        assert (await controller.next(Pools, nth=2)).pools == [Pool("python-core", 1, 1)]
+        assert sum(isinstance(message, Pools) for message in controller.heard) == 2
 
 
 async def test_an_untrusted_controller_is_refused_in_a_sentence() -> None:

@@ -31,6 +31,11 @@ def merge(denials: Iterable[Denial], *, most: int = DENIALS_MAX) -> tuple[Denial
 
 
 def wanted_hosts(denials: Sequence[Denial]) -> tuple[str, ...]:
-    """Return the hosts that a job said it wanted, each once, `example.com:443`; cut and few."""
+    """Return the hosts that a job wanted, each once, `example.com:443`; few, cut, and nothing but plain ASCII."""
     hosts = (denial.action.removeprefix(CONNECT) for denial in denials if denial.action.startswith(CONNECT))
-    return tuple(dict.fromkeys(host[:HOST_CHARS_MAX] for host in hosts))[:HOSTS_MAX]
+    return tuple(dict.fromkeys(_plain(host[:HOST_CHARS_MAX]) for host in hosts))[:HOSTS_MAX]
+
+
+def _plain(text: str) -> str:
+    """Escape what could act on a terminal or a log: everything that is not visible ASCII."""
+    return text.encode("unicode_escape").decode("ascii")

@@ -42,3 +42,9 @@ def test_hosts_are_found_cut_and_few() -> None:
     assert len(hosts) == HOSTS_MAX
     assert wanted_hosts(denials[-1:]) == ("x" * HOST_CHARS_MAX,)
     assert wanted_hosts([denials[0], denials[0]]) == ("host0:443",)
+
+
+def test_a_host_cannot_forge_a_line_of_the_log() -> None:
+    """Controls, line feeds and text that runs backwards are shown as escapes."""
+    hostile = Denial("network", "connect to a\r\n{}\x1b[2J\u202e.example:1", 1, "job")
+    assert wanted_hosts([hostile]) == ("a\\r\\n{}\\x1b[2J\\u202e.example:1",)

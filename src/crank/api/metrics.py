@@ -1,0 +1,103 @@
+"""`/metrics`: the Prometheus text format, version 0.0.4, written here because it is three kinds of lines."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Security
+from starlette.responses import PlainTextResponse, Response
+
+from crank.api.documents import desk_of, refusals
+from crank.api.peer import Caller, bearer
+from crank.api.strict import StrictRoute
+from crank.controller.desk import Desk
+from crank.controller.tally import Histogram
+from crank.domain.job import Status
+
+router = APIRouter(route_class=StrictRoute, tags=["node"])
+From = Annotated[Caller, Security(bearer)]
+Labels = Mapping[str, str]
+_VERSION = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics(PlainTextResponse):
+    """The Prometheus text format, version 0.0.4."""
+
+    media_type = "text/plain"
+
+
+@router.get(
+    "/metrics", operation_id="metrics", summary="Read counters (Prometheus text)", response_class=Metrics,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(406)},
+)  # fmt: skip
+async def metrics(request: Request, caller: From) -> Response:
+    """Return gauges of now, and counters since the controller started."""
+    desk = desk_of(request)
+    counts = await desk.store.read(lambda tx: {status: tx.jobs.count(status) for status in Status})
+    lines = [*_now(desk, counts), *_parked(desk), *_since_start(desk)]
+    return Metrics("\n".join(lines) + "\n", headers={"content-type": _VERSION})
+
+
+def _now(desk: Desk, counts: Mapping[Status, int]) -> Iterator[str]:
+    now_sec = desk.clock.monotonic_sec()
+    live = desk.roster.live()
+    jobs = [({"status": str(status)}, float(count)) for status, count in counts.items()]
+    yield from _family("crank_jobs", "gauge", "Jobs that the node knows, by status.", jobs)
+    for name, meaning, value in (
+        ("crank_workers_connected", "Workers that are connected.", len(live)),
+        ("crank_slots", "Slots of connected workers.", sum(worker.known.slots for worker in live)),
+        ("crank_slots_free", "Slots that take a job now.", sum(worker.free_slots(now_sec) for worker in live)),
+    ):
+        yield from _family(name, "gauge", meaning, [({}, value)])
+
+
+def _parked(desk: Desk) -> Iterator[str]:
+    parked: list[tuple[Labels, float]] = []
+    burnt: list[tuple[Labels, float]] = []
+    for worker in desk.roster.live():
+        for pool in worker.pools:
+            labels = {"worker": str(worker.known.worker_id), "profile": pool.profile}
+            parked.append((labels, pool.parked))
+            burnt.append((labels, pool.burnt))
+    yield from _family("crank_sandboxes_parked", "gauge", "Sandboxes that stand and wait for a job.", parked)
+    meaning = "Sandboxes that were thrown away as doubtful since their worker started."
+    yield from _family("crank_sandboxes_burnt_total", "counter", meaning, burnt)
+
+
+def _since_start(desk: Desk) -> Iterator[str]:
+    tally = desk.tally
+    ends = [({"reason": reason, "tier": tier}, float(count)) for (reason, tier), count in sorted(tally.ends.items())]
+    yield from _family("crank_jobs_ended_total", "counter", "Jobs that ended, by reason and isolation.", ends)
+    denials = [({"layer": layer, "told_by": by}, float(count)) for (layer, by), count in sorted(tally.denials.items())]
+    yield from _family("crank_denials_total", "counter", "What layers refused, and whose word it is.", denials)
+    taken = [({"result": result}, float(known.count)) for result, known in tally.setup_sec.items()]
+    yield from _family("crank_pool_total", "counter", "Sandboxes that stood ready (hit) or were raised (miss).", taken)
+    yield from _histogram("crank_job_memory_peak_bytes", "Peak memory of a job.", [({}, tally.memory_bytes)])
+    setups = [({"pool": result}, known) for result, known in tally.setup_sec.items()]
+    yield from _histogram("crank_sandbox_setup_seconds", "Time until a job's sandbox was at hand.", setups)
+
+
+def _family(name: str, kind: str, meaning: str, samples: Iterable[tuple[Labels, float]]) -> Iterator[str]:
+    yield f"# HELP {name} {meaning}"
+    yield f"# TYPE {name} {kind}"
+    for labels, value in samples:
+        yield _sample(name, labels, value)
+
+
+def _histogram(name: str, meaning: str, known: Iterable[tuple[Labels, Histogram]]) -> Iterator[str]:
+    yield from _family(name, "histogram", meaning, [])
+    for labels, histogram in known:
+        for bound, count in histogram.cumulative():
+            yield _sample(f"{name}_bucket", {**labels, "le": f"{bound:g}"}, count)
+        yield _sample(f"{name}_bucket", {**labels, "le": "+Inf"}, histogram.count)
+        yield _sample(f"{name}_sum", labels, histogram.total)
+        yield _sample(f"{name}_count", labels, histogram.count)
+
+
+def _sample(name: str, labels: Labels, value: float) -> str:
+    inner = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+    number = f"{value:.0f}" if value == int(value) else repr(float(value))
+    return f"{name}{{{inner}}} {number}" if inner else f"{name} {number}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
