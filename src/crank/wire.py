@@ -242,6 +242,7 @@ class Lease:
 
     session_id, context  run it in that session of the worker, with the globals of that name
     program              the argv of one of the profile's programs, in place of code
+    stdin                its stdin stays open for calls; otherwise it is empty
     cpu_sec, idle_sec, no_output_sec   clocks that the request lowered
     """
 
@@ -260,6 +261,7 @@ class Lease:
     session_id: str | None = None
     context: str | None = None
     program: list[str] | None = None
+    stdin: bool = False
     cpu_sec: float | None = None
     idle_sec: float | None = None
     no_output_sec: float | None = None

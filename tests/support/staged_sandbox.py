@@ -115,7 +115,14 @@ class FakeSession:
         raise NotSupported("This sandbox keeps no files.")
 
     async def run_python(
-        self, code: str, args: JsonValue, sink: OutputSink, *, context: str = "main", limits: Limits | None = None
+        self,
+        code: str,
+        args: JsonValue,
+        sink: OutputSink,
+        *,
+        context: str = "main",
+        limits: Limits | None = None,
+        stdin: bool = False,
     ) -> Outcome:
         """Run the script that `code` names."""
         self._owner.runs.append(code)
@@ -138,7 +145,9 @@ class FakeSession:
             return replace(plain, end=End(Reason.RAISED, exit_code=1, message=str(fault)))
         return replace(plain, has_result=stage.result is not None, result=stage.result)
 
-    async def run_program(self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None) -> Outcome:
+    async def run_program(
+        self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None, stdin: bool = False
+    ) -> Outcome:
         """There are no programs here."""
         raise NotSupported("A fake sandbox runs no program.")
 

@@ -124,6 +124,7 @@ EXTENDED: dict[str, wire.Message] = {
         session_id=SESSION,
         context="main",
         program=["pandoc", "a.md"],
+        stdin=True,
         cpu_sec=1.5,
         idle_sec=2.0,
         no_output_sec=3.0,

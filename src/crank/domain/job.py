@@ -72,6 +72,7 @@ class JobRequest:
     effects            what running twice would mean; EXTERNAL unless the caller says otherwise
     session_id, context  the session that runs it, with the globals of that name
     program            argv of one of the profile's programs, in place of code
+    stdin              its standard input stays open for the caller; otherwise it is empty
     """
 
     capability: str
@@ -95,6 +96,7 @@ class JobRequest:
     session_id: SessionId | None = None
     context: str | None = None
     program: tuple[str, ...] | None = None
+    stdin: bool = False
 
 
 @dataclass(frozen=True, slots=True)

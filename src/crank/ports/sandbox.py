@@ -136,19 +136,29 @@ class SandboxSession(Protocol):
         ...
 
     async def run_python(
-        self, code: str, args: JsonValue, sink: OutputSink, *, context: str = "main", limits: Limits | None = None
+        self,
+        code: str,
+        args: JsonValue,
+        sink: OutputSink,
+        *,
+        context: str = "main",
+        limits: Limits | None = None,
+        stdin: bool = False,
     ) -> Outcome:
         """Run a script to its end and return how it ended, artifacts not yet collected.
 
         context  names the globals that the code sees; each name has its own for as long as the session lasts
         limits   what this run may use, where that is less than the session may
+        stdin    its standard input is what `write_stdin` brings until `close_stdin`; otherwise it is empty
 
         Never raises for anything the job did. Raises SandboxError when the sandbox could not be built
         or proven, or is dead; then no line of the job ran. When cancelled, the tree is dead before it raises.
         """
         ...
 
-    async def run_program(self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None) -> Outcome:
+    async def run_program(
+        self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None, stdin: bool = False
+    ) -> Outcome:
         """Run one of the profile's programs. Same promises as run_python.
 
         Raises InvalidRequest (`program_not_listed`) for a program that the profile does not list.
@@ -160,7 +170,10 @@ class SandboxSession(Protocol):
         ...
 
     async def write_stdin(self, chunk: bytes) -> None:
-        """Send bytes to the stdin of what runs. Raises Conflict (`not_running`) when nothing runs."""
+        """Send bytes to the stdin of what runs; returns when they are taken.
+
+        Raises Conflict (`not_running` when nothing runs, `stdin_closed` when its stdin is empty or was ended).
+        """
         ...
 
     async def close_stdin(self) -> None:

@@ -186,7 +186,14 @@ class NamespaceSession:
         _not_yet("remove_file")
 
     async def run_python(
-        self, code: str, args: JsonValue, sink: OutputSink, *, context: str = "main", limits: Limits | None = None
+        self,
+        code: str,
+        args: JsonValue,
+        sink: OutputSink,
+        *,
+        context: str = "main",
+        limits: Limits | None = None,
+        stdin: bool = False,
     ) -> Outcome:
         """Run a script to its end; see SandboxSession.run_python. A session of this tier runs once."""
         if self._ran:
@@ -218,7 +225,9 @@ class NamespaceSession:
         await self.stop(reason)
         await asyncio.wait({self._ended}, timeout=_STOP_SEC)
 
-    async def run_program(self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None) -> Outcome:
+    async def run_program(
+        self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None, stdin: bool = False
+    ) -> Outcome:
         """Not in this version."""
         _not_yet("run_program")
 

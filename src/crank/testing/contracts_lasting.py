@@ -87,16 +87,17 @@ class LastingProtocol:
             assert not session.alive
 
     async def test_stdin_reaches_what_runs(self) -> None:
-        """What is written to stdin arrives, and its end ends the reading; without a run it is refused."""
+        """What is written to stdin arrives, and its end ends the reading; unless asked for, stdin is empty."""
         async with AsyncExitStack() as stack:
             session = await self._session(stack)
-            running = asyncio.ensure_future(session.run_python(ECHOES, None, RecordingSink()))
+            running = asyncio.ensure_future(session.run_python(ECHOES, None, RecordingSink(), stdin=True))
             await _accepted(session.write_stdin, b"one ", running)
             await session.write_stdin(b"two")
             await session.close_stdin()
             assert (await soon(running)).stdout.text == "one two"
             with faults(Conflict, "not_running"):
                 await session.write_stdin(b"late")
+            assert (await soon(session.run_python(ECHOES, None, RecordingSink()))).stdout.text == ""
 
     async def test_files_come_and_go_between_runs(self) -> None:
         """Files are put, listed, read and removed at any time; what a run left is there too."""

@@ -147,18 +147,27 @@ class FakeSandboxSession:
     # --- runs ---
 
     async def run_python(
-        self, code: str, args: JsonValue, sink: OutputSink, *, context: str = "main", limits: Limits | None = None
+        self,
+        code: str,
+        args: JsonValue,
+        sink: OutputSink,
+        *,
+        context: str = "main",
+        limits: Limits | None = None,
+        stdin: bool = False,
     ) -> Outcome:
         """Play the run of this code. Raises NotSupported for a second run of a session that does not last."""
-        return await self._play(context, code, sink)
+        return await self._play(context, code, sink, stdin=stdin)
 
-    async def run_program(self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None) -> Outcome:
+    async def run_program(
+        self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None, stdin: bool = False
+    ) -> Outcome:
         """Play the run of a program. Raises InvalidRequest for one that the profile does not list."""
         if argv[0] not in self.spec.build.profile.programs:
             raise InvalidRequest(f"{argv[0]} is not a program here.", code="program_not_listed", field="program")
-        return await self._play(None, " ".join(argv), sink)
+        return await self._play(None, " ".join(argv), sink, stdin=stdin)
 
-    async def _play(self, context: str | None, code: str, sink: OutputSink) -> Outcome:
+    async def _play(self, context: str | None, code: str, sink: OutputSink, *, stdin: bool) -> Outcome:
         if self._running or (self.history and not self.spec.lasting):
             raise NotSupported("A session runs one at a time, and once unless it lasts.")
         self._check_alive()
@@ -167,6 +176,8 @@ class FakeSandboxSession:
         self._running, self._reason = True, None
         self._ended.clear()
         self._stdin_ended.clear()
+        if not stdin:
+            self._stdin_ended.set()
         self._stdin.clear()
         try:
             return await self._told(run, sink)
@@ -231,6 +242,8 @@ class FakeSandboxSession:
     async def write_stdin(self, chunk: bytes) -> None:
         """Send bytes to what runs. Raises Conflict."""
         self._check_running()
+        if self._stdin_ended.is_set():
+            raise Conflict("Its stdin has ended.", code="stdin_closed")
         self._stdin += chunk
 
     async def close_stdin(self) -> None:

@@ -34,6 +34,7 @@ def sample_request(*, code: str | None = "print('ü\u2028')", args: JsonValue = 
         traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
         context="main",
         program=("pandoc", "-o", "a b.md"),
+        stdin=True,
     )
 
 

@@ -201,7 +201,7 @@ def test_a_database_of_the_first_version_moves_forward(tmp_path: Path) -> None:
     request = {
         name: value
         for name, value in job_request_document(old.request).items()
-        if name not in ("session_id", "context", "program", "cpu_sec", "idle_sec", "no_output_sec")
+        if name not in ("session_id", "context", "program", "stdin", "cpu_sec", "idle_sec", "no_output_sec")
     }
     connection = sqlite3.connect(path)
     connection.executescript(f"PRAGMA application_id = {APPLICATION_ID};{MIGRATIONS[0]}PRAGMA user_version = 1;")
@@ -218,7 +218,7 @@ def test_a_database_of_the_first_version_moves_forward(tmp_path: Path) -> None:
         store = _store(tmp_path)
         await store.start()
         (job,) = await store.read(lambda tx: tx.jobs.queued(9))
-        assert job == replace(old, request=replace(old.request, context=None, program=None))
+        assert job == replace(old, request=replace(old.request, context=None, program=None, stdin=False))
         await store.transact(lambda tx: tx.sessions.insert(sample_session("s1")))
         await store.stop()
 

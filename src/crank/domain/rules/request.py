@@ -75,6 +75,7 @@ class Draft:
     session_id: SessionId | None = None
     context: str | None = None
     program: tuple[str, ...] | None = None
+    stdin: bool = False
 
 
 def request_digest(fields: JsonObject) -> Digest:
@@ -150,6 +151,7 @@ def parse_request(fields: JsonObject) -> Draft:
         session_id=session_id,
         context=_context(fields.get("context"), session_id),
         program=_program(fields),
+        stdin=fields.get("stdin") is True,
     )
 
 
