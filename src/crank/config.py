@@ -17,6 +17,8 @@ import platformdirs
 
 from crank.domain.identity import parse_trust_domain
 from crank.domain.ids import parse_name
+from crank.domain.isolation import TIER_DEFAULT, Tier, parse_tier
+from crank.domain.profile import LIMIT_RANGES
 from crank.domain.quantity import GIB
 from crank.domain.worker import SLOTS_MAX
 from crank.errors import ConfigurationError, InvalidRequest, Problem
@@ -42,6 +44,8 @@ class Settings:
     worker_slots      jobs that the worker runs at once
     retention_sec     how long ended jobs and their files are kept
     drain_sec         how long a stopping worker waits for its jobs
+    sandbox_tier      the weakest isolation that jobs may run in: `namespaces`, or `landlock` as well
+    ceilings          by the names of `profile.Limits`: no profile gives a job more than this here
     failpoints        `name:action,…`, for tests only
     build_environment what a profile build may see of the environment
     """
@@ -59,7 +63,9 @@ class Settings:
     blobs_quota_bytes: int
     retention_sec: float
     drain_sec: float
+    sandbox_tier: Tier
     failpoints: str
+    ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -186,6 +192,19 @@ def _domain(value: Any) -> str:
         raise _Mistake(fault.message, "Choose a name such as crank.internal.") from None
 
 
+def _tier(value: Any) -> Tier:
+    try:
+        return parse_tier(_text(value))
+    except InvalidRequest as fault:
+        raise _Mistake(fault.message, fault.fix) from None
+
+
+# `limit_memory_bytes`, CRANK_LIMIT_MEMORY_BYTES: what no profile may pass on this machine.
+_LIMIT = "limit_"
+_CEILINGS: Mapping[str, Callable[[Any], float]] = {
+    f"{_LIMIT}{name}": _seconds(low, high) if name.endswith("_sec") else _whole(int(low), int(high))
+    for name, (low, high) in LIMIT_RANGES.items()
+}
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "bind": _text,
     "api_port": _whole(0, PORT_MAX),
@@ -199,7 +218,9 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "blobs_quota_bytes": _whole(1024 * 1024, 1024 * 1024 * GIB),
     "retention_sec": _seconds(60, 10 * 365 * 86_400),
     "drain_sec": _seconds(0, 86_400),
+    "sandbox_tier": _tier,
     "failpoints": _any_text,
+    **_CEILINGS,
 }
 
 
@@ -232,7 +253,8 @@ def load(flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, st
     if problems:
         count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise ConfigurationError(f"The settings have {count}.", problems=problems)
-    return Settings(home=home, build_environment=_build_environment(seen), **values)
+    ceilings = {name.removeprefix(_LIMIT): values.pop(name) for name in _CEILINGS if name in values}
+    return Settings(home=home, build_environment=_build_environment(seen), ceilings=ceilings, **values)
 
 
 def _find_home(said: Mapping[str, Any], seen: Mapping[str, str], problems: list[Problem]) -> Path:
@@ -261,6 +283,7 @@ def _defaults(home: Path) -> dict[str, Any]:
         "blobs_quota_bytes": 20 * GIB,
         "retention_sec": 7 * 86_400.0,
         "drain_sec": 30.0,
+        "sandbox_tier": TIER_DEFAULT,
         "failpoints": "",
     }
 
@@ -327,9 +350,10 @@ def child_environment(settings: Settings) -> dict[str, str]:
     said = {
         f"{PREFIX}{entry.name.upper()}": str(getattr(settings, entry.name))
         for entry in fields(settings)
-        if entry.name != "build_environment"
+        if entry.name not in ("build_environment", "ceilings")
     }
-    return {**mine, **said, "PYTHONUNBUFFERED": "1"}
+    ceilings = {f"{PREFIX}{_LIMIT}{name}".upper(): repr(value) for name, value in settings.ceilings.items()}
+    return {**mine, **said, **ceilings, "PYTHONUNBUFFERED": "1"}
 
 
 def interpreter() -> str:

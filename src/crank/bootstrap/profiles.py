@@ -1,6 +1,7 @@
 """The environment profiles of this machine: what there is, what is built, what is proven."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from crank.adapters.clock import SystemClock
@@ -8,7 +9,7 @@ from crank.adapters.nvml import NvmlProbe
 from crank.adapters.profile_store import ProfileStore
 from crank.config import Settings, interpreter
 from crank.domain.outcome import Outcome, Reason
-from crank.domain.profile import Profile, SelfTest
+from crank.domain.profile import Profile, SelfTest, under
 from crank.errors import ProfileError
 from crank.ports import ProfileBuild, SandboxSpec
 from crank.sandbox.runner import NamespaceRunner
@@ -21,7 +22,11 @@ Say = Callable[[str], None]
 
 
 class Profiles:
-    """The profiles of one machine and the variant (cpu or gpu) that fits it. Every method blocks."""
+    """The profiles of one machine and the variant (cpu or gpu) that fits it. Every method blocks.
+
+    Every profile and build comes with the operator's ceilings applied to its limits, so that nobody sees
+    or gives more than they allow.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._store = ProfileStore(
@@ -32,6 +37,7 @@ class Profiles:
             SystemClock(),
         )
         self._devices = NvmlProbe().devices()
+        self._ceilings = settings.ceilings
 
     def names(self) -> tuple[str, ...]:
         """Return the names of every profile that there is."""
@@ -39,7 +45,15 @@ class Profiles:
 
     def load(self, name: str) -> Profile:
         """Read a profile. Raises NotFound, ProfileError."""
-        return self._store.load(name)
+        return self._under(self._store.load(name))
+
+    def lowered(self, name: str) -> Mapping[str, float]:
+        """Return what the profile itself says of each limit that the operator lowered."""
+        own, here = asdict(self._store.load(name).limits), asdict(self.load(name).limits)
+        return {limit: value for limit, value in own.items() if value != here[limit]}
+
+    def _under(self, profile: Profile) -> Profile:
+        return replace(profile, limits=under(profile.limits, self._ceilings))
 
     def variant(self, name: str) -> str:
         """Return which variant fits this machine: `gpu` or `cpu`."""
@@ -47,11 +61,13 @@ class Profiles:
 
     def find(self, name: str) -> ProfileBuild | None:
         """Return the build of a profile that can be used now, or None."""
-        return self._store.find(name, self.variant(name))
+        build = self._store.find(name, self.variant(name))
+        return None if build is None else replace(build, profile=self._under(build.profile))
 
     def build(self, name: str, say: Say) -> ProfileBuild:
         """Build a profile, or return the build that is there. Raises NotFound, ProfileError."""
-        return self._store.build(name, self.variant(name), say)
+        build = self._store.build(name, self.variant(name), say)
+        return replace(build, profile=self._under(build.profile))
 
     def built(self) -> tuple[ProfileBuild, ...]:
         """Return every build that can be used now."""

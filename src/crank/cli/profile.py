@@ -1,6 +1,7 @@
 """`crank profile …`: the environments that jobs run in. No node is needed for any of it."""
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -32,6 +33,8 @@ def list_profiles(*, json: Json = False) -> int:
                 "built": build is not None,
                 "digest": None if build is None else build.digest,
                 "summary": profile.summary,
+                "limits": asdict(profile.limits),
+                "lowered": dict(profiles.lowered(name)),
             }
         )
     if json:
@@ -42,6 +45,9 @@ def list_profiles(*, json: Json = False) -> int:
             for each in found
         ]
         print_rows(("PROFILE", "VERSION", "FOR", "BUILT", "SUMMARY"), rows)
+        for each in found:
+            for limit, own in each["lowered"].items():
+                say(f"{each['name']}: {limit} is {each['limits'][limit]:.12g} here; the profile itself has {own:.12g}")
     return ExitCode.OK
 
 

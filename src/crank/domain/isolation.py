@@ -5,7 +5,7 @@ There is no word for no isolation: a machine that can give none of these runs no
 
 from enum import StrEnum
 
-from crank.errors import InvalidRequest
+from crank.errors import InvalidRequest, SandboxError
 
 
 class Tier(StrEnum):
@@ -26,6 +26,17 @@ TIER_DEFAULT = Tier.NAMESPACES
 def is_allowed(tier: Tier, lowest: Tier) -> bool:
     """Tell whether a tier is at least as strong as the lowest that the operator allows."""
     return _STRONGEST_FIRST.index(tier) <= _STRONGEST_FIRST.index(lowest)
+
+
+def require(tier: Tier, lowest: Tier) -> None:
+    """Refuse a tier that is weaker than the operator allows. Raises SandboxError (`tier_not_allowed`)."""
+    if not is_allowed(tier, lowest):
+        raise SandboxError(
+            f"This machine gives jobs the tier '{tier}', and the operator allows nothing below '{lowest}'.",
+            code="tier_not_allowed",
+            fix=f"Run 'crank doctor' to see what keeps '{lowest}' from working, or allow the weaker tier with "
+            f"CRANK_SANDBOX_TIER={tier}.",
+        )
 
 
 def parse_tier(text: str) -> Tier:

@@ -1,7 +1,7 @@
 """Environment profiles: what an environment holds and what its sandbox allows, as data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crank.domain.ids import parse_name
@@ -65,6 +65,12 @@ LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
     "result_bytes": (64, 64 * MIB),
     "artifacts": (0, 100_000),
 }
+
+
+def under(limits: Limits, ceilings: Mapping[str, float]) -> Limits:
+    """Return the limits with each one that passes its ceiling lowered to it; a ceiling never raises one."""
+    lower = {name: ceiling for name, ceiling in ceilings.items() if ceiling < getattr(limits, name)}
+    return replace(limits, **{name: type(getattr(limits, name))(ceiling) for name, ceiling in lower.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from crank.config import child_environment, load
+from crank.domain.isolation import Tier
 from crank.errors import ConfigurationError
 
 
@@ -49,6 +50,36 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     assert fixes["CRANK_BINDD"] == "Did you mean CRANK_BIND?"
 
 
+def test_every_wrong_ceiling_is_told_at_once(tmp_path: Path) -> None:
+    """Ceilings out of range, of another type, of no limit, and a tier that does not exist: one fault names them all."""
+    (tmp_path / "crank.toml").write_text(
+        'limit_memory_bytes = 1\nlimit_processes = 2.5\nlimit_memory_byte = 5\nsandbox_tier = "none"\n'
+    )
+    seen = {"CRANK_HOME": str(tmp_path), "CRANK_LIMIT_WALL_SEC": "0", "CRANK_LIMIT_OPEN_FILE": "100"}
+    with pytest.raises(ConfigurationError) as caught:
+        load(environment={**seen, "CRANK_LIMIT_CPU_SEC": "inf", "CRANK_LIMIT_IDLE_SEC": "nan"})
+    problems = {problem.field: problem for problem in caught.value.problems}
+    assert set(problems) == {
+        "crank.toml: limit_memory_bytes",
+        "crank.toml: limit_processes",
+        "crank.toml: limit_memory_byte",
+        "crank.toml: sandbox_tier",
+        "CRANK_LIMIT_WALL_SEC",
+        "CRANK_LIMIT_OPEN_FILE",
+        "CRANK_LIMIT_CPU_SEC",
+        "CRANK_LIMIT_IDLE_SEC",
+    }
+    assert "never runs without walls" in problems["crank.toml: sandbox_tier"].cause
+    assert problems["CRANK_LIMIT_OPEN_FILE"].fix == "Did you mean CRANK_LIMIT_OPEN_FILES?"
+
+
+def test_the_strongest_tier_is_the_default(tmp_path: Path) -> None:
+    """Nothing weaker than namespaces is allowed unless the operator says so."""
+    assert load(environment={"CRANK_HOME": str(tmp_path)}).sandbox_tier is Tier.NAMESPACES
+    seen = {"CRANK_HOME": str(tmp_path), "CRANK_SANDBOX_TIER": "landlock"}
+    assert load(environment=seen).sandbox_tier is Tier.LANDLOCK
+
+
 def test_a_broken_file_is_told_with_its_line(tmp_path: Path) -> None:
     """A file that is not TOML is a mistake with its line, not a traceback."""
     (tmp_path / "crank.toml").write_text("api_port = \n")
@@ -77,7 +108,12 @@ def test_two_listeners_cannot_share_a_port(tmp_path: Path) -> None:
 
 def test_a_child_reads_back_the_same_settings(tmp_path: Path) -> None:
     """What a child process finds in its environment gives equal settings, flags included."""
-    settings = load({"api_port": 0, "drain_sec": 1.5}, environment={"CRANK_HOME": str(tmp_path)})
+    said = {"CRANK_LIMIT_WALL_SEC": "12.5", "CRANK_LIMIT_PROCESSES": "7", "CRANK_SANDBOX_TIER": "landlock"}
+    settings = load({"api_port": 0, "drain_sec": 1.5}, environment={"CRANK_HOME": str(tmp_path), **said})
     again = load(environment=child_environment(settings))
-    names = ("home", "api_port", "workers_port", "drain_sec", "profiles_builds", "worker_slots", "retention_sec")
+    names = (
+        "home", "api_port", "workers_port", "drain_sec", "profiles_builds", "worker_slots", "retention_sec",
+        "sandbox_tier", "ceilings",
+    )  # fmt: skip
+    assert settings.ceilings == {"wall_sec": 12.5, "processes": 7}
     assert [getattr(again, name) for name in names] == [getattr(settings, name) for name in names]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from crank.domain.isolation import Tier, is_allowed, parse_tier
-from crank.errors import InvalidRequest
+from crank.domain.isolation import Tier, is_allowed, parse_tier, require
+from crank.errors import InvalidRequest, SandboxError
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,15 @@ from crank.errors import InvalidRequest
 def test_a_stronger_tier_is_allowed_where_a_weaker_is(tier: Tier, lowest: Tier, allowed: bool) -> None:
     """The operator's lowest tier lets it and everything stronger in, nothing weaker."""
     assert is_allowed(tier, lowest) is allowed
+
+
+def test_a_weaker_tier_is_refused_with_what_to_do() -> None:
+    """A worker that cannot give what the operator wants says so, and how to allow less."""
+    require(Tier.NAMESPACES, Tier.LANDLOCK)
+    with pytest.raises(SandboxError) as caught:
+        require(Tier.LANDLOCK, Tier.NAMESPACES)
+    assert caught.value.error_code == "tier_not_allowed"
+    assert "CRANK_SANDBOX_TIER=landlock" in caught.value.fix
 
 
 @pytest.mark.parametrize("tier", list(Tier))

@@ -1,7 +1,7 @@
 """Amounts: the ceilings fit together."""
 
 from crank.domain import quantity
-from crank.domain.profile import LIMIT_RANGES, Limits
+from crank.domain.profile import LIMIT_RANGES, Limits, under
 
 
 def test_a_body_holds_the_largest_script_and_arguments() -> None:
@@ -20,3 +20,13 @@ def test_default_limits_lie_in_their_ranges() -> None:
     assert set(LIMIT_RANGES) == set(Limits.__dataclass_fields__)
     for name, (low, high) in LIMIT_RANGES.items():
         assert low <= getattr(defaults, name) <= high, name
+
+
+def test_a_ceiling_lowers_and_never_raises() -> None:
+    """The operator's ceiling is an upper bound; what a profile has below it stays."""
+    limits = Limits(wall_sec=60.0, memory_bytes=1 << 30, processes=10)
+    lowered = under(limits, {"wall_sec": 5, "memory_bytes": 1 << 40, "processes": 10.0})
+    assert lowered == Limits(wall_sec=5.0, memory_bytes=1 << 30, processes=10)
+    assert isinstance(lowered.wall_sec, float)
+    assert isinstance(lowered.processes, int)
+    assert under(limits, {}) == limits
