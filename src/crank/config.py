@@ -84,6 +84,11 @@ class Settings:
         return self.controller_dir / "authority"
 
     @property
+    def mounts_register(self) -> Path:
+        """Return the file that tells this machine's launcher which folders jobs may see."""
+        return self.controller_dir / "mounts.json"
+
+    @property
     def worker_dir(self) -> Path:
         """Return the folder of this node's own worker."""
         return self.home / "worker" / self.worker_name

@@ -290,6 +290,8 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
         beside.unlink()
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as target:
+        # Whatever the umask is: a worker with an account of its own reads what its controller renews.
+        os.fchmod(target.fileno(), mode)
         target.write(content)
         target.flush()
         os.fsync(target.fileno())

@@ -15,6 +15,7 @@ from crank.adapters.blobs import FileBlobStore
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
+from crank.adapters.mount_register import FileMountRegister
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
@@ -27,6 +28,7 @@ from crank.bootstrap.processes import watched
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.loop import ControllerLoop
+from crank.controller.mounts import register_all
 from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import LOCAL_TENANT, Digest
 from crank.errors import ConfigurationError, CrankError
@@ -73,8 +75,10 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             schemas=JsonSchemaChecker(),
             failpoints=make_failpoints(settings),
             policy=_policy(settings),
+            mount_register=FileMountRegister(settings.mounts_register),
         )
         await _admit_owner(settings, desk)
+        await register_all(desk)
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)

@@ -1,5 +1,6 @@
 """What every use case of the controller works with, gathered once at start."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 from crank.controller.flights import Flights
@@ -9,7 +10,7 @@ from crank.controller.watch import Watch
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
 from crank.domain.record import Record
-from crank.ports import BlobStore, Clock, Failpoints, IdSource, SchemaChecker, Store, StreamLog
+from crank.ports import BlobStore, Clock, Failpoints, IdSource, MountRegister, SchemaChecker, Store, StreamLog
 
 DAY_SEC = 86_400.0
 
@@ -39,7 +40,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Ports, policy, and the memory of who is connected and who waits."""
+    """Ports, policy, and the memory of who is connected and who waits.
+
+    mount_register  where this machine's launcher looks up what may be mounted; None where there is no launcher
+    mounts_gate     held while a mount is added or removed, so that store and register change alike
+    """
 
     store: Store
     blobs: BlobStore
@@ -52,6 +57,8 @@ class Desk:
     roster: Roster = field(default_factory=Roster)
     watch: Watch = field(default_factory=Watch)
     flights: Flights = field(default_factory=Flights)
+    mount_register: MountRegister | None = None
+    mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:

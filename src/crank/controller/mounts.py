@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from crank.controller.desk import Desk
-from crank.domain.ids import MountId, TenantId, parse_name
+from crank.domain.ids import LOCAL_TENANT, MountId, TenantId, parse_name
 from crank.domain.job import Mount
-from crank.errors import Conflict, InvalidRequest, NotAllowed, NotFound
+from crank.errors import Conflict, CrankError, InvalidRequest, NotAllowed, NotFound
 from crank.ports import Transaction
 
 PATH_BYTES_MAX = 4096
@@ -17,7 +17,8 @@ PATH_BYTES_MAX = 4096
 async def add(desk: Desk, *, tenant: TenantId, subject: str, path: str, name: str | None) -> Mount:
     """Make a folder usable as a mount, under an id made from its path; adding it again changes nothing.
 
-    Raises InvalidRequest (not an existing folder), NotAllowed (Crank's own state), Conflict (name taken).
+    Raises InvalidRequest (not an existing folder), NotAllowed (Crank's own state), Conflict (name taken),
+    Unavailable (it could not be registered).
     """
     if name is not None:
         parse_name(name, field="name")
@@ -31,7 +32,29 @@ async def add(desk: Desk, *, tenant: TenantId, subject: str, path: str, name: st
         host_path=str(real),
         created_us=desk.clock.now_us(),
     )
-    return await desk.store.transact(lambda tx: _put(desk, tx, mount, subject))
+    async with desk.mounts_gate:
+        # First the register: once the store has the mount, a job with it can be leased at any moment.
+        await _register(desk, mount.host_path)
+        try:
+            return await desk.store.transact(lambda tx: _put(desk, tx, mount, subject))
+        except CrankError:
+            await _register(desk)
+            raise
+
+
+async def register_all(desk: Desk) -> None:
+    """Write the register anew from the store, as a controller does at its start. Raises Unavailable."""
+    async with desk.mounts_gate:
+        await _register(desk)
+
+
+async def _register(desk: Desk, *coming: str) -> None:
+    """Let the launcher's register say what the store says, and what is about to be there."""
+    if desk.mount_register is None:
+        return
+    known = await desk.store.read(lambda tx: list(tx.registry.mounts(LOCAL_TENANT)))
+    here = [mount.host_path for mount in known if mount.node_id == desk.policy.node_id]
+    await asyncio.to_thread(desk.mount_register.write, [*here, *coming])
 
 
 def _resolve(path: str) -> Path:
@@ -89,7 +112,7 @@ async def list_mounts(desk: Desk, *, tenant: TenantId) -> list[Mount]:
 
 
 async def remove(desk: Desk, *, tenant: TenantId, subject: str, mount_id: MountId) -> None:
-    """Remove a mount; jobs that wait for it end refused. Raises NotFound."""
+    """Remove a mount; jobs that wait for it end refused. Raises NotFound, Unavailable."""
 
     def commit(tx: Transaction) -> None:
         if not tx.registry.remove_mount(tenant, mount_id):
@@ -97,4 +120,6 @@ async def remove(desk: Desk, *, tenant: TenantId, subject: str, mount_id: MountI
         facts = {"mount": mount_id}
         tx.records.append(desk.record("mount.removed", tenant=tenant, subject=subject, job_id=None, facts=facts))
 
-    await desk.store.transact(commit)
+    async with desk.mounts_gate:
+        await desk.store.transact(commit)
+        await _register(desk)

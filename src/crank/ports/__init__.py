@@ -6,6 +6,7 @@ from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.links import Connector, ControllerLink, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
+from crank.ports.mounts import MountRegister
 from crank.ports.sandbox import (
     FileEntry,
     MountBinding,
@@ -43,6 +44,7 @@ __all__ = [
     "IdSource",
     "JobStore",
     "MountBinding",
+    "MountRegister",
     "OutputSink",
     "PoolCount",
     "ProfileBuild",
