@@ -20,6 +20,8 @@ EXECUTE = 1 << 0
 WRITE_FILE = 1 << 1
 READ_FILE = 1 << 2
 READ_DIR = 1 << 3
+# Device nodes, sockets and pipes with a name.
+MAKE_NODES = 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11
 _FILE_RIGHTS_ABI1 = (1 << 13) - 1
 _REFER = 1 << 13
 _TRUNCATE = 1 << 14
