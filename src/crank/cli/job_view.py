@@ -14,7 +14,7 @@ def job_object(job: JobResult) -> dict[str, Any]:
     for name in ("stdout", "stderr", "result", "metrics", "artifacts", "tier"):
         shown[name] = document.get(name)
     shown["artifacts"] = shown["artifacts"] or []
-    for name in ("displays", "skipped", "denials"):
+    for name in ("layers", "displays", "skipped", "denials", "notes"):
         if document.get(name):
             shown[name] = document[name]
     return shown
@@ -51,19 +51,42 @@ def end_sentence(job: JobResult) -> str:
     return sentence + (f". {end.message}" if end.message else "")
 
 
+def used_lines(job: JobResult) -> list[str]:
+    """Return lines on what a job used and what held it; none where nothing of it ran."""
+    if job.metrics is None:
+        return []
+    used = job.metrics
+    peak = "unknown" if used.peak_memory_bytes is None else size_text(used.peak_memory_bytes)
+    tasks = "" if used.tasks_peak is None else f", {used.tasks_peak} process(es) and thread(s)"
+    ready = "stood ready" if used.pool_hit else "raised for it"
+    walls = f": {', '.join(job.layers)}" if job.layers else ""
+    return [
+        f"used       {used.wall_sec:.2f} s wall, {used.cpu_sec:.2f} s cpu, {peak} memory{tasks}",
+        f"sandbox    {job.tier or '-'}{walls} ({ready}, {used.setup_sec * 1000:.1f} ms)",
+    ]
+
+
+def evidence_lines(job: JobResult) -> list[str]:
+    """Return a line for each thing that a layer refused, with whose word it is, then the notes."""
+    told = {"job": ", told by the job", "kernel": ", counted by the kernel"}
+    lines = []
+    for denial in job.denials:
+        times = f" {denial.count} times" if denial.count > 1 else ""
+        lines.append(f"refused    {denial.action}{times} ({denial.layer}{told.get(denial.told_by, '')})")
+    return lines + [f"note       {sentence}" for sentence in job.notes]
+
+
 def tell_job(job: JobResult) -> None:
     """Tell a person everything about a job that is not its output."""
     print(f"job        {job.job_id}")
     print(f"status     {job.status}" + (f" ({job.pending})" if job.pending else ""))
     print(f"capability {job.capability} {job.version or ''}".rstrip())
     print(f"submitted  {job.submitted_at}   started {job.started_at or '-'}   ended {job.ended_at or '-'}")
-    print(f"worker     {job.worker_id or '-'}   attempts {job.attempts}   tier {job.tier or '-'}")
+    print(f"worker     {job.worker_id or '-'}   attempts {job.attempts}")
     if job.end is not None:
         print(f"end        {harmless(end_sentence(job))}")
-    if job.metrics is not None:
-        memory = job.metrics.peak_memory_bytes
-        peak = "unknown" if memory is None else size_text(memory)
-        print(f"used       {job.metrics.wall_sec:.2f} s wall, {job.metrics.cpu_sec:.2f} s cpu, {peak} memory")
+    for line in (*used_lines(job), *evidence_lines(job)):
+        print(harmless(line))
     for artifact in job.artifacts:
         print(f"artifact   {harmless(artifact.path)} ({size_text(artifact.size_bytes)})")
     for skipped in job.skipped:

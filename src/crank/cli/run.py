@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from crank.bootstrap.node import client_options, some_node
 from crank.bootstrap.profiles import Profiles
 from crank.cli.exit_codes import REFUSAL_CODES, ExitCode, of_fault, of_status
-from crank.cli.job_view import end_sentence, job_object, refusal_object
+from crank.cli.job_view import end_sentence, evidence_lines, job_object, refusal_object, used_lines
 from crank.cli.live import LiveView
 from crank.cli.out_folder import new_file
 from crank.cli.show import print_json, say
@@ -54,8 +54,21 @@ class Asked:
     accelerator: Annotated[str | None, Parameter(help="cpu or gpu.")] = None
     timeout: Annotated[float | None, Parameter(help="Seconds that the job may run.")] = None
     memory: Annotated[str | None, Parameter(help="Memory that it may use: 512MiB, 2GiB.")] = None
+    cpu_sec: Annotated[float | None, Parameter(help="Seconds of CPU time that it may use.")] = None
+    idle_sec: Annotated[float | None, Parameter(help="End it when it did nothing for so many seconds.")] = None
+    no_output_sec: Annotated[
+        float | None, Parameter(help="End it when it printed nothing for so many seconds.", negative=())
+    ] = None
     job_id: Annotated[str | None, Parameter(help="A job id of your own.")] = None
     idempotency_key: Annotated[str | None, Parameter(help="The same key runs the job once within an hour.")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """How the end of a job is told."""
+
+    as_json: bool
+    verbose: bool
 
 
 def run(
@@ -68,6 +81,12 @@ def run(
         bool, Parameter(help="Only submit; print the job's id.", negative=(), show_default=False)
     ] = False,
     json: Annotated[bool, Parameter(help="Print one JSON object at the end.", negative=(), show_default=False)] = False,
+    verbose: Annotated[
+        bool,
+        Parameter(
+            name=("--verbose", "-v"), help="Tell what it used and what held it.", negative=(), show_default=False
+        ),
+    ] = False,
 ) -> int:
     """Run a script in the sandbox and bring back what it leaves.
 
@@ -79,7 +98,7 @@ def run(
         raise InvalidRequest("--detach does not wait, so there is nothing for --out.", code="usage", field="out")
     body = _fields(asked)
     try:
-        return asyncio.run(_run(code, asked, body, out=out, detach=detach, as_json=json))
+        return asyncio.run(_run(code, asked, body, out=out, detach=detach, tell=Tell(json, verbose)))
     except CrankError as fault:
         if json and fault.error_code in REFUSAL_CODES:
             print_json(refusal_object(fault, job_id_of(fault) or asked.job_id))
@@ -117,6 +136,9 @@ def _fields(asked: Asked) -> dict[str, Any]:
         "accelerator": asked.accelerator,
         "timeout_sec": asked.timeout,
         "memory_bytes": None if asked.memory is None else parse_size(asked.memory),
+        "cpu_sec": asked.cpu_sec,
+        "idle_sec": asked.idle_sec,
+        "no_output_sec": asked.no_output_sec,
         "job_id": asked.job_id,
         "idempotency_key": asked.idempotency_key,
         "files": dict(_file(entry) for entry in asked.file),
@@ -182,7 +204,7 @@ async def _mounts(client: AsyncClient, asked: Asked) -> dict[str, str]:
 
 
 async def _run(
-    code: str | None, asked: Asked, fields: dict[str, Any], *, out: Path | None, detach: bool, as_json: bool
+    code: str | None, asked: Asked, fields: dict[str, Any], *, out: Path | None, detach: bool, tell: Tell
 ) -> int:
     settings = load()
     if not settings.node_file.exists():
@@ -190,11 +212,11 @@ async def _run(
     async with some_node(settings) as node, AsyncClient(client_options(node)) as client:
         body = await client.prepare(code, mounts=await _mounts(client, asked), **fields)
         if detach:
-            return _tell_submitted(await client.submit(body), as_json=as_json)
-        job = await _follow(client, await client.submit(body), as_json=as_json)
+            return _tell_submitted(await client.submit(body), as_json=tell.as_json)
+        job = await _follow(client, await client.submit(body), as_json=tell.as_json)
         if out is not None:
             await fetch_artifacts(client, job, out)
-        _tell_end(job, as_json=as_json, out=out)
+        _tell_end(job, tell, out=out)
         return of_status(job.status)
 
 
@@ -241,8 +263,8 @@ async def fetch_artifacts(client: AsyncClient, job: JobResult, out: Path) -> Non
             await client.download(job.job_id, artifact, target)
 
 
-def _tell_end(job: JobResult, *, as_json: bool, out: Path | None) -> None:
-    if as_json:
+def _tell_end(job: JobResult, tell: Tell, *, out: Path | None) -> None:
+    if tell.as_json:
         print_json(job_object(job))
         return
     if job.has_result and job.result is not None:
@@ -252,5 +274,8 @@ def _tell_end(job: JobResult, *, as_json: bool, out: Path | None) -> None:
         say(f"{len(job.artifacts)} file(s) {where}")
     for skipped in job.skipped:
         say(f"not collected: {skipped.path}: {skipped.cause}")
-    if not job.ok:
-        say(end_sentence(job))
+    if job.ok and not tell.verbose:
+        return
+    # What a wall refused is most of the time why a job failed.
+    for line in (end_sentence(job), *evidence_lines(job), *(used_lines(job) if tell.verbose else ())):
+        say(line)
