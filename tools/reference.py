@@ -15,13 +15,14 @@ from typing import Any
 
 from crank import errors, wire
 from crank.api.app import build_api
+from crank.api.metrics import FAMILIES
 from crank.api.problem import status_of
 from crank.cli import main as cli
 from crank.cli.exit_codes import MEANINGS
 from crank.config import FILE_NAME, Settings
 from crank.domain import quantity
 from crank.domain.job import status_of as job_status_of
-from crank.domain.outcome import Clock, End, Outcome, Reason
+from crank.domain.outcome import LAYERS, TOLD_BY, Clock, Denial, End, Outcome, Reason
 from crank.domain.profile import LIMIT_RANGES, Limits, Profile
 from crank.errors import CrankError
 
@@ -206,16 +207,33 @@ def configuration_page() -> str:
         row("`CRANK_HOME`", "–", "the user's data directory (XDG), `crank`", also["home"]),
     ]
     for entry in dataclasses.fields(Settings):
-        if entry.name in {"home", "build_environment"}:
+        if entry.name in {"home", "build_environment", "ceilings"}:
             continue
         meaning = also.get(entry.name) or said.get(entry.name, "")
         default = defaults.get(entry.name) or "–"
         lines.append(row(f"`CRANK_{entry.name.upper()}`", f"`{entry.name}`", default, meaning))
     lines += [
         "",
+        "## Ceilings",
+        "",
+        "`CRANK_LIMIT_<NAME>` (`limit_<name>` in crank.toml) is the most that any profile may give a job on this machine, for each limit of",
+        "[limits](limits.md#of-a-job). A profile that gives more is lowered when the worker starts; `crank profile list` says where, `GET /v1/capabilities`",
+        "shows what holds, and a request for more is refused. Ranges are those of the limits; there is no value for \"unlimited\".",
+        "",
+        *table("Variable", f"Key in {FILE_NAME}", "Range"),
+    ]
+    for name, (low, high) in LIMIT_RANGES.items():
+        lines.append(row(f"`CRANK_LIMIT_{name.upper()}`", f"`limit_{name}`", f"{_spaced(low)} to {_spaced(high)}"))
+    lines += [
+        "",
         "Profile builds use pip, and pip's own settings (`PIP_*`, proxies) are passed on to it; nothing else of the environment is.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _spaced(value: float) -> str:
+    """Return a number in full, with its thousands apart."""
+    return f"{value:,.12g}".replace(",", " ")
 
 
 # --- limits, profiles, job, wire ------------------------------------------------------------
@@ -231,7 +249,9 @@ def limits_page() -> str:
         "",
         "## Of a job",
         "",
-        "A profile sets them; a request may ask for less, never for more.",
+        "A profile sets them, an operator may set [ceilings](configuration.md#ceilings) over all profiles, and a request may lower `timeout_sec` (the wall clock),",
+        "`cpu_sec`, `idle_sec`, `no_output_sec` and `memory_bytes`. Only how much output is kept (`max_output_bytes`) may be asked for beyond the profile,",
+        "up to `OUTPUT_BYTES_MAX` and the operator's ceiling. None can be switched off.",
         "",
         *table("Limit", "Default", "Range", "Meaning"),
     ]
@@ -241,8 +261,8 @@ def limits_page() -> str:
         lines.append(
             row(
                 f"`{field.name}`",
-                f"{field.default:,}".replace(",", " "),
-                f"{low:g} to {high:g}",
+                _spaced(field.default),
+                f"{_spaced(low)} to {_spaced(high)}",
                 said.get(field.name, ""),
             )
         )
@@ -313,6 +333,18 @@ def job_page() -> str:
     lines += [row(f"`{field.name}`", said.get(field.name, "")) for field in dataclasses.fields(End)]
     lines += ["", "## Reasons", "", *table("Reason", "Status", "Meaning")]
     lines += [row(f"`{reason}`", _statuses(reason), REASONS[reason]) for reason in Reason]
+    lines += ["", "What counts, strongest first: a kill by Crank, what the kernel killed or refused, a broken word of the job, how its process",
+              "ended. What the job says of itself only makes a plain end more precise."]  # fmt: skip
+    lines += ["", "## Clocks", "", *table("Clock", "Ended because", "Limit")]
+    lines += [row(f"`{clock}`", *CLOCKS[clock]) for clock in Clock]
+    lines += ["", "## Denials", "", "Each entry of `denials` is one thing that a wall refused.", "", *table("Field", "Meaning")]
+    said = doc_fields(Denial) | {"count": "how often", "layer": f"one of {', '.join(f'`{layer}`' for layer in LAYERS)}",
+                                 "action": "what was tried: `connect to example.com:443`; the job's own words when told_by is `job`",
+                                 "told_by": "whose word it is, below"}  # fmt: skip
+    lines += [row(f"`{field.name}`", said[field.name]) for field in dataclasses.fields(Denial)]
+    lines += ["", *table("`told_by`", "Meaning"), *(row(f"`{witness}`", WITNESSES[witness]) for witness in TOLD_BY)]
+    lines += ["", "A host that a job wanted to reach is also kept in the audit trail (`refused_hosts` of its `job.ended` record) and logged as",
+              "`job_network_refused`, cut and escaped."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -350,7 +382,21 @@ ANSWER = {
     "has_result": "tells a result of null from none",
     "result": "the result, any JSON",
     "artifacts": "files that it left in /out: `path`, `size_bytes`, `sha256`, `media_type`",
-    "metrics": "`wall_sec`, `cpu_sec`, `peak_memory_bytes`, `setup_sec`, and bytes seen and kept of each stream",
+    "metrics": "`wall_sec`, `cpu_sec`, `peak_memory_bytes`, `tasks_peak`, `setup_sec`, `pool_hit`, and bytes seen and kept of each stream",
+}
+
+
+CLOCKS = {
+    Clock.WALL: ("the run took longer than `wall_sec` (or the request's `timeout_sec`)", "`wall_sec`"),
+    Clock.CPU: ("the whole tree used more CPU time", "`cpu_sec`"),
+    Clock.IDLE: ("the whole tree used no CPU time and wrote nothing for so long", "`idle_sec`"),
+    Clock.NO_OUTPUT: ("not a byte came on stdout or stderr for so long", "`no_output_sec`"),
+    Clock.LIFETIME: ("a session reached the end of its lifetime while the job ran", "of the session"),
+}
+WITNESSES = {
+    "kernel": "the kernel counted it: the job cannot have made it up",
+    "sandbox": "Crank's own supervisor or filter saw it, from outside of the job",
+    "job": "the job says so itself: good to know, proof of nothing",
 }
 
 
@@ -367,7 +413,10 @@ REASONS = {
     Reason.MEMORY: "the tree needed more memory than it may have",
     Reason.PROCESSES: "it needed more processes and threads than it may have",
     Reason.OUTPUT: "it flooded stdout and stderr",
-    Reason.DISK: "/scratch or /out was full and the code did not cope",
+    Reason.DISK: "/scratch or /out had no room for more bytes and the code did not cope",
+    Reason.INODES: "/scratch or /out had no room for more files and folders and the code did not cope",
+    Reason.FILES: "a process needed more open files than it may have and did not cope",
+    Reason.FILE_SIZE: "one file grew beyond what a file may have and the code did not cope",
     Reason.POLICY: "it did what the profile forbids and was ended for it",
     Reason.PROTOCOL_VIOLATION: "it tampered with the channel that reports its end",
     Reason.CANCELLED: "somebody asked for its end",
@@ -384,13 +433,29 @@ def wire_page() -> str:
         "# Wire",
         "",
         f"Controller and worker exchange JSON texts over one WebSocket with mutual TLS. Versions {wire.VERSION_MIN} to {wire.VERSION_MAX}; a message is at most",
-        f"{wire.MESSAGE_BYTES_MAX} bytes; `t` names its kind. Every field is present, nothing else is. Frozen examples: `tests/golden/wire/`.",
+        f"{wire.MESSAGE_BYTES_MAX} bytes; `t` names its kind. Every field is present, nothing else is; one that a later version added is left out while it says nothing.",
+        "A controller serves workers of the version before, so renew controllers first. Frozen examples: `tests/golden/wire/`.",
         "",
         *table("`t`", "Meaning", "Fields"),
     ]
     for kind in typing.get_args(wire.Message):
         fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind)) or "–"
         lines.append(row(f"`{kind.__name__.lower()}`", (inspect.getdoc(kind) or "").splitlines()[0], fields))
+    return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    """Return the page of metrics."""
+    lines = [
+        "# Metrics",
+        "",
+        "`GET /metrics` answers in the Prometheus text format, version 0.0.4, to whoever holds the node's token. Gauges are of now; counters and",
+        "histograms count since the controller started (`crank_sandboxes_burnt_total` since its worker started). Labels take known words only, or `other`,",
+        "so that no job and no worker can make the number of series grow.",
+        "",
+        *table("Metric", "Kind", "Meaning"),
+    ]
+    lines += [row(f"`{name}`", kind, meaning) for name, (kind, meaning) in FAMILIES.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -404,6 +469,7 @@ def pages() -> dict[Path, str]:
         "limits": limits_page,
         "profiles": profiles_page,
         "job": job_page,
+        "metrics": metrics_page,
         "wire": wire_page,
     }
     return {FOLDER / f"{name}.md": NOTE + make() for name, make in made.items()}

@@ -17,6 +17,22 @@ router = APIRouter(route_class=StrictRoute, tags=["node"])
 From = Annotated[Caller, Security(bearer)]
 Labels = Mapping[str, str]
 _VERSION = "text/plain; version=0.0.4; charset=utf-8"
+# Every family with its kind and meaning; the reference page is made of these.
+FAMILIES: Mapping[str, tuple[str, str]] = {
+    "crank_jobs": ("gauge", "Jobs that the node knows, by status."),
+    "crank_workers_connected": ("gauge", "Workers that are connected."),
+    "crank_slots": ("gauge", "Slots of connected workers."),
+    "crank_slots_free": ("gauge", "Slots that take a job now."),
+    "crank_sandboxes_parked": ("gauge", "Sandboxes that stand and wait for a job, by worker and profile."),
+    "crank_sandboxes_burnt_total": (
+        "counter", "Sandboxes thrown away as doubtful since their worker started, by worker and profile.",
+    ),
+    "crank_jobs_ended_total": ("counter", "Jobs that ended, by reason and tier of isolation."),
+    "crank_denials_total": ("counter", "What layers refused, by layer and by whose word it is."),
+    "crank_pool_total": ("counter", "Sandboxes that stood ready (hit) or were raised for their job (miss), by result."),
+    "crank_job_memory_peak_bytes": ("histogram", "Peak memory of a job."),
+    "crank_sandbox_setup_seconds": ("histogram", "Time until a job's sandbox was at hand, by pool (hit, miss)."),
+}  # fmt: skip
 
 
 class Metrics(PlainTextResponse):
@@ -40,51 +56,45 @@ async def metrics(request: Request, caller: From) -> Response:
 def _now(desk: Desk, counts: Mapping[Status, int]) -> Iterator[str]:
     now_sec = desk.clock.monotonic_sec()
     live = desk.roster.live()
-    jobs = [({"status": str(status)}, float(count)) for status, count in counts.items()]
-    yield from _family("crank_jobs", "gauge", "Jobs that the node knows, by status.", jobs)
-    for name, meaning, value in (
-        ("crank_workers_connected", "Workers that are connected.", len(live)),
-        ("crank_slots", "Slots of connected workers.", sum(worker.known.slots for worker in live)),
-        ("crank_slots_free", "Slots that take a job now.", sum(worker.free_slots(now_sec) for worker in live)),
-    ):
-        yield from _family(name, "gauge", meaning, [({}, value)])
+    yield from _family("crank_jobs", [({"status": str(status)}, float(count)) for status, count in counts.items()])
+    yield from _family("crank_workers_connected", [({}, len(live))])
+    yield from _family("crank_slots", [({}, sum(worker.known.slots for worker in live))])
+    yield from _family("crank_slots_free", [({}, sum(worker.free_slots(now_sec) for worker in live))])
 
 
 def _parked(desk: Desk) -> Iterator[str]:
-    parked: list[tuple[Labels, float]] = []
-    burnt: list[tuple[Labels, float]] = []
-    for worker in desk.roster.live():
-        for pool in worker.pools:
-            labels = {"worker": str(worker.known.worker_id), "profile": pool.profile}
-            parked.append((labels, pool.parked))
-            burnt.append((labels, pool.burnt))
-    yield from _family("crank_sandboxes_parked", "gauge", "Sandboxes that stand and wait for a job.", parked)
-    meaning = "Sandboxes that were thrown away as doubtful since their worker started."
-    yield from _family("crank_sandboxes_burnt_total", "counter", meaning, burnt)
+    pools = [
+        ({"worker": str(worker.known.worker_id), "profile": pool.profile}, pool)
+        for worker in desk.roster.live()
+        for pool in worker.pools
+    ]
+    yield from _family("crank_sandboxes_parked", [(labels, pool.parked) for labels, pool in pools])
+    yield from _family("crank_sandboxes_burnt_total", [(labels, pool.burnt) for labels, pool in pools])
 
 
 def _since_start(desk: Desk) -> Iterator[str]:
     tally = desk.tally
     ends = [({"reason": reason, "tier": tier}, float(count)) for (reason, tier), count in sorted(tally.ends.items())]
-    yield from _family("crank_jobs_ended_total", "counter", "Jobs that ended, by reason and isolation.", ends)
+    yield from _family("crank_jobs_ended_total", ends)
     denials = [({"layer": layer, "told_by": by}, float(count)) for (layer, by), count in sorted(tally.denials.items())]
-    yield from _family("crank_denials_total", "counter", "What layers refused, and whose word it is.", denials)
+    yield from _family("crank_denials_total", denials)
     taken = [({"result": result}, float(known.count)) for result, known in tally.setup_sec.items()]
-    yield from _family("crank_pool_total", "counter", "Sandboxes that stood ready (hit) or were raised (miss).", taken)
-    yield from _histogram("crank_job_memory_peak_bytes", "Peak memory of a job.", [({}, tally.memory_bytes)])
+    yield from _family("crank_pool_total", taken)
+    yield from _histogram("crank_job_memory_peak_bytes", [({}, tally.memory_bytes)])
     setups = [({"pool": result}, known) for result, known in tally.setup_sec.items()]
-    yield from _histogram("crank_sandbox_setup_seconds", "Time until a job's sandbox was at hand.", setups)
+    yield from _histogram("crank_sandbox_setup_seconds", setups)
 
 
-def _family(name: str, kind: str, meaning: str, samples: Iterable[tuple[Labels, float]]) -> Iterator[str]:
+def _family(name: str, samples: Iterable[tuple[Labels, float]]) -> Iterator[str]:
+    kind, meaning = FAMILIES[name]
     yield f"# HELP {name} {meaning}"
     yield f"# TYPE {name} {kind}"
     for labels, value in samples:
         yield _sample(name, labels, value)
 
 
-def _histogram(name: str, meaning: str, known: Iterable[tuple[Labels, Histogram]]) -> Iterator[str]:
-    yield from _family(name, "histogram", meaning, [])
+def _histogram(name: str, known: Iterable[tuple[Labels, Histogram]]) -> Iterator[str]:
+    yield from _family(name, [])
     for labels, histogram in known:
         for bound, count in histogram.cumulative():
             yield _sample(f"{name}_bucket", {**labels, "le": f"{bound:g}"}, count)

@@ -31,6 +31,7 @@ from crank.controller.loop import ControllerLoop
 from crank.controller.mounts import register_all
 from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import LOCAL_TENANT, Digest
+from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Failpoints
 from crank.security import bearer_server_context, peer_identity, server_context
@@ -143,6 +144,7 @@ def _policy(settings: Settings) -> Policy:
         private_paths=tuple(str(path.resolve()) for path in (settings.home, settings.profiles_builds)),
         queued_max=settings.queued_max,
         retention_sec=settings.retention_sec,
+        output_bytes_max=int(settings.ceilings.get("output_bytes", OUTPUT_BYTES_MAX)),
     )
 
 

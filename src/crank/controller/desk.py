@@ -9,6 +9,7 @@ from crank.controller.tally import Tally
 from crank.controller.watch import Watch
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
+from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import BlobStore, Clock, Failpoints, IdSource, MountRegister, SchemaChecker, Store, StreamLog
 
@@ -23,6 +24,7 @@ class Policy:
     known_worker_sec      how long a worker that is away still counts as one that could run a job
     retention_sec         how long an ended job, its stream and its artifacts are kept
     attempts_max          leases that one job gets at most
+    output_bytes_max      kept output that a request may ask for; its other limits are bounded by the capability
     private_paths         folders that no mount may touch or hold
     """
 
@@ -36,6 +38,7 @@ class Policy:
     known_worker_sec: float = 600.0
     retention_sec: float = 30 * DAY_SEC
     attempts_max: int = 3
+    output_bytes_max: int = OUTPUT_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,13 @@ def _field(refusal: Refusal) -> str | None:
 
 
 def _check_terms(desk: Desk, draft: Draft, capability: Capability) -> None:
+    if (draft.max_output_bytes or 0) > desk.policy.output_bytes_max:
+        raise InvalidRequest(
+            f"This node keeps at most {desk.policy.output_bytes_max} bytes of each output stream.",
+            code="limit_out_of_range",
+            field="constraints.max_output_bytes",
+            fix="Ask for less, or write the output to a file in /out.",
+        )
     if capability.takes_code and draft.code is None:
         raise InvalidRequest(
             f"{capability.name} runs a script, and the request has no code.", code="missing_field", field="code"

@@ -92,6 +92,18 @@ async def test_clocks_reach_the_worker_and_no_further_than_the_profile(tmp_path:
                 assert (caught.value.error_code, caught.value.field) == ("limit_out_of_range", f"constraints.{clock}")
 
 
+async def test_kept_output_stays_below_the_operators_ceiling(tmp_path: Path) -> None:
+    """The one limit that a request may raise has the operator's bound over it."""
+    async with open_desk(tmp_path, output_bytes_max=1000) as desk:
+        worker = ScriptedWorker(desk, "w1", [CORE])
+        await worker.connect()
+        await send(desk, constraints={"max_output_bytes": 1000})
+        assert (await worker.lease()).max_output_bytes == 1000
+        with pytest.raises(InvalidRequest) as caught:
+            await send(desk, constraints={"max_output_bytes": 1001})
+        assert caught.value.field == "constraints.max_output_bytes"
+
+
 async def test_nobody_can_run_it(tmp_path: Path) -> None:
     """A job that no known worker can run is refused at once, stored nowhere, and recorded."""
     async with open_desk(tmp_path) as desk:
