@@ -10,6 +10,7 @@ from crank.domain.json import JsonObject
 from crank.domain.outcome import Reason
 from crank.ports import Clock, Failpoints, FunctionRunner, IdSource, SandboxRunner, Spool
 from crank.worker.feed import Feed
+from crank.worker.stdin import StdinQueue
 
 Key = tuple[JobId, int]
 
@@ -26,11 +27,15 @@ class Bench:
     failpoints: Failpoints
 
 
-class Stoppable(Protocol):
-    """A run that can be ended from outside."""
+class Reachable(Protocol):
+    """A run that can be ended, interrupted and written to from outside."""
 
     async def stop(self, reason: Reason) -> None:
         """End the run now with this reason."""
+        ...
+
+    async def interrupt(self) -> None:
+        """Send SIGINT. Raises Conflict when nothing runs."""
         ...
 
 
@@ -46,7 +51,9 @@ class Attempt:
         self.cancelled = False
         self.work: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[Any] | None = None
-        self._running: Stoppable | None = None
+        self._running: Reachable | None = None
+        # None unless the lease says that stdin stays open.
+        self.stdin: StdinQueue | None = None
 
     @property
     def key(self) -> Key:
@@ -74,7 +81,7 @@ class Attempt:
         finally:
             self._preparing = None
 
-    def begin(self, running: Stoppable) -> None:
+    def begin(self, running: Reachable) -> None:
         """Note that the job's own code is about to run, so that `cancel` ends the run itself."""
         self._running = running
         self.started = True
@@ -86,6 +93,11 @@ class Attempt:
         self._running = None
         self.outcome = outcome
         self.feed.changed.set()
+
+    @property
+    def running(self) -> Reachable | None:
+        """Return what runs now, or None before the run and after it."""
+        return self._running
 
     async def cancel(self) -> None:
         """End the attempt; its partial outcome follows. Doing it twice, or too late, changes nothing."""

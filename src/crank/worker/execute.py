@@ -2,7 +2,7 @@
 
 Steps, marked again in the code:
  1. fetch the input files
- 2. open a sandbox (or a process of its own, for an author's function) and put the files in
+ 2. open a sandbox (or a process of its own, for an author's function; or take the session's) and put the files in
  3. note durably that code of this job is about to run
  4. run it, output going live through the attempt's feed
  5. collect what it left in /out into the spool
@@ -15,21 +15,24 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import structlog
 
 from crank.domain.ids import parse_digest
-from crank.domain.json import JsonObject, JsonValue, dumps
+from crank.domain.json import JsonObject, dumps
 from crank.domain.outcome import End, Outcome, Reason, Skipped
 from crank.domain.outcome_codec import outcome_document
 from crank.domain.worker import GpuDevice
 from crank.errors import CrankError, InvalidRequest, NotFound, SandboxError, Unavailable
-from crank.ports import FunctionCall, FunctionSpec, MountBinding, OutputSink, SandboxSession, SandboxSpec
+from crank.ports import FunctionSpec, MountBinding, SandboxSession, SandboxSpec
 from crank.wire import Lease, LeaseFile
 from crank.worker.attempt import Attempt, Bench
 from crank.worker.current import CurrentLink
 from crank.worker.offers import Offer, ScriptOffer, lowered
+from crank.worker.runs import FunctionRun, Run, ScriptRun, SessionRun, check_program
+from crank.worker.sessions import Kept, Sessions
+from crank.worker.stdin import StdinQueue
 
 _log = structlog.get_logger(__name__)
 
@@ -40,42 +43,21 @@ _FETCH_PAUSE_SEC = 0.2
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """A job's place in a session; it was entered when the lease came."""
+
+    sessions: Sessions
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """A lease with what the worker set aside for it."""
 
     lease: Lease
     offer: Offer
     device: GpuDevice | None
-
-
-class _Run(Protocol):
-    """What scripts and functions have in common."""
-
-    tier: str
-
-    async def run(self, args: JsonValue, sink: OutputSink) -> Outcome: ...
-
-    async def stop(self, reason: Reason) -> None: ...
-
-    async def close(self) -> None: ...
-
-
-class _Script:
-    """A script in a sandbox, as a run."""
-
-    def __init__(self, session: SandboxSession, code: str) -> None:
-        self.session = session
-        self.tier = session.tier
-        self._code = code
-
-    async def run(self, args: JsonValue, sink: OutputSink) -> Outcome:
-        return await self.session.run_python(self._code, args, sink)
-
-    async def stop(self, reason: Reason) -> None:
-        await self.session.stop(reason)
-
-    async def close(self) -> None:
-        await self.session.close()
+    seat: Seat | None = None
 
 
 def missing_mount(lease: Lease) -> str | None:
@@ -89,7 +71,7 @@ def missing_mount(lease: Lease) -> str | None:
 
 async def execute(attempt: Attempt, order: Order, bench: Bench, current: CurrentLink) -> None:
     """Bring an attempt to its outcome. Raises nothing that the job did; CancelledError when abandoned."""
-    run: _Run | None = None
+    run: Run | None = None
     try:
         run = await attempt.prepare(_prepare(order, bench, current))
         assert run is not None
@@ -100,7 +82,8 @@ async def execute(attempt: Attempt, order: Order, bench: Bench, current: Current
         outcome = _unrun(Reason.CANCELLED, "cancelled", "It was cancelled before its code began.")
     except CrankError as fault:
         _log.warning("attempt.sandbox_failed", job_id=attempt.job_id, code=fault.error_code, detail=fault.detail)
-        outcome = _unrun(Reason.SANDBOX_FAILED, fault.error_code, fault.message)
+        reason = Reason.POLICY if fault.error_code == "program_not_listed" else Reason.SANDBOX_FAILED
+        outcome = _unrun(reason, fault.error_code, fault.message)
     finally:
         if run is not None:
             await asyncio.shield(run.close())
@@ -116,20 +99,22 @@ def _unrun(reason: Reason, code: str, message: str) -> Outcome:
     return Outcome(end=End(reason, code=code, message=message))
 
 
-async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> _Run:
+async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
     lease, offer = order.lease, order.offer
     limits = lowered(offer.limits, lease)
     if not isinstance(offer, ScriptOffer):
         spec = FunctionSpec(offer.target, offer.capability.name, limits, lease.memory_bytes)
-        call: FunctionCall = await bench.functions.open(spec)
-        return call
-    if bench.sandbox is None or lease.code is None:
-        raise SandboxError("This worker has no sandbox, or the lease has no code.", code="no_sandbox")
+        return FunctionRun(await bench.functions.open(spec))
+    if bench.sandbox is None:
+        raise SandboxError("This worker has no sandbox.", code="no_sandbox")
+    check_program(offer, lease)
     sources: list[tuple[LeaseFile, BinaryIO]] = []
     try:
         for file in lease.files:  # 1
             # One by one, so that those before a failure are closed again.
-            sources.append((file, await _fetch(file, bench, current)))  # noqa: PERF401
+            sources.append((file, await fetch_file(file, bench, current)))  # noqa: PERF401
+        if order.seat is not None:
+            return await _in_session(order.seat, lease, sources)
         devices = order.device.nodes if order.device else ()
         mounts = tuple(MountBinding(mount.name, Path(mount.host_path)) for mount in lease.mounts)
         session = await bench.sandbox.open(SandboxSpec(offer.build, limits, mounts, devices))  # 2
@@ -139,13 +124,21 @@ async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> _Run:
         except BaseException:
             await asyncio.shield(session.close())
             raise
-        return _Script(session, lease.code)
+        return ScriptRun(session, lease)
     finally:
         for _, source in sources:
             source.close()
 
 
-async def _fetch(file: LeaseFile, bench: Bench, current: CurrentLink) -> BinaryIO:
+async def _in_session(seat: Seat, lease: Lease, sources: list[tuple[LeaseFile, BinaryIO]]) -> Run:
+    run = SessionRun(seat.sessions, seat.kept, lease)
+    for file, source in sources:
+        await run.sandbox.put_file(file.path, source)
+    return run
+
+
+async def fetch_file(file: LeaseFile, bench: Bench, current: CurrentLink) -> BinaryIO:
+    """Copy a file from the controller into a temporary one; close it to remove it. Raises SandboxError."""
     digest = parse_digest(file.sha256)
     target = await asyncio.to_thread(bench.spool.scratch)
     tries = 0
@@ -178,21 +171,28 @@ async def _fetch(file: LeaseFile, bench: Bench, current: CurrentLink) -> BinaryI
         raise
 
 
-async def _run(attempt: Attempt, run: _Run, order: Order, bench: Bench) -> Outcome:
+async def _run(attempt: Attempt, run: Run, order: Order, bench: Bench) -> Outcome:
     await asyncio.to_thread(bench.spool.begin, attempt.job_id, attempt.epoch)  # 3
     bench.failpoints.reach("worker.begun")
     if attempt.cancelled:
         return _unrun(Reason.CANCELLED, "cancelled", "It was cancelled before its code began.")
+    if order.lease.stdin:
+        attempt.stdin = StdinQueue()
     attempt.begin(run)
+    pumping = asyncio.ensure_future(attempt.stdin.pump(run)) if attempt.stdin is not None else None
     net_sec = lowered(order.offer.limits, order.lease).wall_sec + NET_SEC
     try:
         async with asyncio.timeout(net_sec):
             outcome = await run.run(order.lease.args, attempt.feed)  # 4
     except TimeoutError:
         return _unrun(Reason.SANDBOX_FAILED, "deadline_overrun", "The sandbox did not keep the job's deadline.")
+    finally:
+        if pumping is not None:
+            pumping.cancel()
+            await asyncio.wait([pumping])
     bench.failpoints.reach("worker.ran")
-    if isinstance(run, _Script):
-        outcome = await _collect(attempt, run.session, outcome, bench)  # 5
+    if run.sandbox is not None:
+        outcome = await _collect(attempt, run.sandbox, outcome, bench)  # 5
     return outcome
 
 

@@ -7,7 +7,7 @@ from crank.domain.capability import Accelerator, Capability, Effects
 from crank.domain.profile import LIMIT_RANGES, Limits, Profile
 from crank.domain.worker import GpuDevice
 from crank.ports import ProfileBuild
-from crank.wire import Lease
+from crank.wire import Lease, Open
 from crank.worker.devices import offered_model
 
 
@@ -90,8 +90,8 @@ def _capability(build: ProfileBuild, accelerator: Accelerator, model: str | None
     )
 
 
-def find_offer(offers: Sequence[Offer], lease: Lease) -> Offer | None:
-    """Return the newest offer that the lease means, or None."""
+def find_offer(offers: Sequence[Offer], lease: Lease | Open) -> Offer | None:
+    """Return the newest offer that a lease or a session means, or None."""
     able = [
         offer
         for offer in offers

@@ -19,24 +19,33 @@ from crank.wire import (
     VERSION_MAX,
     Beat,
     Cancel,
+    Close,
     Declined,
     Draining,
+    Files,
     Hello,
     Holding,
+    Interrupt,
     Lease,
     Message,
+    Noted,
+    Open,
     Pool,
     Pools,
     Rejected,
     Settled,
+    Stdin,
+    Touch,
     Welcome,
 )
 from crank.worker.attempt import Attempt, Bench, Key
 from crank.worker.current import CurrentLink
 from crank.worker.deliver import deliver
 from crank.worker.devices import DevicePool
-from crank.worker.execute import Order, execute, keep, missing_mount
+from crank.worker.execute import Order, Seat, execute, keep, missing_mount
 from crank.worker.offers import FunctionOffer, Offer, find_offer, lowered
+from crank.worker.reach import Reach
+from crank.worker.sessions import Kept, SessionBounds, Sessions
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +82,7 @@ class Worker:
         bench: Bench,
         slots: int,
         devices: Sequence[GpuDevice] = (),
+        bounds: SessionBounds | None = None,
     ) -> None:
         self._connector = connector
         self._identity = identity
@@ -88,6 +98,10 @@ class Worker:
         self._changed = asyncio.Event()
         self._leave = asyncio.Event()
         self._draining = False
+        self._sessions = Sessions(
+            bench, self._current, self._devices, bounds=bounds or SessionBounds(), spawn=self._spawn
+        )
+        self._reach = Reach(self._attempts, self._sessions, self._current, bench)
 
     # --- life ---
 
@@ -95,6 +109,7 @@ class Worker:
         """Serve until drained (exit code 0) or turned away for good (exit code 4)."""
         try:
             await self._restore()
+            self._spawn(self._sessions.keep_clocks())
             return await self._serve()
         finally:
             await self._stop()
@@ -135,6 +150,7 @@ class Worker:
 
     async def _drain(self, limit_sec: float) -> None:
         _log.info("worker.draining", running=len(self._attempts))
+        self._sessions.leave()
         if self._current.link is not None:
             with suppress(Unavailable):
                 await self._current.link.send(Draining())
@@ -150,6 +166,7 @@ class Worker:
         for attempt in list(self._attempts.values()):
             # What still runs is cut off here; its note in the spool says so at the next start.
             await attempt.abandon()
+        await self._sessions.stop()
         for work in list(self._background):
             work.cancel()
         if self._background:
@@ -205,8 +222,11 @@ class Worker:
 
     async def _enrolled(self, link: ControllerLink, welcome: Welcome, stream: AsyncIterator[Message]) -> None:
         _log.info("worker.enrolled", controller=welcome.controller_id, holding=len(welcome.resumed))
+        # Before anything else is said, so that the controller knows what it may send.
+        await link.send(self._sessions.listing())
         self._current.put(link)
         self._resume(welcome, link)
+        await self._sessions.resume(link)
         if self._draining:
             await link.send(Draining())
         parts: list[asyncio.Task[Any]] = [
@@ -245,8 +265,23 @@ class Worker:
                         self._spawn(attempt.cancel())
                 case Settled():
                     self._settled((JobId(message.job_id), message.epoch))
+                case Open() | Touch() | Close() | Noted():
+                    self._session(message)
+                case Interrupt() | Stdin() | Files():
+                    self._spawn(self._reach.answer(message))
                 case _:
                     raise ProtocolError(f"A controller may not send {type(message).__name__} now.")
+
+    def _session(self, message: Open | Touch | Close | Noted) -> None:
+        match message:
+            case Open():
+                self._sessions.open(message, find_offer(self._offers, message))
+            case Touch():
+                self._sessions.touch(message)
+            case Close():
+                self._sessions.close(message)
+            case Noted():
+                self._sessions.noted(message.session_id)
 
     def _resume(self, welcome: Welcome, link: ControllerLink) -> None:
         answered = {(JobId(entry.job_id), entry.epoch): entry for entry in welcome.resumed}
@@ -288,11 +323,18 @@ class Worker:
         if objection is not None or offer is None:
             await link.send(Declined(lease.job_id, lease.epoch, *(objection or ("unknown_capability", ""))))
             return
-        device = self._devices.take() if offer.capability.accelerator is Accelerator.GPU else None
+        kept = None if lease.session_id is None else self._sessions.enter(lease)
+        if isinstance(kept, tuple):
+            await link.send(Declined(lease.job_id, lease.epoch, *kept))
+            return
+        device = self._devices.take() if kept is None and offer.capability.accelerator is Accelerator.GPU else None
         attempt = Attempt(*key, live_bytes_max=lowered(offer.limits, lease).output_bytes)
         self._attempts[key] = attempt
-        attempt.work = self._spawn(self._work(attempt, Order(lease, offer, device)))
+        attempt.work = self._spawn(self._work(attempt, Order(lease, offer, device, self._seat(kept))))
         self._deliver(attempt, link)
+
+    def _seat(self, kept: Kept | None) -> Seat | None:
+        return None if kept is None else Seat(self._sessions, kept)
 
     def _objection(self, lease: Lease, offer: Offer | None) -> tuple[str, str] | None:
         if self._draining:
@@ -301,10 +343,12 @@ class Worker:
             return "unknown_capability", f"This worker does not offer {lease.capability} on {lease.accelerator}."
         if self._busy() >= self._slots:
             return "busy", "Every slot of this worker is taken."
-        if offer.capability.accelerator is Accelerator.GPU and not self._devices.free:
+        needs_gpu = offer.capability.accelerator is Accelerator.GPU and lease.session_id is None
+        if needs_gpu and not self._devices.free:
             return "busy", "Every GPU of this worker is held by a job."
-        if isinstance(offer, FunctionOffer) and (lease.files or lease.mounts or lease.code is not None):
-            return "args_only", f"{lease.capability} is a function: it takes args, but no code, files or mounts."
+        wants_more = lease.files or lease.mounts or lease.code is not None or lease.program is not None
+        if isinstance(offer, FunctionOffer) and (wants_more or lease.session_id is not None):
+            return "args_only", f"{lease.capability} is a function: it takes args, and nothing else."
         return None
 
     async def _work(self, attempt: Attempt, order: Order) -> None:
@@ -321,6 +365,9 @@ class Worker:
         finally:
             if order.device is not None:
                 self._devices.give_back(order.device)
+            if order.seat is not None:
+                # Left already, unless it was cut off before there was a run.
+                self._sessions.rest(order.seat.kept, attempt.job_id, None)
 
     async def _decline_mount(self, attempt: Attempt, name: str) -> None:
         self._drop(attempt.key)
