@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from crank.domain.outcome import Denial
 
-CONNECT = "connect to "
+# How the sandbox words that a job wanted to reach a host: by its name, then by its address.
+_WANTED = ("look up ", "connect to ")
 DENIALS_MAX = 50
 HOST_CHARS_MAX = 300
 HOSTS_MAX = 20
@@ -32,7 +33,12 @@ def merge(denials: Iterable[Denial], *, most: int = DENIALS_MAX) -> tuple[Denial
 
 def wanted_hosts(denials: Sequence[Denial]) -> tuple[str, ...]:
     """Return the hosts that a job wanted, each once, `example.com:443`; few, cut, and nothing but plain ASCII."""
-    hosts = (denial.action.removeprefix(CONNECT) for denial in denials if denial.action.startswith(CONNECT))
+    hosts = [
+        denial.action.removeprefix(words)
+        for denial in denials
+        for words in _WANTED
+        if denial.layer == "network" and denial.action.startswith(words)
+    ]
     return tuple(dict.fromkeys(_plain(host[:HOST_CHARS_MAX]) for host in hosts))[:HOSTS_MAX]
 
 

@@ -42,6 +42,8 @@ def test_hosts_are_found_cut_and_few() -> None:
     assert len(hosts) == HOSTS_MAX
     assert wanted_hosts(denials[-1:]) == ("x" * HOST_CHARS_MAX,)
     assert wanted_hosts([denials[0], denials[0]]) == ("host0:443",)
+    assert wanted_hosts([Denial("network", "look up example.com:443", 1, "job")]) == ("example.com:443",)
+    assert wanted_hosts([Denial("network", "socket"), Denial("mounts", "connect to x")]) == ()
 
 
 def test_a_host_cannot_forge_a_line_of_the_log() -> None:
