@@ -46,9 +46,11 @@ def list_workers(*, json: Json = False) -> int:
             each["worker_id"],
             "draining" if each["draining"] else "connected" if each["connected"] else "away",
             f"{each['free_slots']}/{each['slots']}",
+            each.get("tier"),
+            sum(pool["parked"] for pool in each.get("pools", ())),
             ", ".join(each["capabilities"]),
         )
         for each in document["workers"]
     ]
-    print_rows(("WORKER", "STATE", "FREE", "CAPABILITIES"), rows)
+    print_rows(("WORKER", "STATE", "FREE", "TIER", "PARKED", "CAPABILITIES"), rows)
     return ExitCode.OK
