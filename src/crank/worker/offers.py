@@ -1,10 +1,10 @@
 """What a worker can do, as capabilities, and what it needs at hand to do each of them."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from crank.domain.capability import Accelerator, Capability, Effects
-from crank.domain.profile import LIMIT_RANGES, Limits, Profile
+from crank.domain.profile import LIMIT_RANGES, Limits, Profile, under
 from crank.domain.worker import GpuDevice
 from crank.ports import ProfileBuild
 from crank.wire import Lease, Open
@@ -26,15 +26,26 @@ class ScriptOffer:
 
 @dataclass(frozen=True, slots=True)
 class FunctionOffer:
-    """A capability that is a worker author's own function, found at `module:app`."""
+    """A capability that is a worker author's own function, found at `module:app`.
+
+    ceilings  what the operator allows any job here, by the names of `profile.Limits`
+    """
 
     capability: Capability
     target: str
+    ceilings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def limits(self) -> Limits:
         """Return the ceilings of one call."""
-        return Limits(wall_sec=self.capability.timeout_sec, cpu_sec=self.capability.timeout_sec)
+        return under(
+            Limits(wall_sec=self.capability.timeout_sec, cpu_sec=self.capability.timeout_sec), self.ceilings
+        )
+
+    def capped(self, ceilings: Mapping[str, float]) -> "FunctionOffer":
+        """Return the offer as the operator allows it: what it says of its time is lowered too."""
+        timeout_sec = min(self.capability.timeout_sec, ceilings.get("wall_sec", self.capability.timeout_sec))
+        return replace(self, capability=replace(self.capability, timeout_sec=timeout_sec), ceilings=ceilings)
 
 
 Offer = ScriptOffer | FunctionOffer

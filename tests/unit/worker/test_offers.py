@@ -8,7 +8,7 @@ from crank.domain.capability import capability_document, parse_capability
 from crank.domain.profile import LIMIT_RANGES, Limits
 from crank.testing.fake_gpu import fake_gpu
 from crank.worker.devices import DevicePool, offered_model
-from crank.worker.offers import choose_variant, find_offer, lowered, script_offers
+from crank.worker.offers import FunctionOffer, choose_variant, find_offer, lowered, script_offers
 
 
 def test_a_gpu_build_is_offered_only_with_a_gpu() -> None:
@@ -65,6 +65,15 @@ def test_an_offer_names_its_limits_and_its_tier() -> None:
     assert set(offer.capability.limits) == set(LIMIT_RANGES)
     assert offer.capability.tier == "landlock"
     assert parse_capability(capability_document(offer.capability)) == offer.capability
+
+
+def test_a_function_stays_below_the_operators_ceilings() -> None:
+    """What an author declares is lowered to what the machine allows, in what is enforced and in what is told."""
+    capability = replace(script_offers([sample_build()], [])[0].capability, timeout_sec=100.0)
+    offer = FunctionOffer(capability, "module:app").capped({"wall_sec": 5.0, "processes": 3})
+    assert offer.capability.timeout_sec == 5.0
+    assert (offer.limits.wall_sec, offer.limits.cpu_sec, offer.limits.processes) == (5.0, 5.0, 3)
+    assert FunctionOffer(capability, "module:app").capped({}).limits.wall_sec == 100.0
 
 
 def test_devices_go_to_one_holder_each() -> None:
