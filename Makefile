@@ -33,8 +33,8 @@ $(READY): requirements/runtime.txt requirements/dev.txt requirements/build.txt p
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-profiles-small: setup ## Build the profiles python-core and python-docs
-	@CRANK_PROFILES_BUILDS=$(BUILDS) $(BIN)/crank profile build python-core python-docs
+profiles-small: setup ## Build the profiles python-core, python-docs and python-interpreter
+	@CRANK_PROFILES_BUILDS=$(BUILDS) $(BIN)/crank profile build python-core python-docs python-interpreter
 
 profiles: profiles-small ## Build every profile, python-ml (large) too
 	@CRANK_PROFILES_BUILDS=$(BUILDS) $(BIN)/crank profile build python-ml

@@ -128,7 +128,7 @@ def test_lock_accelerator_and_interpreter_change_the_content(tiny: TinyProfiles)
 def test_the_projects_own_profiles_and_locks_agree() -> None:
     """Every profile of the project reads, promises what its locks hold, tests itself, and names no source."""
     names = source.profile_names(PROFILES)
-    assert names == ("python-core", "python-docs", "python-ml")
+    assert names == ("python-core", "python-docs", "python-interpreter", "python-ml")
     for name in names:
         profile = source.read_profile(PROFILES, name)
         assert profile.self_tests
