@@ -5,16 +5,15 @@ following no link and crossing no mount (openat2), only plain files are read, an
 """
 
 import errno
+import itertools
 import mimetypes
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from crank.domain.ids import Digest
-from crank.domain.outcome import Artifact, Skipped
+from crank.domain.outcome import Skipped
 from crank.domain.profile import Limits
 from crank.domain.rules.request import parse_relative_path
 from crank.errors import InvalidRequest, TooLarge
@@ -45,14 +44,6 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who the job is on the host, for files that are put there for it; None leaves them as they are made."""
-
-    uid: int
-    gid: int
-
-
 def media_type(path: str) -> str:
     """Guess a media type from a file's name alone."""
     kind, encoding = _TYPES.guess_type(path, strict=True)
@@ -62,21 +53,26 @@ def media_type(path: str) -> str:
 # --- in ---------------------------------------------------------------------------------------
 
 
-def put_file(folder: int, path: str, source: BinaryIO, owner: Owner | None) -> None:
-    """Copy a file to a path beneath the folder, making the folders on its way.
+def create_file(folder: int, path: str) -> int:
+    """Make a file at a path beneath the folder, with the folders on its way; return it open for writing.
 
-    Raises InvalidRequest for a path that is not plain or is taken, TooLarge when the folder is full.
+    What is there already is replaced. Raises InvalidRequest for a path that is not plain or is taken,
+    TooLarge when the folder is full.
     """
     path = parse_relative_path(path, field="path")
     try:
-        _make_folders(folder, os.path.dirname(path), owner)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(kernel.open_beneath(folder, os.fsencode(path), flags, 0o644), "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-            target.flush()
-            _give(target.fileno(), owner)
+        _make_folders(folder, os.path.dirname(path))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
+        return _plain_file(kernel.open_beneath(folder, os.fsencode(path), flags, 0o644))
     except OSError as fault:
         raise _cannot_put(path, fault) from fault
+
+
+def _plain_file(descriptor: int) -> int:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ENOTDIR, "not a regular file")
+    return descriptor
 
 
 def _cannot_put(path: str, fault: OSError) -> InvalidRequest | TooLarge:
@@ -85,21 +81,18 @@ def _cannot_put(path: str, fault: OSError) -> InvalidRequest | TooLarge:
     cause = {
         errno.EEXIST: "it is given twice, or is already there",
         errno.ENOTDIR: "a part of it is a file",
+        errno.EISDIR: "a folder is there",
+        errno.ELOOP: "a link is there",
     }.get(fault.errno or 0, fault.strerror)
     return InvalidRequest(f"The file {path[:80]!r} cannot be put there: {cause}.", code="invalid_path", field="path")
 
 
-def _make_folders(root: int, path: str, owner: Owner | None) -> None:
+def _make_folders(root: int, path: str) -> None:
     made = ""
     for segment in path.split("/") if path else ():
         parent = kernel.open_beneath(root, os.fsencode(made or "."), os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.mkdir(segment, 0o755, dir_fd=parent)
-            new = kernel.open_beneath(parent, os.fsencode(segment), os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                _give(new, owner)
-            finally:
-                os.close(new)
         except FileExistsError:
             # Made for an earlier file; if it is not a folder, the next step says so.
             pass
@@ -108,9 +101,44 @@ def _make_folders(root: int, path: str, owner: Owner | None) -> None:
         made = f"{made}/{segment}" if made else segment
 
 
-def _give(descriptor: int, owner: Owner | None) -> None:
-    if owner is not None:
-        os.fchown(descriptor, owner.uid, owner.gid)
+def open_file(folder: int, path: str) -> tuple[int, int]:
+    """Open a regular file beneath the folder for reading; return its descriptor and size. Raises OSError."""
+    descriptor = _open_with_permission(
+        folder, os.fsencode(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600
+    )
+    return _plain_file(descriptor), os.fstat(descriptor).st_size
+
+
+def list_folder(root: int, path: str, *, most: int) -> list[tuple[str, str, int, int]]:
+    """Return (name, kind, size in bytes, modified in microseconds) of what lies in a folder, by name.
+
+    Raises OSError.
+    """
+    folder = _open_folder(root, os.fsencode(path) or b".")
+    try:
+        found = []
+        for entry in itertools.islice(os.scandir(folder), most):
+            status = entry.stat(follow_symlinks=False)
+            is_file, is_folder = stat.S_ISREG(status.st_mode), stat.S_ISDIR(status.st_mode)
+            kind = "file" if is_file else "folder" if is_folder else "other"
+            name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+            found.append((name, kind, status.st_size if is_file else 0, status.st_mtime_ns // 1000))
+        return sorted(found)
+    finally:
+        os.close(folder)
+
+
+def remove(root: int, path: str) -> None:
+    """Remove a file, or a folder with everything in it, following no link. Raises OSError."""
+    parent = kernel.open_beneath(root, os.fsencode(os.path.dirname(path)) or b".", os.O_RDONLY | os.O_DIRECTORY)
+    name = os.path.basename(path)
+    try:
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
+    finally:
+        os.close(parent)
 
 
 # --- out --------------------------------------------------------------------------------------
@@ -202,61 +230,66 @@ def _open_with_permission(root: int, path: bytes, flags: int, mode: int) -> int:
         return kernel.open_beneath(root, path, flags)
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What lies in /out: (path, size in bytes) of each plain file within the limits, and what else is there."""
+
+    files: tuple[tuple[str, int], ...]
+    skipped: tuple[Skipped, ...]
+
+
 class _Collection:
-    """What was taken and what was not, within the limits."""
+    """What may be taken and what not, within the limits."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._bytes_left = limits.disk_bytes
-        self.artifacts: list[Artifact] = []
+        self.files: list[tuple[str, int]] = []
         self.skipped: list[Skipped] = []
         self._unnamed = 0
 
     def skip(self, path: bytes, cause: str) -> None:
-        """Name something that was not taken; beyond a number of names, only count."""
+        """Name something that is not taken; beyond a number of names, only count."""
         if len(self.skipped) < _SKIPPED_MAX:
             self.skipped.append(Skipped(_shown(path), cause))
         else:
             self._unnamed += 1
 
-    def take(self, root: int, path: bytes, store: Callable[[BinaryIO], Digest]) -> None:
-        """Store one file, or say why not."""
-        if len(self.artifacts) >= self._limits.artifacts:
+    def take(self, root: int, path: bytes) -> None:
+        """List one file, or say why not."""
+        if len(self.files) >= self._limits.artifacts:
             self.skip(path, f"there are more than {self._limits.artifacts} files")
             return
         try:
-            descriptor = _open_with_permission(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
+            place = kernel.open_beneath(root, path, os.O_PATH | os.O_NOFOLLOW)
         except OSError as fault:
             self.skip(path, f"it cannot be opened: {fault.strerror}")
             return
-        with os.fdopen(descriptor, "rb") as source:
-            size = os.fstat(descriptor).st_size
-            # A sparse file costs the job nothing and its reader everything.
-            if size > self._bytes_left:
-                self.skip(path, f"the files together are larger than {self._limits.disk_bytes} bytes")
-                return
-            self._bytes_left -= size
-            name = path.decode("utf-8")
-            self.artifacts.append(Artifact(name, size, store(source), media_type(name)))
+        size = os.fstat(place).st_size
+        os.close(place)
+        # A sparse file costs the job nothing and its reader everything.
+        if size > self._bytes_left:
+            self.skip(path, f"the files together are larger than {self._limits.disk_bytes} bytes")
+            return
+        self._bytes_left -= size
+        self.files.append((path.decode("utf-8"), size))
 
-    def finish(self) -> None:
+    def finish(self) -> Survey:
         """Say how many more there were."""
         if self._unnamed:
             self.skipped.append(Skipped("…", f"{self._unnamed} more were not taken"))
+        return Survey(tuple(self.files), tuple(self.skipped))
 
 
-def collect(
-    root: int, limits: Limits, store: Callable[[BinaryIO], Digest]
-) -> tuple[tuple[Artifact, ...], tuple[Skipped, ...]]:
-    """Store the plain files beneath a folder, in order of their depth and name, and list the rest.
+def survey(root: int, limits: Limits) -> Survey:
+    """List the plain files beneath a folder, in order of their depth and name, and name the rest.
 
-    The tree that owned the folder must be dead. Blocking, and bounded in count, bytes and depth.
+    Blocking, and bounded in count, bytes and depth.
     """
     collection = _Collection(limits)
     for entry in _walk(root):
         if entry.is_file:
-            collection.take(root, entry.path, store)
+            collection.take(root, entry.path)
         else:
             collection.skip(entry.path, entry.cause or "not a file")
-    collection.finish()
-    return tuple(collection.artifacts), tuple(collection.skipped)
+    return collection.finish()

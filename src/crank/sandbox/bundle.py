@@ -1,8 +1,8 @@
-"""What is laid into every sandbox under /.crank: the guest's three files and the line that starts them.
+"""What is laid into every zygote's cell under /.crank: the few modules of Crank that run inside, and how they start.
 
-The files are compiled once, by the launcher, when the profile's interpreter reads the same bytecode;
-compiling them in every job would cost more than the job. They meet under plain names, because inside
-there is no package `crank`.
+The files are compiled once, by the launcher, when the profile's interpreter reads the same bytecode. They
+form a package of the same name as ours, so that one source serves both sides; a job sees none of it, for
+the path is gone and the modules are forgotten before its first line.
 """
 
 import importlib.util
@@ -11,11 +11,30 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-_MODULES = ("guest", "guest_proof", "guest_result")
-_START = (
-    "import sys; sys.path.insert(0, '/.crank'); import guest, guest_proof, guest_result; del sys.path[0]; "
-    "guest.main(guest_proof, guest_result)\n"
+_MODULES = (
+    "errors",
+    "domain/__init__",
+    "domain/ids",
+    "domain/profile",
+    "domain/quantity",
+    "sandbox/__init__",
+    "sandbox/cell",
+    "sandbox/fresh",
+    "sandbox/guest",
+    "sandbox/guest_chart",
+    "sandbox/guest_figure",
+    "sandbox/guest_plain",
+    "sandbox/guest_proof",
+    "sandbox/guest_result",
+    "sandbox/guest_trace",
+    "sandbox/kernel",
+    "sandbox/landlock",
+    "sandbox/mounts",
+    "sandbox/namespaces",
+    "sandbox/syscalls",
+    "sandbox/zygote",
 )
+_START = "import sys; sys.path.insert(0, '/.crank'); from crank.sandbox.zygote import main; main()\n"
 
 
 def _compiled(source: str, name: str) -> bytes:
@@ -24,10 +43,12 @@ def _compiled(source: str, name: str) -> bytes:
     return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(code)
 
 
-def guest_files(version: str) -> tuple[Mapping[str, bytes], str]:
-    """Return the files by name, and the name of the one to start, for an interpreter of this version."""
-    folder = Path(__file__).parent
-    sources = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
+def inner_files(version: str) -> tuple[Mapping[str, bytes], str]:
+    """Return the files by path, and the path of the one to start, for an interpreter of this version."""
+    package = Path(__file__).parents[1]
+    sources = {f"crank/{name}": (package / f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
+    # Ours brings the whole of Crank along when asked; the one inside is bare.
+    sources["crank/__init__"] = ""
     sources["start"] = _START
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return {f"{name}.pyc": _compiled(source, f"{name}.py") for name, source in sources.items()}, "start.pyc"

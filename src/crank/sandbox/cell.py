@@ -1,11 +1,12 @@
-"""The cell: how a forked process becomes a job's first process, one wall after another.
+"""The cell: how a process that a zygote forked becomes a job's first process, one wall after another.
 
-Three processes take part. The *builder* leaves the shared namespaces and ends. Its child, the *init*, is
-process 1 inside: it builds the file system, gives up every privilege, starts the guest, reaps what the
-guest leaves behind and says how the guest ended; when it dies the kernel kills everything in the cell.
-The *guest* is the profile's own interpreter, which runs `guest.py`.
+Two processes take part. The *init* is process 1 inside: it makes the job's own places, gives up every
+privilege, starts the guest, reaps what the guest leaves behind and says how the guest ended; when it dies
+the kernel kills everything in the cell. The *guest* is the init's child: it limits itself, and runs the job.
 
 Whatever fails is sent to the supervisor as one sentence that names the layer; nothing runs half built.
+This runs inside the zygote's own walls, in the profile's interpreter: the standard library and the few
+modules of Crank that lie beside it.
 """
 
 import array
@@ -14,23 +15,23 @@ import fcntl
 import json
 import os
 import resource
+import select
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from crank.domain.profile import Limits
 from crank.domain.quantity import GIB, KIB, MIB
 from crank.sandbox import kernel, landlock, mounts, namespaces
-from crank.sandbox.cgroup import Group
-from crank.sandbox.namespaces import INSIDE_ID, Identity
-from crank.sandbox.plan import Plan
+from crank.sandbox.namespaces import INSIDE_ID
 
 LINK_BYTES_MAX = 4 * KIB
-# Where the guest finds its two pipes.
+# Where the guest finds its two channels.
 REQUEST_DESCRIPTOR, RESULT_DESCRIPTOR = 3, 4
 
-_INIT_TITLE = "crank-init"
+_INIT_TITLE, _GUEST_TITLE = "crank-init", "python job.py"
 _STACK_BYTES = 8 * MIB
 _LOCKED_BYTES = 64 * KIB
 _SIGNALS_QUEUED_MAX = 1_024
@@ -39,7 +40,7 @@ _THREADS_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
-class GuestPipes:
+class Ends:
     """The guest's ends: what it reads its orders from, and where its output and its word go."""
 
     request: int
@@ -50,25 +51,36 @@ class GuestPipes:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Everything a builder needs, prepared before the fork.
+    """Everything that one child needs, come from the launcher before the fork.
 
-    files  what lies in /.crank inside; `start` is the one that the interpreter is given
-    link   the builder's end of the socket to the supervisor, a lifted descriptor
+    inside    the job's id inside the zygote's user namespace
+    groups    descriptors into the job's control group, each open for moving a process in; none without one
+    folders   a detached tree for each mount, by name
+    programs  folders and files inside that hold what the job may execute
+    devices   device nodes that the job may drive
+    link      socket to the supervisor
     """
 
-    plan: Plan
-    identity: Identity
-    sources: mounts.Sources
-    group: Group | None
-    pipes: GuestPipes
+    inside: int
+    limits: Limits
+    groups: tuple[int, ...]
+    folders: dict[str, int]
+    programs: tuple[str, ...]
+    devices: tuple[str, ...]
+    ends: Ends
     link: socket.socket
-    files: Mapping[str, bytes]
-    start: str
     argument_area: tuple[int, int]
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Return everything that was opened for this child."""
+        ends = self.ends
+        own = [ends.request, ends.result, ends.stdout, ends.stderr, self.link.fileno()]
+        return [*own, *self.groups, *self.folders.values()]
 
-class _Broken(Exception):
-    """A layer could not be raised. Never leaves this file: it becomes a message to the supervisor."""
+
+class Broken(Exception):
+    """A layer could not be raised. Never leaves the cell: it becomes a message to the supervisor."""
 
     def __init__(self, layer: str, cause: str) -> None:
         super().__init__(cause)
@@ -76,23 +88,29 @@ class _Broken(Exception):
 
 
 @contextlib.contextmanager
-def _layer(name: str) -> Iterator[None]:
+def layer(name: str) -> Iterator[None]:
+    """Name the layer that whatever fails inside was meant to raise."""
     try:
         yield
     except OSError as fault:
-        raise _Broken(name, str(fault)) from fault
+        raise Broken(name, str(fault)) from fault
+
+
+def threads(limits: Limits) -> int:
+    """Return how many threads numeric libraries may use."""
+    return max(1, min(_THREADS_MAX, os.cpu_count() or 1, limits.processes))
 
 
 def environment(limits: Limits) -> dict[str, str]:
     """Return the job's whole environment; nothing is inherited."""
-    threads = str(max(1, min(_THREADS_MAX, os.cpu_count() or 1, limits.processes)))
     return {
         "HOME": "/scratch",
         "LANG": "C.UTF-8",
         "LOGNAME": "job",
         "MPLBACKEND": "Agg",
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
+        "MPLCONFIGDIR": "/tmp/matplotlib",
+        "OMP_NUM_THREADS": str(threads(limits)),
+        "OPENBLAS_NUM_THREADS": str(threads(limits)),
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": "/tmp",
@@ -126,148 +144,137 @@ def rlimits(limits: Limits, *, counted: bool) -> dict[int, tuple[int, int]]:
     return ceilings
 
 
-def _say(link: socket.socket, descriptors: tuple[int, ...] = (), **message: object) -> None:
+def say(link: socket.socket, descriptors: Sequence[int] = (), **message: object) -> None:
+    """Send one message to the supervisor, with descriptors."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     link.sendmsg([json.dumps(message).encode()[:LINK_BYTES_MAX]], ancillary)
 
 
-def _await(link: socket.socket, word: bytes) -> None:
-    if link.recv(64) != word:
-        raise OSError("the supervisor went away")
-
-
-def build(cell: Cell) -> None:
-    """Be the builder: make the cell's first process and end. Never returns."""
-    _end_after(cell, lambda: _build(cell))
-
-
-def _end_after(cell: Cell, work: Callable[[], None]) -> None:
+def end_after(link: socket.socket, work: Callable[[], None]) -> NoReturn:
+    """Do the work of a forked process and end it; what fails is told on the link. Never returns."""
     try:
         work()
-    except _Broken as broken:
-        _say(cell.link, failed={"layer": broken.layer, "cause": str(broken)[:500]})
+    except Broken as broken:
+        say(link, failed={"layer": broken.layer, "cause": str(broken)[:500]})
     except BaseException as fault:  # noqa: BLE001 - the border of a forked process: nothing may pass it
-        _say(cell.link, failed={"layer": "sandbox", "cause": f"{type(fault).__name__}: {fault}"[:500]})
+        say(link, failed={"layer": "sandbox", "cause": f"{type(fault).__name__}: {fault}"[:500]})
     finally:
         os._exit(1)
 
 
-def _build(cell: Cell) -> None:
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    pipes = cell.pipes
-    folders = [descriptor for _, descriptor in cell.sources.mounts]
-    if cell.sources.root is not None:
-        folders.append(cell.sources.root)
-    kernel.close_all_but([cell.link.fileno(), *folders, pipes.request, pipes.result, pipes.stdout, pipes.stderr])
-    for _ in range(3):
-        # The launcher's own 0, 1 and 2 have no business in here.
-        os.open("/dev/null", os.O_RDWR)
-    if cell.group is not None:
-        with _layer("cgroup"):
-            cell.group.join(os.getpid())
+def be_init(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
+    """Be process 1 of a fresh process namespace: raise the walls, start the guest, tell how it ended."""
+    kernel.close_all_but([0, 1, 2, *cell.descriptors])
+    for group in cell.groups:
+        with layer("cgroup"):
+            os.write(group, b"0")
+            os.close(group)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         # Best effort: it only makes the kernel choose the job before the worker when the host runs out.
         score.write(_OOM_SCORE)
-    trees: list[mounts.Tree] = []
-    links: dict[str, str] = {}
-    if cell.identity.privileged:
-        with _layer("mounts"):
-            trees, links = mounts.detach(cell.sources, cell.plan.devices, cell.identity)
-    else:
-        _own_user_namespace(cell)
-    with _layer("namespaces"):
-        kernel.unshare(namespaces.SHARED_NOTHING)
-        pid = os.fork()
-    if pid == 0:
-        _end_after(cell, lambda: _init(cell, trees, links))
-    _say(cell.link, init=pid)
-    os._exit(0)
-
-
-def _own_user_namespace(cell: Cell) -> None:
-    with _layer("user_namespace"):
-        kernel.unshare(kernel.CLONE_NEWUSER)
-        _say(cell.link, map=True)
-        _await(cell.link, b"mapped")
-
-
-def _init(cell: Cell, trees: list[mounts.Tree], links: dict[str, str]) -> None:
-    _await(cell.link, b"adopted")
-    kernel.overwrite_arguments(cell.argument_area, _INIT_TITLE)
-    with _layer("mounts"):
+    zygotes_proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with layer("namespaces"):
+        kernel.unshare(namespaces.CHILD)
+    with layer("mounts"):
         socket.sethostname(namespaces.HOST_NAME)
-        if not cell.identity.privileged:
-            trees, links = mounts.detach(cell.sources, cell.plan.devices, cell.identity)
-        opened = mounts.build(trees, links, cell.files, cell.plan.limits, cell.identity)
-    if cell.identity.privileged:
-        os.setgroups([])
-        _own_user_namespace(cell)
-    with _layer("identity"):
-        os.setresgid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
-        os.setresuid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
-    with _layer("capabilities"):
+        opened = mounts.furnish(cell.folders, cell.limits, owner=cell.inside)
+    _own_user_namespace(cell, zygotes_proc)
+    os.close(zygotes_proc)
+    with layer("capabilities"):
         kernel.drop_bounding_set()
         kernel.drop_capabilities()
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    # After the last change of identity, which would clear it.
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    folders = (opened.scratch, opened.out, opened.temporary, opened.shared_memory, opened.proc)
-    _say(cell.link, folders, built=True)
-    _await(cell.link, b"start")
-    pid = os.fork()
-    if pid == 0:
-        _end_after(cell, lambda: _guest(cell))
-    _report_end(cell, pid)
+    kernel.overwrite_arguments(cell.argument_area, _INIT_TITLE)
+    woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    guest = os.fork()
+    if guest == 0:
+        end_after(cell.link, lambda: _be_guest(cell, run_guest))
+    folders = [opened.scratch, opened.out, opened.temporary, opened.shared_memory, opened.proc]
+    say(cell.link, [os.pidfd_open(os.getpid()), os.pidfd_open(guest), *folders], built=True)
+    kernel.close_all_but([0, 1, 2, cell.link.fileno(), woken, waker])
+    _reap(cell.link, woken, guest)
 
 
-def _report_end(cell: Cell, guest: int) -> None:
-    """Reap everything; when the guest itself has ended say how, and end, which ends whatever it left."""
-    pipes = cell.pipes
-    for descriptor in (pipes.request, pipes.result, pipes.stdout, pipes.stderr):
-        # Held open here, the pipes would never say that the guest let go of them.
-        os.close(descriptor)
+def _own_user_namespace(cell: Cell, zygotes_proc: int) -> None:
+    with layer("identity"):
+        os.setresgid(cell.inside, cell.inside, cell.inside)
+        os.setresuid(cell.inside, cell.inside, cell.inside)
+    with layer("user_namespace"):
+        # A change of identity hides a process's own files in /proc from it.
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        kernel.unshare(kernel.CLONE_NEWUSER)
+        namespaces.map_own_id(zygotes_proc, cell.inside)
+    if os.getuid() != INSIDE_ID or os.getgid() != INSIDE_ID:
+        raise Broken("identity", f"the job would be {os.getuid()}:{os.getgid()}")
+
+
+def _reap(link: socket.socket, woken: int, guest: int) -> NoReturn:
+    """Reap everything; when the guest has ended say how, and end, which ends whatever it left."""
+    waiting = select.poll()
+    waiting.register(woken, select.POLLIN)
+    # The supervisor never writes here: the link becomes readable when it is gone, and then so are we.
+    waiting.register(link.fileno(), select.POLLIN)
     while True:
-        pid, status = os.waitpid(-1, 0)
-        if pid == guest:
-            left = sum(name.isdigit() for name in os.listdir("/proc")) - 1
-            _say(cell.link, guest=status, left=left)
-            os._exit(0)
+        for descriptor, _ in waiting.poll():
+            if descriptor == link.fileno():
+                os._exit(0)
+            os.read(woken, 512)
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == guest:
+                    left = sum(name.isdigit() for name in os.listdir("/proc")) - 1
+                    say(link, guest=ended[1], left=left)
+                    os._exit(0)
 
 
-def _guest(cell: Cell) -> None:
-    limits = cell.plan.limits
+def _be_guest(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
+    limits = cell.limits
+    signal.set_wakeup_fd(-1)
     os.setsid()
     os.chdir("/scratch")
     os.umask(0o022)
-    _place_descriptors(cell.pipes, keep=cell.link.fileno())
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    link = place_descriptors(cell.ends, keep=cell.link.fileno())
     for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
-        # An ignored signal would stay ignored across exec; the job begins with the defaults.
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
-    with _layer("landlock"):
+    # As every Python starts: broken pipes and large files are errors, Ctrl-C is an exception.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    kernel.overwrite_arguments(cell.argument_area, _GUEST_TITLE)
+    with layer("landlock"):
         version = landlock.abi()
         if version:
             landlock.restrict(_file_rules(cell, version), version=version)
-    with _layer("limits"):
-        for kind, (soft, hard) in rlimits(limits, counted=cell.group is not None).items():
-            _, allowed = resource.getrlimit(kind)
-            most = hard if allowed == resource.RLIM_INFINITY else min(hard, allowed)
-            resource.setrlimit(kind, (min(soft, most), most))
-    argv = [cell.plan.python, "-I", "-S", "-B", "-u", f"/.crank/{cell.start}"]
-    with _layer("interpreter"):
-        os.execve(cell.plan.python, argv, environment(limits))  # noqa: S606 - a fixed program of the profile's root
+    with layer("limits"):
+        limit_process(limits, counted=bool(cell.groups))
+    os.close(link)
+    run_guest(cell)
 
 
-def _place_descriptors(pipes: GuestPipes, *, keep: int) -> None:
-    """Leave the guest with 0 to 4; `keep` is close-on-exec and stays only to tell of a failed exec."""
+def limit_process(limits: Limits, *, counted: bool) -> None:
+    """Lower this process's ceilings to the limits; never raises one. Raises OSError."""
+    for kind, (soft, hard) in rlimits(limits, counted=counted).items():
+        _, allowed = resource.getrlimit(kind)
+        most = hard if allowed == resource.RLIM_INFINITY else min(hard, allowed)
+        resource.setrlimit(kind, (min(soft, most), most))
+
+
+def place_descriptors(ends: Ends, *, keep: int) -> int:
+    """Leave the process with 0 to 4; return the number of `keep`, which stays only to tell of a failure."""
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    wanted = (nothing, pipes.stdout, pipes.stderr, pipes.request, pipes.result)
-    # Lifted out of the way first: a pipe may already stand where another belongs.
+    wanted = (nothing, ends.stdout, ends.stderr, ends.request, ends.result)
+    # Lifted out of the way first: one may already stand where another belongs.
     lifted = [lift(descriptor) for descriptor in wanted]
+    kept = lift(keep)
     for place, descriptor in enumerate(lifted):
-        os.dup2(descriptor, place, inheritable=True)
-    kernel.close_all_but([*range(len(wanted)), keep])
+        os.dup2(descriptor, place, inheritable=place < REQUEST_DESCRIPTOR)
+    kernel.close_all_but([*range(len(wanted)), kept])
+    return kept
 
 
 def lift(descriptor: int) -> int:
@@ -281,10 +288,6 @@ def _file_rules(cell: Cell, version: int) -> list[tuple[str, int]]:
     rules = [("/", landlock.READ)]
     rules += [(place, changeable) for place in mounts.WRITABLE]
     rules += [(f"/dev/{node}", landlock.READ_FILE | landlock.WRITE_FILE) for node in ("null", "zero", "full")]
-    rules += [(device, everything) for device in cell.plan.devices]
-    rules += [(f"/{name}", landlock.READ | landlock.EXECUTE) for name in os.listdir("/") if _may_hold_programs(name)]
+    rules += [(device, everything) for device in cell.devices]
+    rules += [(program, landlock.READ_FILE | landlock.EXECUTE) for program in cell.programs]
     return rules
-
-
-def _may_hold_programs(name: str) -> bool:
-    return name not in ("dev", "etc", "in", "out", "proc", "scratch", "tmp", "var", ".crank")

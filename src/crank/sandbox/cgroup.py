@@ -31,6 +31,7 @@ class Reading:
     peak_memory_bytes: int | None
     memory_kills: int
     process_refusals: int
+    tasks_peak: int | None = None
 
 
 class Group(Protocol):
@@ -40,8 +41,20 @@ class Group(Protocol):
         """Move a process, and all it starts from now on, into the group. Raises OSError."""
         ...
 
+    def doors(self) -> list[int]:
+        """Open what a process that cannot see the hierarchy writes "0" to, to join. Raises OSError."""
+        ...
+
+    def lower(self, memory_bytes: int) -> None:
+        """Lower the memory limit of a group whose job has not begun. Raises OSError."""
+        ...
+
     def read(self) -> Reading:
         """Return the counters. Raises OSError."""
+        ...
+
+    def used_bytes(self) -> int:
+        """Return how much memory the group uses now. Raises OSError."""
         ...
 
     def members(self) -> list[int]:
@@ -65,16 +78,16 @@ class Groups(Protocol):
         """Say which version of control groups this is: `v1` or `v2`."""
         ...
 
-    def make(self, name: str, *, memory_bytes: int, processes: int) -> Group:
-        """Make a limited group. Raises OSError."""
+    def make(self, name: str, *, memory_bytes: int, processes: int, owner: int | None = None) -> Group:
+        """Make a limited group whose memory limit the owner (a user id) may still lower. Raises OSError."""
         ...
 
     def sweep(self) -> list[str]:
         """Remove the groups of launchers that are dead, their processes killed; return their names."""
         ...
 
-    def clear(self, name: str) -> None:
-        """Kill and remove a group whose supervisor died before it could, if it is there."""
+    def clear(self, name: str, *, patience_sec: float = _REMOVE_SEC) -> bool:
+        """Kill what is left in a group and remove it; tell whether it is gone."""
         ...
 
     def close(self) -> None:
@@ -90,6 +103,34 @@ def _write(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
+def _doors(folders: list[Path]) -> list[int]:
+    doors: list[int] = []
+    try:
+        for folder in folders:
+            # One by one, so that those before a failure are closed again.
+            doors.append(os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))  # noqa: PERF401
+    except OSError:
+        for door in doors:
+            os.close(door)
+        raise
+    return doors
+
+
+def _give(folder: Path, names: tuple[str, ...], owner: int | None) -> None:
+    for name in names if owner is not None else ():
+        if (folder / name).exists():
+            os.chown(folder / name, owner or 0, -1)
+
+
+def _number(path: Path) -> int | None:
+    """Read a file of one number that not every kernel has."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
 def _keyed(path: Path) -> dict[str, int]:
     """Read a file of `name number` lines."""
     pairs = (line.split() for line in path.read_text().splitlines())
@@ -103,12 +144,14 @@ def _members(folder: Path) -> list[int]:
         return []
 
 
-def _kill_members(folder: Path) -> None:
-    deadline = time.monotonic() + _REMOVE_SEC
-    while (pids := _members(folder)) and time.monotonic() < deadline:
+def _kill_members(folder: Path, *, patience_sec: float = _REMOVE_SEC) -> None:
+    deadline = time.monotonic() + patience_sec
+    while pids := _members(folder):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if time.monotonic() >= deadline:
+            return
         time.sleep(0.002)
 
 
@@ -173,16 +216,28 @@ class _GroupV2:
         """Move a process into the group."""
         _write(self.folder / "cgroup.procs", str(pid))
 
+    def doors(self) -> list[int]:
+        """Open what a process writes to, to join."""
+        return _doors([self.folder])
+
+    def lower(self, memory_bytes: int) -> None:
+        """Lower the memory limit."""
+        _write(self.folder / "memory.max", str(memory_bytes))
+
     def read(self) -> Reading:
         """Return the counters."""
-        peak = self.folder / "memory.peak"
         return Reading(
             cpu_sec=_keyed(self.folder / "cpu.stat").get("usage_usec", 0) / 1e6,
-            # memory.peak came with Linux 5.19.
-            peak_memory_bytes=int(peak.read_text()) if peak.exists() else None,
+            # memory.peak came with Linux 5.19, pids.peak with 6.1.
+            peak_memory_bytes=_number(self.folder / "memory.peak"),
             memory_kills=_keyed(self.folder / "memory.events").get("oom_kill", 0),
             process_refusals=_keyed(self.folder / "pids.events").get("max", 0),
+            tasks_peak=_number(self.folder / "pids.peak"),
         )
+
+    def used_bytes(self) -> int:
+        """Return the memory in use."""
+        return int((self.folder / "memory.current").read_text())
 
     def members(self) -> list[int]:
         """Return the processes in the group."""
@@ -207,7 +262,7 @@ class GroupsV2:
     files: Path = _FILES_ROOT
     flavour: str = "v2"
 
-    def make(self, name: str, *, memory_bytes: int, processes: int) -> Group:
+    def make(self, name: str, *, memory_bytes: int, processes: int, owner: int | None = None) -> Group:
         """Make a limited group. Raises OSError."""
         folder = self.place / name
         folder.mkdir()
@@ -221,6 +276,7 @@ class GroupsV2:
             ):
                 if (folder / optional).exists():
                     _write(folder / optional, text)
+            _give(folder, ("memory.max",), owner)
         except OSError:
             _remove(folder, patience_sec=0)
             raise
@@ -230,10 +286,10 @@ class GroupsV2:
         """Remove the groups of dead launchers."""
         return list(_sweep(self.place.parent, self.files))
 
-    def clear(self, name: str) -> None:
+    def clear(self, name: str, *, patience_sec: float = _REMOVE_SEC) -> bool:
         """Kill and remove one group."""
-        _kill_members(self.place / name)
-        _remove(self.place / name)
+        _kill_members(self.place / name, patience_sec=patience_sec)
+        return _remove(self.place / name, patience_sec=patience_sec)
 
     def close(self) -> None:
         """Remove this launcher's own place."""
@@ -252,6 +308,16 @@ class _GroupV1:
         for folder in self.folders.values():
             _write(folder / "cgroup.procs", str(pid))
 
+    def doors(self) -> list[int]:
+        """Open what a process writes to, to join."""
+        return _doors(list(self.folders.values()))
+
+    def lower(self, memory_bytes: int) -> None:
+        """Lower the memory limit; the one that counts swap may never be the lower of the two."""
+        for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+            if (self.folders["memory"] / name).exists():
+                _write(self.folders["memory"] / name, str(memory_bytes))
+
     def read(self) -> Reading:
         """Return the counters."""
         memory, pids = self.folders["memory"], self.folders["pids"]
@@ -260,7 +326,12 @@ class _GroupV1:
             peak_memory_bytes=int((memory / "memory.max_usage_in_bytes").read_text()),
             memory_kills=_keyed(memory / "memory.oom_control").get("oom_kill", 0),
             process_refusals=_keyed(pids / "pids.events").get("max", 0),
+            tasks_peak=_number(pids / "pids.peak"),
         )
+
+    def used_bytes(self) -> int:
+        """Return the memory in use."""
+        return int((self.folders["memory"] / "memory.usage_in_bytes").read_text())
 
     def members(self) -> list[int]:
         """Return the processes in the group."""
@@ -283,7 +354,7 @@ class GroupsV1:
     files: Path = _FILES_ROOT
     flavour: str = "v1"
 
-    def make(self, name: str, *, memory_bytes: int, processes: int) -> Group:
+    def make(self, name: str, *, memory_bytes: int, processes: int, owner: int | None = None) -> Group:
         """Make a limited group. Raises OSError."""
         folders = {controller: place / name for controller, place in self.places.items()}
         try:
@@ -297,6 +368,7 @@ class GroupsV1:
             _write(folders["pids"] / "pids.max", str(processes))
             if "cpu" in folders:
                 _write(folders["cpu"] / "cpu.shares", _CPU_SHARES_V1)
+            _give(memory, ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), owner)
         except OSError:
             for folder in folders.values():
                 _remove(folder, patience_sec=0)
@@ -310,11 +382,13 @@ class GroupsV1:
             names.update(_sweep(place.parent, self.files))
         return sorted(names)
 
-    def clear(self, name: str) -> None:
+    def clear(self, name: str, *, patience_sec: float = _REMOVE_SEC) -> bool:
         """Kill and remove one group."""
+        gone = True
         for place in self.places.values():
-            _kill_members(place / name)
-            _remove(place / name)
+            _kill_members(place / name, patience_sec=patience_sec)
+            gone = _remove(place / name, patience_sec=patience_sec) and gone
+        return gone
 
     def close(self) -> None:
         """Remove this launcher's own place."""

@@ -1,4 +1,4 @@
-"""The guest: runs inside the sandbox, proves its walls, then runs one job and says how it went.
+"""The guest: runs inside the sandbox, proves its walls, then runs what it is sent and says how it went.
 
 It trusts nothing it hands to the job and is trusted for nothing the job could forge: its word can only
 describe a plain end, and what it sends is checked by the supervisor. Standard library only. It reads its
@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import _thread
 import errno
+import io
+import json
 import marshal
 import os
+import signal
+import socket
 import struct
 import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-# `typing` and `json` cost more to import than everything else a small job does.
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from crank.sandbox import guest_trace
 
 _REQUEST, _RESULT = 3, 4
 _HEADER = struct.Struct("!BI")
@@ -30,17 +33,33 @@ _ONLY_AST = 0x400
 _FUTURES = 0x1FF0000
 # What `verdict.CLOSED_EARLY_EXIT` says on the other side.
 _CHANNEL_CLOSED_EXIT = 97
+_INTERRUPT = {signal.SIGINT}
 
 _NETWORK_CLOSED = (
     "The network is closed by design: jobs have no sockets. Pass what the job needs as args, files or mounts."
 )
-_NO_PROCESSES = "This profile starts no processes or programs; threads work. A profile that lists programs can."
+_NO_PROCESSES = "This profile starts no processes; threads work. A profile that lists programs can."
+_NO_PROGRAMS = "This profile starts no programs. A profile that lists programs can start exactly those."
 _NETWORK_EVENTS = frozenset(
     {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.connect", "socket.sendto"}
 )
-_PROCESS_EVENTS = frozenset(
-    {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "pty.spawn"}
-)
+_FORK_EVENTS = frozenset({"os.fork", "os.forkpty"})
+_PROGRAM_EVENTS = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pty.spawn"})
+
+
+class Walls(NamedTuple):
+    """What stands around this process, and what it may still do.
+
+    program    the system call filter to install, as an array of struct sock_filter
+    landlock   whether this kernel has Landlock, and so must have been asked
+    processes  whether the job may fork
+    programs   whether it may start programs
+    """
+
+    program: bytes
+    landlock: bool
+    processes: bool
+    programs: bool
 
 
 class _Channel:
@@ -62,32 +81,46 @@ class _Channel:
         if not self.is_ours():
             return
         frame = self._token + _HEADER.pack(ord(kind), len(payload)) + payload
-        with self._lock:
-            while frame:
-                frame = frame[self._write(_RESULT, frame) :]
+        # An interrupt in the middle would leave half a frame, and with it a session that cannot speak.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
+        try:
+            with self._lock:
+                while frame:
+                    frame = frame[self._write(_RESULT, frame) :]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _read_exactly(count: int) -> bytes:
-    parts = []
-    while count:
-        chunk = os.read(_REQUEST, min(count, 1 << 20))
-        if not chunk:
-            os._exit(0)
-        parts.append(chunk)
-        count -= len(chunk)
-    return b"".join(parts)
+class _Orders:
+    """The way in: frames from the supervisor, some with a descriptor for standard input."""
 
+    def __init__(self) -> None:
+        self._socket = socket.socket(fileno=_REQUEST)
 
-def _order(kind: str) -> bytes:
-    number, length = _HEADER.unpack(_read_exactly(_HEADER.size))
-    if chr(number) != kind or length > _ORDER_BYTES_MAX:
-        raise SystemExit("the guest was sent something else than agreed")
-    return _read_exactly(length)
+    def take(self, kind: str) -> tuple[Any, int | None]:
+        """Return the next order and the descriptor that came with it. Ends the process when there is none."""
+        head, descriptors = self._read(_HEADER.size)
+        number, length = _HEADER.unpack(head)
+        if chr(number) != kind or length > _ORDER_BYTES_MAX:
+            raise SystemExit("the guest was sent something else than agreed")
+        body, _ = self._read(length)
+        # Made by our own supervisor from strict JSON, and read where no line of a job runs.
+        return marshal.loads(body), descriptors[0] if descriptors else None
 
+    def _read(self, count: int) -> tuple[bytes, list[int]]:
+        parts, descriptors = [], []
+        while count:
+            chunk, passed, _, _ = socket.recv_fds(self._socket, min(count, 1 << 20), 1, socket.MSG_CMSG_CLOEXEC)
+            if not chunk:
+                os._exit(0)
+            parts.append(chunk)
+            descriptors += passed
+            count -= len(chunk)
+        return b"".join(parts), descriptors
 
-def _values(order: bytes) -> Any:
-    # Made by our own supervisor from strict JSON, and read before any line of the job.
-    return marshal.loads(order)
+    def close(self) -> None:
+        """Take no more orders."""
+        self._socket.close()
 
 
 class _Watcher:
@@ -96,26 +129,38 @@ class _Watcher:
     No wall: the walls are the filter and the empty namespace. Its notes are the job's own word.
     """
 
-    def __init__(self, *, processes: bool) -> None:
-        self._processes = processes
-        self.told: list[str] = []
+    def __init__(self, walls: Walls) -> None:
+        self._walls = walls
+        self.told: list[list[str]] = []
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "socket.__new__":
             if args[1] != 1:
                 raise PermissionError(errno.EPERM, _NETWORK_CLOSED)
         elif event in _NETWORK_EVENTS:
-            self._remember(event, args)
+            self.remember("network", _asked(event, args))
             raise PermissionError(errno.EPERM, _NETWORK_CLOSED)
-        elif event in _PROCESS_EVENTS and not self._processes:
+        elif event in _FORK_EVENTS and not self._walls.processes:
             raise PermissionError(errno.EPERM, _NO_PROCESSES)
+        elif event in _PROGRAM_EVENTS and not self._walls.programs:
+            raise PermissionError(errno.EPERM, _NO_PROGRAMS)
 
-    def _remember(self, event: str, args: tuple[Any, ...]) -> None:
-        where = args[1] if event in ("socket.connect", "socket.sendto") else args[0]
-        if isinstance(where, str | bytes | tuple) and len(self.told) < _TOLD_MAX:
-            sentence = f"it asked the network for {str(where)[:200]!r}"
-            if sentence not in self.told:
-                self.told.append(sentence)
+    def remember(self, layer: str, action: str) -> None:
+        """Keep that a layer refused something, once."""
+        told = [layer, action[:200].encode("utf-8", "backslashreplace").decode("utf-8")]
+        if told not in self.told and len(self.told) < _TOLD_MAX:
+            self.told.append(told)
+
+
+def _asked(event: str, args: tuple[Any, ...]) -> str:
+    """Say in words what of the network was asked for."""
+    if event in ("socket.connect", "socket.sendto"):
+        address = args[1]
+        place = ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
+        return f"connect to {place}"
+    port = args[1] if event == "socket.getaddrinfo" and len(args) > 1 and args[1] else None
+    host = args[0].decode("utf-8", "replace") if isinstance(args[0], bytes) else str(args[0])
+    return f"look up {host}:{port}" if port else f"look up {host}"
 
 
 class _Source:
@@ -132,18 +177,22 @@ class _Source:
 class _Job:
     """One run: the code, its globals, and what is said about its end."""
 
-    def __init__(self, channel: _Channel, results: Any, setup: dict[str, Any], watcher: _Watcher) -> None:
+    def __init__(self, channel: _Channel, results: Any, budget: int, watcher: _Watcher) -> None:
         self._channel = channel
         self._results = results
-        self._budget = int(setup["result_bytes"])
+        self._budget = budget
         self._watcher = watcher
-        self._module = type(sys)("__main__")
+        self._sources: dict[str, str] = {}
+        self._value: Any = None
+        self._kept: bytes | None = None
         self.end: dict[str, Any] = {"how": "done", "code": 0, "error": None, "hint": None, "note": None}
 
-    def run(self, code: str, args: Any) -> None:
-        """Run the code to its end, then everything that it asked to run after it."""
+    def run(self, module: Any, code: str, args: Any, *, last: bool) -> None:
+        """Run the code to its end and, when it is the last of this process, what it asked to run after it."""
         code = code.removeprefix("\ufeff")
-        names = self._module.__dict__
+        self._sources[_FILE_NAME] = code
+        names = module.__dict__
+        names.pop("result", None)
         names.update(
             args=args,
             display=self.display,
@@ -152,25 +201,53 @@ class _Job:
             __loader__=_Source(code),
             __builtins__=__builtins__,
         )
-        sys.modules["__main__"] = self._module
+        sys.modules["__main__"] = module
         sys.argv = [_FILE_NAME]
-        value = None
+        self._results.begin(self.display)
+        guest_trace.begin(self._sources)
+        self._execute(code, names)
+        if last:
+            self._wait_for_threads()
         try:
-            main, last = _compile(code)
-            exec(main, names)
-            if last is not None:
-                value = eval(last, names)
+            self._flush_figures()
+            if self.end["how"] == "done":
+                self._keep(self._value, names)
+            if last:
+                self._run_exit_functions()
+            _flush()
+        except BaseException as fault:
+            self._raised(fault)
+
+    def _execute(self, code: str, names: dict[str, Any]) -> None:
+        self._value = None
+        try:
+            main, final = _compile(code)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                exec(main, names)
+                if final is not None:
+                    self._value = eval(final, names)
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
         except SystemExit as fault:
             self._exited(fault)
         except BaseException as fault:
             self._raised(fault)
-        self._wait_for_threads()
+
+    def run_program(self, argv: list[str]) -> None:
+        """Run one of the profile's programs to its end; its exit code is ours."""
+        import subprocess
+
         try:
-            if self.end["how"] == "done":
-                self._keep(value, names)
-            self._run_exit_functions()
-        except BaseException as fault:
-            self._raised(fault)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with subprocess.Popen(argv) as program:
+                code = _wait(program)
+        except OSError as fault:
+            self._complain(f"{argv[0]}: {fault.strerror}")
+            code = 127
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.end.update(how="exit", code=code if code >= 0 else 128 - code)
 
     def _exited(self, fault: SystemExit) -> None:
         code = fault.code
@@ -189,8 +266,10 @@ class _Job:
         error = f"{type(fault).__qualname__}: {text}" if text else type(fault).__qualname__
         error = error[:_ERROR_CHARS_MAX].encode("utf-8", "replace").decode("utf-8")
         self.end.update(how="raised", code=1, error=error, hint=_hint(fault))
+        if isinstance(fault, OSError) and fault.errno in (errno.EROFS, errno.EACCES) and fault.filename is not None:
+            self._watcher.remember("mounts", f"open {fault.filename!s}")
         try:
-            _print_traceback(fault)
+            _print(guest_trace.format_traceback(fault, self._sources))
         except BaseException as second:
             self._complain(f"{error} (its traceback could not be printed: {type(second).__name__})")
 
@@ -206,28 +285,22 @@ class _Job:
         import atexit
 
         atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except Exception:  # noqa: S112 - the job may have replaced or closed it
-                continue
+
+    def _flush_figures(self) -> None:
+        for figure in self._results.open_figures():
+            self._show(figure)
 
     def _keep(self, value: Any, names: dict[str, Any]) -> None:
         given = "result" in names
         value = names["result"] if given else value
         if value is None and not given:
             return
-        if self._results.is_rich(value):
-            self._show(value)
-        try:
-            plain = self._results.encode(value, self._budget)
-        except self._results.NotJson as fault:
-            self.end["note"] = f"The result was not kept: {fault}."
-            self._complain(self.end["note"])
-            if not given and not self._results.is_rich(value):
-                self._show(value)
-            return
-        self.end.update(has_result=True, result=plain)
+        kept, plain, note = self._results.settle(value, self._budget, named=given, show=self._show)
+        self.end["note"] = note
+        if kept:
+            self._kept = self._results.dumps(plain)
+        if note:
+            self._complain(note)
 
     def _show(self, value: Any) -> None:
         try:
@@ -246,8 +319,10 @@ class _Job:
         """Show values as rich results. With `raw`, each is already a dictionary {media type: content}."""
         for value in values:
             try:
-                make = self._results.checked if raw else self._results.bundle
-                shown = make(value, self._budget)
+                if raw:
+                    shown = self._results.checked(value, self._budget)
+                else:
+                    shown = self._results.bundle(value, self._budget, self._complain)
             except self._results.NotJson as fault:
                 self._complain(f"A display was dropped: {fault}.")
                 continue
@@ -261,18 +336,34 @@ class _Job:
         text = str(message)[:500].encode("utf-8", "replace").decode("utf-8")
         self._channel.send("g", self._results.dumps({"fraction": fraction, "message": text}))
 
-    def finish(self) -> None:
-        """Say how it ended and end the process at once. Never returns."""
-        code = self.end["code"]
-        if not self._channel.is_ours():
-            os._exit(code)
-        end = {"has_result": False, "result": None, "told": self._watcher.told, **self.end}
+    def tell(self) -> int:
+        """Say how it ended; return the exit code that a process shall have that ends here."""
+        end = {"told": self._watcher.told, **self.end}
         try:
+            if self._kept is not None:
+                self._channel.send("v", self._kept)
             self._channel.send("e", self._results.dumps(end))
         except OSError:
             self._complain("The result channel was closed by the job.")
-            code = _CHANNEL_CLOSED_EXIT
-        os._exit(code)
+            return _CHANNEL_CLOSED_EXIT
+        return int(self.end["code"])
+
+
+def _wait(program: Any) -> int:
+    """Wait for a program's end; an interrupt is meant for it."""
+    while True:
+        try:
+            return int(program.wait())
+        except KeyboardInterrupt:
+            program.send_signal(signal.SIGINT)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: S112 - the job may have replaced or closed it
+            continue
 
 
 def _compile(code: str) -> tuple[Any, Any]:
@@ -289,12 +380,20 @@ def _compile(code: str) -> tuple[Any, Any]:
     return main, last
 
 
+_HINTS = {
+    errno.ENOSPC: "disk",
+    errno.EDQUOT: "disk",
+    errno.EMFILE: "open_files",
+    errno.EFBIG: "file_size",
+}
+
+
 def _hint(fault: BaseException) -> str | None:
     if isinstance(fault, MemoryError):
         # The parser says MemoryError when code is nested too deeply; that is no limit of the sandbox.
         return "memory" if fault.__traceback__ is not None and _job_frames(fault.__traceback__) else None
-    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "disk"
+    if isinstance(fault, OSError) and fault.errno in _HINTS:
+        return _HINTS[fault.errno]
     if isinstance(fault, BlockingIOError) and fault.errno == errno.EAGAIN and "temporarily" in str(fault):
         return "processes"
     if isinstance(fault, RuntimeError) and "can't start new thread" in str(fault):
@@ -309,11 +408,8 @@ def _job_frames(trace: Any) -> Any:
     return trace
 
 
-def _print_traceback(fault: BaseException) -> None:
-    import traceback
-
-    lines = traceback.format_exception(type(fault), fault, _job_frames(fault.__traceback__))
-    text = "".join(lines).encode("utf-8", "backslashreplace")
+def _print(shown: str) -> None:
+    text = shown.encode("utf-8", "backslashreplace")
     while text:
         text = text[os.write(2, text) :]
 
@@ -323,45 +419,92 @@ def _fail(channel: _Channel, dumps: Any, missing: dict[str, str]) -> None:
     os._exit(1)
 
 
-def _prepare(proof: Any, dumps: Any, setup: dict[str, Any], program: bytes, channel: _Channel) -> None:
-    """Close the last wall, try all of them, import what the profile promises. Ends the process if one is missing."""
+def _prove(proof: Any, dumps: Any, walls: Walls, environment: list[str], channel: _Channel) -> None:
+    """Close the last wall and try all of them. Ends the process if one is missing."""
     try:
-        proof.install(program)
+        proof.install(walls.program)
     except OSError as fault:
         _fail(channel, dumps, {"seccomp": str(fault)})
-    missing, standing = proof.examine(landlock=bool(setup["landlock"]), environment=setup["environment"])
-    for name in setup["preimports"]:
-        try:
-            __import__(name)
-        except Exception as fault:
-            missing["preimports"] = f"import {name}: {type(fault).__name__}: {fault}"[:500]
+    missing, standing = proof.examine(landlock=walls.landlock, environment=environment)
     if missing:
         _fail(channel, dumps, missing)
     channel.send("p", dumps({"missing": {}, "seen": {"layers": standing}}))
 
 
-def main(proof: Any, results: Any) -> None:
-    """Serve one job. `proof` and `results` are the two other files of the guest."""
-    for descriptor in (_REQUEST, _RESULT):
-        os.set_inheritable(descriptor, False)
-    program = _order("f")
-    setup = _values(_order("s"))
+class _Nowhere:
+    """A channel that says nothing, for the rehearsal."""
+
+    def send(self, kind: str, payload: bytes) -> None:
+        """Drop it."""
+
+
+def rehearse(results: Any) -> None:
+    """Go once through everything that an ordinary run does, so that its memory is touched and its caches warm.
+
+    Nothing of it can be seen afterwards.
+    """
+    streams = sys.stdout, sys.stderr
+    main = sys.modules["__main__"]
+    sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
+    try:
+        watcher = _Watcher(Walls(b"", False, False, False))
+        job = _Job(_Nowhere(), results, 1 << 16, watcher)  # type: ignore[arg-type]
+        code = "import json\nprint(1 + 1, args)\nfor n in range(3):\n    n = str(n)\n{'a': [n, 1.5]}"
+        job.run(type(sys)("__main__"), code, {"a": 1}, last=False)
+        job.tell()
+        job.display("x")
+    finally:
+        sys.stdout, sys.stderr = streams
+        sys.modules["__main__"] = main
+
+
+def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]], None]) -> None:
+    """Prove the walls, then serve: one job, or one after another when the setup says so. Never returns.
+
+    limit  lowers this process's ceilings to the limits that an order names
+    """
+    orders = _Orders()
+    setup, _ = orders.take("s")
     channel = _Channel(bytes.fromhex(setup["token"]))
-    sys.path.append(setup["site"])
-    _prepare(proof, results.dumps, setup, program, channel)
-    order = _values(_order("r"))
-    os.close(_REQUEST)
-    os.register_at_fork(after_in_child=_close_result)
-    watcher = _Watcher(processes=bool(setup["processes"]))
+    _prove(proof, results.dumps, walls, setup["environment"], channel)
+    watcher = _Watcher(walls)
     sys.addaudithook(watcher)
+    os.register_at_fork(after_in_child=lambda: _leave(orders))
     _add_site_builtins()
     sys.path.append("/scratch")
-    job = _Job(channel, results, setup, watcher)
-    job.run(order["code"], order["args"])
-    job.finish()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    rehearse(results)
+    contexts: dict[str, Any] = {}
+    while True:
+        order, stdin = orders.take("r")
+        lasting = order["lasting"]
+        if not lasting:
+            orders.close()
+        if order["limits"]:
+            limit(order["limits"])
+        _stdin(stdin)
+        watcher.told = []
+        job = _Job(channel, results, int(order["result_bytes"]), watcher)
+        if order["program"]:
+            job.run_program(order["program"])
+        else:
+            module = contexts.setdefault(order["context"], type(sys)("__main__"))
+            job.run(module, order["code"], json.loads(order["args"]), last=not lasting)
+        code = job.end["code"] if not channel.is_ours() else job.tell()
+        if not lasting or not channel.is_ours():
+            os._exit(code)
 
 
-def _close_result() -> None:
+def _stdin(descriptor: int | None) -> None:
+    if descriptor is None:
+        descriptor = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(descriptor, 0)
+    os.close(descriptor)
+
+
+def _leave(orders: _Orders) -> None:
+    """Take a forked child off both channels."""
+    orders.close()
     try:
         os.close(_RESULT)
     except OSError:

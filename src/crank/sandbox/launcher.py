@@ -1,10 +1,11 @@
 """The launcher: the one part that may hold privilege, and the smallest process that can use it.
 
-The worker, which talks to the network, starts it once. It is single-threaded, takes two kinds of request
-from a closed list over a Unix socket, and forks a supervisor for each. Folders come as open descriptors,
-so it opens no path for its caller. When the worker goes, it ends every session and itself.
+The worker, which talks to the network, starts it once. It is single-threaded and takes two kinds of request
+from a closed list over a Unix socket: try the walls, and open a session. It keeps one nest with a zygote for
+each ground that sessions stand on, and forks a supervisor for each session. It runs nothing of a job and
+reads nothing that a job wrote. When the worker goes, it ends every session, every nest and itself.
 
-Run as: python -I -S -c "...; main(descriptor)", see `crank.sandbox.link`.
+Run as: python -I -S -c "...; main(descriptor, ...)", see `crank.sandbox.link`.
 """
 
 import contextlib
@@ -17,25 +18,31 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from crank.domain.json import dumps, loads_strict
-from crank.domain.profile import Limits
-from crank.domain.quantity import KIB, MOUNTS_MAX
-from crank.errors import CrankError, ProtocolError
-from crank.sandbox import assembly, cgroup, kernel, mounts, namespaces, supervisor
-from crank.sandbox.bundle import guest_files
+from crank.domain.quantity import KIB
+from crank.errors import CrankError, ProtocolError, SandboxError
+from crank.sandbox import assembly, cgroup, folders, kernel, layers, namespaces, nest, seccomp, supervisor
+from crank.sandbox.bundle import inner_files
+from crank.sandbox.folders import Allowed
 from crank.sandbox.namespaces import Identity, Slots
-from crank.sandbox.plan import Plan, from_json
+from crank.sandbox.nest import Nest, Site
+from crank.sandbox.plan import Ground, Plan, from_json
+from crank.sandbox.syscalls import native
 
 REQUEST_BYTES_MAX = 64 * KIB
-DESCRIPTORS_MAX = 2 + MOUNTS_MAX
+# Forks of one zygote share its hash seed and memory layout; after so many, another takes its place.
+CHILDREN_MAX = 1_000
+# Importing torch on a busy machine takes a while; a zygote that takes longer than this never comes.
+_READY_SEC = 180.0
 
 _TITLE = "crank-launcher"
 _SUPERVISOR_TITLE = "crank-supervisor"
 _LAST_WORDS_SEC = 15.0
+_SWEEP_SEC = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +52,69 @@ class _Session:
     name: str
     pid: int
     identity: Identity
+    nest: "_Home"
+    network: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A session that waits for its zygote."""
+
+    plan: Plan
+    channel: socket.socket
+    began: float
+
+
+@dataclass(slots=True)
+class _Home:
+    """A nest as the launcher uses it.
+
+    networks  numbers of the empty network namespaces that its zygote keeps, free for the next child
+    """
+
+    ground: Ground
+    nest: Nest
+    since: float
+    ready: bool = False
+    children: int = 0
+    wishes: list[_Wish] = field(default_factory=list)
+    networks: list[int] = field(default_factory=list)
+    networks_made: int = 0
+
+    def take_network(self) -> int:
+        """Return a network that no living child uses."""
+        if self.networks:
+            return self.networks.pop()
+        self.networks_made += 1
+        return self.networks_made
 
 
 class Launcher:
     """Serves one worker until it goes away."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, allowed: Allowed) -> None:
         self._link = link
+        self._allowed = allowed
         self._privileged = namespaces.is_privileged()
         self._slots = Slots(privileged=self._privileged)
         self._groups = cgroup.detect(os.getpid())
         self._sessions: dict[int, _Session] = {}
-        self._bundles: dict[str, tuple[Mapping[str, bytes], str]] = {}
-        self._rehearsals = itertools.count(1)
+        self._homes: dict[Ground, _Home] = {}
+        # Not for new sessions any more: dead, replaced, or still importing in place of one that serves.
+        self._others: list[_Home] = []
+        self._uncleared: set[str] = set()
+        self._files: dict[str, tuple[Mapping[str, bytes], str]] = {}
         self._area = kernel.argument_area()
+        self._numbers = itertools.count(1)
+        self._handlers: dict[int, Callable[[], bool]] = {link.fileno(): self._serve}
+        self._waiting = select.poll()
+        self._waiting.register(link.fileno(), select.POLLIN)
 
     def run(self) -> None:
         """Serve requests until the worker closes its end, then end every session."""
         kernel.overwrite_arguments(self._area, _TITLE)
+        # A nest's first process becomes ours when its builder ends.
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         swept = self._groups.sweep() if self._groups is not None else []
         greeting = {
             "privileged": self._privileged,
@@ -72,34 +124,50 @@ class Launcher:
         self._link.send(dumps(greeting).encode())
         # Forked children share these pages; a collection would copy them for nothing.
         gc.freeze()
-        waiting = select.poll()
-        waiting.register(self._link, select.POLLIN)
         try:
             while True:
-                for pidfd in self._sessions:
-                    waiting.register(pidfd, select.POLLIN)
-                for descriptor, _ in waiting.poll():
-                    if descriptor != self._link.fileno():
-                        waiting.unregister(descriptor)
-                        self._bury(descriptor)
-                    elif not self._serve():
+                for descriptor, _ in self._waiting.poll(self._patience_ms()):
+                    # One event may have ended what another was about.
+                    handler = self._handlers.get(descriptor)
+                    if handler is not None and not handler():
                         return
+                self._look_after()
         finally:
             self._end_all()
 
+    def _patience_ms(self) -> float | None:
+        if self._uncleared:
+            return _SWEEP_SEC * 1000
+        return 5_000.0 if any(not home.ready for home in self._homes.values()) else None
+
+    def _look_after(self) -> None:
+        """Do what no event tells of: late zygotes, control groups that were still busy."""
+        for home in [home for home in (*self._homes.values(), *self._others) if not home.ready]:
+            if time.monotonic() - home.since > _READY_SEC:
+                self._lose(home, layers.missing("interpreter", f"it was not ready within {_READY_SEC:g} s"))
+        for name in [*self._uncleared]:
+            if self._groups is None or self._groups.clear(name, patience_sec=0):
+                self._uncleared.discard(name)
+
+    def _watch(self, descriptor: int, handler: Callable[[], bool]) -> None:
+        self._handlers[descriptor] = handler
+        self._waiting.register(descriptor, select.POLLIN)
+
+    def _forget(self, descriptor: int) -> None:
+        if self._handlers.pop(descriptor, None) is not None:
+            self._waiting.unregister(descriptor)
+
+    # --- requests ---
+
     def _serve(self) -> bool:
-        raw, descriptors, _, _ = socket.recv_fds(
-            self._link, REQUEST_BYTES_MAX, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
-        )
+        raw, descriptors, _, _ = socket.recv_fds(self._link, REQUEST_BYTES_MAX, 4, socket.MSG_CMSG_CLOEXEC)
         if not raw:
             return False
         try:
             request = loads_strict(raw)
-            if not isinstance(request, dict) or not descriptors:
-                raise ProtocolError("A request is an object with at least one descriptor.", code="request_shape")
-            channel = socket.socket(fileno=os.dup(descriptors[0]))
-            with contextlib.closing(channel):
-                self._dispatch(request, channel, descriptors[1:])
+            if not isinstance(request, dict) or len(descriptors) != 1:
+                raise ProtocolError("A request is an object with one descriptor.", code="request_shape")
+            self._dispatch(request, socket.socket(fileno=os.dup(descriptors[0])))
         except CrankError as fault:
             print(f"crank launcher: request refused: {fault.message}", file=sys.stderr)
         finally:
@@ -107,55 +175,213 @@ class Launcher:
                 os.close(descriptor)
         return True
 
-    def _dispatch(self, request: dict[str, Any], channel: socket.socket, folders: list[int]) -> None:
+    def _dispatch(self, request: dict[str, Any], channel: socket.socket) -> None:
         """Choose from the closed list of requests. A refusal is told to the session's own channel."""
         try:
             kind = request.pop("kind", None)
-            if kind == "open":
-                plan = from_json(request.pop("plan", {}))
-                if request or len(folders) != 1 + len(plan.mounts):
-                    raise ProtocolError("A session needs its root and one folder for each mount.", code="request_shape")
-                sources = mounts.Sources(folders[0], tuple(zip(plan.mounts, folders[1:], strict=True)))
-                self._start(plan, sources, channel, supervisor.serve)
-            elif kind == "rehearse" and not request and not folders:
-                self._start(_rehearsal(next(self._rehearsals)), mounts.Sources(None, ()), channel, supervisor.rehearse)
+            if kind == "open" and set(request) == {"plan"}:
+                self._open(_Wish(from_json(request["plan"]), channel, time.monotonic()))
+            elif kind == "rehearse" and not request:
+                self._rehearse(channel)
             else:
                 raise ProtocolError("The request is not one of those agreed.", code="request_kind")
         except CrankError as fault:
-            with contextlib.suppress(OSError):
-                supervisor.refuse(channel, fault)
+            _refuse(channel, fault)
 
-    def _start(self, plan: Plan, sources: mounts.Sources, channel: socket.socket, work: supervisor.Work) -> None:
+    def _rehearse(self, channel: socket.socket) -> None:
         began = time.monotonic()
-        if plan.version not in self._bundles:
-            self._bundles[plan.version] = guest_files(plan.version)
-        files, start = self._bundles[plan.version]
-        if any(session.name == plan.session for session in self._sessions.values()):
+        files, start = self._inner_files("3.11")
+        nest.rehearse(Site(None, (), "/nothing", files, start, self._slots.nest, self._area))
+        self._try_group()
+        with contextlib.closing(channel), contextlib.suppress(OSError):
+            channel.sendall(supervisor.ready_frame({"setup_sec": time.monotonic() - began}))
+
+    def _try_group(self) -> None:
+        if self._groups is None:
+            return
+        name = f"try-{next(self._numbers)}"
+        try:
+            self._groups.make(name, memory_bytes=64 << 20, processes=8)
+        except OSError as fault:
+            raise layers.missing("cgroup", str(fault)) from fault
+        self._clear(name)
+
+    def _inner_files(self, version: str) -> tuple[Mapping[str, bytes], str]:
+        if version not in self._files:
+            self._files[version] = inner_files(version)
+        return self._files[version]
+
+    # --- nests ---
+
+    def _open(self, wish: _Wish) -> None:
+        if any(session.name == wish.plan.session for session in self._sessions.values()):
             raise ProtocolError("A session of this name is running.", code="session_name")
-        identity = self._slots.claim()
-        order = assembly.Order(
-            plan=plan,
-            identity=identity,
-            sources=sources,
-            groups=self._groups,
-            files=files,
-            start=start,
-            argument_area=self._area,
+        home = self._homes.get(wish.plan.ground)
+        if home is None:
+            home = self._homes[wish.plan.ground] = self._raise(wish.plan.ground)
+        if home.ready:
+            self._start(wish, home)
+            self._renew(home)
+        else:
+            home.wishes.append(wish)
+
+    def _raise(self, ground: Ground) -> _Home:
+        files, start = self._inner_files(ground.version)
+        root = self._allowed.open_root(ground.root)
+        try:
+            site = Site(root, ground.devices, ground.python, files, start, self._slots.nest, self._area)
+            standing = nest.raise_nest(site)
+        finally:
+            os.close(root)
+        home = _Home(ground, standing, time.monotonic())
+        permissions = seccomp.Permissions(
+            processes=ground.processes,
+            programs=bool(ground.programs),
+            devices=bool(ground.devices),
+            memory_files=self._groups is not None,
         )
+        standing.control.settimeout(5.0)
+        order = {
+            "site": ground.site,
+            "preimports": ground.preimports,
+            "programs": ground.programs,
+            "processes": ground.processes,
+            "devices": ground.devices,
+            "filter": seccomp.program(native(), permissions).hex(),
+        }
+        with contextlib.suppress(OSError):
+            # When it is already dead, its socket says why.
+            standing.order(order)
+        self._watch(standing.control.fileno(), lambda: self._on_zygote(home))
+        self._watch(standing.init, lambda: self._on_nest_gone(home))
+        return home
+
+    def _on_zygote(self, home: _Home) -> bool:
+        """Read the zygote's first word, or its end: it never says anything else."""
+        if home.ready:
+            self._lose(home, None)
+            return True
+        fault = nest.first_word(home.nest)
+        if fault is not None:
+            self._lose(home, fault)
+            return True
+        home.ready = True
+        before = self._homes.get(home.ground)
+        if before is not None and before is not home:
+            self._others.append(before)
+            self._forget(before.nest.control.fileno())
+            before.nest.retire()
+        if home in self._others:
+            self._others.remove(home)
+        self._homes[home.ground] = home
+        wishes, home.wishes = home.wishes, []
+        for wish in wishes:
+            try:
+                self._start(wish, home)
+            except CrankError as refusal:
+                _refuse(wish.channel, refusal)
+        return True
+
+    def _renew(self, home: _Home) -> None:
+        """Start the successor of a zygote that has had its number of children; it takes over when it is ready."""
+        if home.children == CHILDREN_MAX:
+            with contextlib.suppress(CrankError):
+                self._others.append(self._raise(home.ground))
+
+    def _lose(self, home: _Home, fault: CrankError | None) -> None:
+        """Let go of a zygote that died or never came. What it forked goes on; what waits is refused."""
+        if self._homes.get(home.ground) is home:
+            del self._homes[home.ground]
+            self._others.append(home)
+        self._forget(home.nest.control.fileno())
+        home.nest.retire()
+        if fault is not None:
+            home.nest.raze()
+        for wish in home.wishes:
+            _refuse(wish.channel, fault or SandboxError("The zygote died.", code="zygote_lost"))
+        home.wishes.clear()
+
+    def _on_nest_gone(self, home: _Home) -> bool:
+        self._lose(home, layers.missing("interpreter", "the nest of its zygote died"))
+        self._forget(home.nest.init)
+        home.nest.bury()
+        self._others = [other for other in self._others if other is not home]
+        return True
+
+    # --- sessions ---
+
+    def _start(self, wish: _Wish, home: _Home) -> None:
+        """Fork a supervisor, and let the zygote fork what it supervises."""
+        plan, began = wish.plan, wish.began
+        identity = self._slots.claim()
+        opened: list[int] = []
+        try:
+            opened += [self._allowed.open_mount(name, path) for name, path in plan.mounts]
+            trees = _detached(opened, home.nest, identity)
+            group, doors = self._group(plan, identity)
+        except BaseException:
+            self._slots.release(identity)
+            raise
+        finally:
+            for folder in opened:
+                os.close(folder)
+        lines, theirs = assembly.lay_lines()
+        order = assembly.Order(plan, identity, lines, group, self._privileged, self._area)
+        network = home.take_network()
         launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become_supervisor(launcher, order, channel, work, began)
-        self._sessions[os.pidfd_open(pid)] = _Session(plan.session, pid, identity)
+            _become_supervisor(launcher, order, wish.channel, began, self._groups)
+        home.children += 1
+        message = {
+            "inside": identity.inside,
+            "groups": len(doors),
+            "mounts": [name for name, _ in plan.mounts],
+            "network": network,
+            "limits": asdict(plan.limits),
+        }
+        with contextlib.suppress(OSError):
+            # When the zygote is gone, the supervisor sees the end of its line and says so.
+            home.nest.order(message, [*theirs, *doors, *trees])
+        for descriptor in (*theirs, *doors, *trees):
+            os.close(descriptor)
+        lines.close()
+        wish.channel.close()
+        pidfd = os.pidfd_open(pid)
+        self._sessions[pidfd] = _Session(plan.session, pid, identity, home, network)
+        self._watch(pidfd, lambda: self._bury(pidfd))
 
-    def _bury(self, pidfd: int) -> None:
-        """Reap a supervisor; clean up after one that did not end by itself."""
+    def _group(self, plan: Plan, identity: Identity) -> tuple[cgroup.Group | None, list[int]]:
+        if self._groups is None:
+            return None, []
+        owner = identity.uid if identity.privileged else None
+        try:
+            # One more for the init, which is in the group too.
+            group = self._groups.make(
+                plan.session,
+                memory_bytes=plan.limits.memory_bytes,
+                processes=plan.limits.processes + 1,
+                owner=owner,
+            )
+            return group, group.doors()
+        except OSError as fault:
+            raise layers.missing("cgroup", str(fault)) from fault
+
+    def _bury(self, pidfd: int) -> bool:
+        """Reap a supervisor, clear its group, free its slot and, if nothing was left in it, its network."""
         session = self._sessions.pop(pidfd)
+        self._forget(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(session.pid, 0)
-        if status != 0 and self._groups is not None:
-            self._groups.clear(session.name)
+        self._clear(session.name)
         self._slots.release(session.identity)
+        if status == 0:
+            session.nest.networks.append(session.network)
+        return True
+
+    def _clear(self, name: str) -> None:
+        if self._groups is not None and not self._groups.clear(name, patience_sec=0):
+            self._uncleared.add(name)
 
     def _end_all(self) -> None:
         """End every session: asked first, so that each cleans up; killed after that."""
@@ -168,54 +394,71 @@ class Launcher:
             if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 os.kill(session.pid, signal.SIGKILL)
             self._bury(pidfd)
+        for home in (*self._homes.values(), *self._others):
+            home.nest.raze()
+            home.nest.bury()
         if self._groups is not None:
+            for name in self._uncleared:
+                self._groups.clear(name)
             self._groups.close()
 
 
-def _rehearsal(number: int) -> Plan:
-    return Plan(
-        session=f"rehearsal-{number}",
-        python="/opt/python/bin/python3.11",
-        version="3.11",
-        site="/opt/site",
-        processes=False,
-        preimports=(),
-        mounts=(),
-        devices=(),
-        limits=Limits(),
-    )
+def _detached(opened: list[int], standing: Nest, identity: Identity) -> list[int]:
+    try:
+        return folders.detach(opened, standing, identity)
+    except OSError as fault:
+        raise layers.missing("mounts", str(fault)) from fault
+
+
+def _refuse(channel: socket.socket, fault: CrankError) -> None:
+    with contextlib.closing(channel), contextlib.suppress(OSError):
+        supervisor.refuse(channel, fault)
 
 
 def _become_supervisor(
-    launcher: int, order: assembly.Order, channel: socket.socket, work: supervisor.Work, began: float
+    launcher: int, order: assembly.Order, channel: socket.socket, began: float, groups: cgroup.Groups | None
 ) -> None:
     """Run in the forked child. Never returns, and lets nothing pass back into the launcher's code."""
     code = 1
     try:
         woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        folders = [] if order.sources.root is None else [order.sources.root]
-        folders += [descriptor for _, descriptor in order.sources.mounts]
-        kernel.close_all_but([0, 1, 2, channel.fileno(), woken, waker, *folders])
+        kernel.close_all_but([0, 1, 2, channel.fileno(), woken, waker, *order.lines.descriptors])
         kernel.overwrite_arguments(order.argument_area, _SUPERVISOR_TITLE)
+        _drop(order.identity)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
-        # The cell's first process becomes ours when its builder ends.
-        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         if os.getppid() == launcher:
-            work(order, channel, woken, began)
-            code = 0
+            clean = supervisor.serve(
+                order, channel, woken, began=began, flavour=groups.flavour if groups is not None else None
+            )
+            code = 0 if clean else 2
     except BaseException:  # noqa: BLE001 - the border of a forked process: it is logged, then the process ends
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
-def main(descriptor: int) -> None:
-    """Serve the worker at the other end of this descriptor (a Unix socket of type SOCK_SEQPACKET)."""
+def _drop(identity: Identity) -> None:
+    """Become the job's own id, which owns the job's files and may end its processes, and no more than that."""
+    if identity.privileged:
+        os.setgroups([])
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def main(descriptor: int, roots: list[str] | None, register: str | None) -> None:
+    """Serve the worker at the other end of this descriptor (a Unix socket of type SOCK_SEQPACKET).
+
+    roots, register  where folders may come from, see `crank.sandbox.folders.Allowed`
+    """
     # Ctrl-C in the worker's terminal is the worker's to handle; it then closes the link.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
+    allowed = Allowed(None if roots is None else tuple(os.path.realpath(root) for root in roots), register)
     with contextlib.closing(link):
-        Launcher(link).run()
+        Launcher(link, allowed).run()
+
+

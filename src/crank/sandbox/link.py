@@ -87,13 +87,19 @@ def refusal(source: JsonObject) -> SandboxError:
     return SandboxError(source["message"], code=source["code"], fix=source["fix"], detail=source["detail"])
 
 
-def launch() -> LauncherLink:
-    """Start a launcher and wait for its greeting. Blocking, a fraction of a second. Raises SandboxError."""
+def launch(*, roots: Sequence[Path] | None = None, mounts_register: Path | None = None) -> LauncherLink:
+    """Start a launcher and wait for its greeting. Blocking, a fraction of a second. Raises SandboxError.
+
+    roots            places beneath which profiles lie; None lets the caller name any folder
+    mounts_register  file that lists the folders that may be mounted; None lets the caller name any
+    """
     source = Path(__file__).resolve().parents[2]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     program = (
         f"import sys; sys.path.insert(0, {str(source)!r}); "
-        f"from crank.sandbox.launcher import main; main({theirs.fileno()})"
+        "from crank.sandbox.launcher import main; "
+        f"main({theirs.fileno()}, {None if roots is None else [str(root) for root in roots]!r}, "
+        f"{None if mounts_register is None else str(mounts_register)!r})"
     )
     with contextlib.closing(theirs):
         # -I and -S: nothing of the caller's environment, working folder or site packages decides what runs.

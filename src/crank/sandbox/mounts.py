@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crank.domain.profile import Limits
@@ -76,14 +76,6 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """Open folders of the host: the profile's root (None in a rehearsal), and (name, descriptor) of each mount."""
-
-    root: int | None
-    mounts: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Opened:
     """Descriptors into the finished file system, for those outside it."""
 
@@ -102,15 +94,15 @@ def _clone(folder: int, name: str, *, rootless: bool) -> int:
     return kernel.clone_tree(os.path.join(path, name) if name else path)
 
 
-def detach(sources: Sources, devices: Sequence[str], identity: Identity) -> tuple[list[Tree], dict[str, str]]:
-    """Copy everything of the host that the sandbox shows; return the trees and the root's own links.
+def detach(root: int | None, devices: Sequence[str], *, rootless: bool) -> tuple[list[Tree], dict[str, str]]:
+    """Copy what a zygote's cell shows of the host; return the trees and the root's own links.
 
+    root  the profile's folder, None in a rehearsal
     With privilege: before leaving the host's mount namespace. Without: after. Raises OSError.
     """
-    rootless = not identity.privileged
     trees: list[Tree] = []
     links: dict[str, str] = {}
-    for prefix, folder in _profile_folders(sources.root):
+    for prefix, folder in _profile_folders(root):
         for name in sorted(os.listdir(folder)):
             place = prefix + name
             if place in (_OURS if not prefix else {f"etc/{file}" for file in _ETC}):
@@ -122,17 +114,23 @@ def detach(sources: Sources, devices: Sequence[str], identity: Identity) -> tupl
                 tree = _clone(folder, name, rootless=rootless)
                 kernel.change_tree(tree, _PLAIN | _READ_ONLY)
                 trees.append(Tree(place, tree, stat.S_ISDIR(mode)))
-    for name, folder in sources.mounts:
-        tree = _clone(folder, "", rootless=rootless)
-        kernel.change_tree(tree, _INERT | _READ_ONLY)
-        if identity.privileged:
-            _give_to(tree, folder, identity)
-        trees.append(Tree(f"in/{name}", tree, is_folder=True))
     for path in [*(f"/dev/{node}" for node in _NODES), *devices]:
         tree = kernel.clone_tree(path)
         kernel.change_tree(tree, kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NOEXEC)
         trees.append(Tree(path.lstrip("/"), tree, is_folder=False))
     return trees, links
+
+
+def detach_folder(folder: int, identity: Identity) -> int:
+    """Copy a folder that a job may read, read-only; return the tree's descriptor. Raises OSError.
+
+    With privilege, what the folder's owner has on disk is shown as the job's own.
+    """
+    tree = _clone(folder, "", rootless=not identity.privileged)
+    kernel.change_tree(tree, _INERT | _READ_ONLY)
+    if identity.privileged:
+        _give_to(tree, folder, identity)
+    return tree
 
 
 def _profile_folders(root: int | None) -> list[tuple[str, int]]:
@@ -176,12 +174,19 @@ def _write(path: str, content: bytes, folder: int) -> None:
         os.close(descriptor)
 
 
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
+
+
 def _lay_out(root: int, trees: Sequence[Tree], links: Mapping[str, str], files: Mapping[str, bytes]) -> None:
     """Make every folder, file and link that the root needs before it becomes read-only."""
     for folder in _FOLDERS:
         os.mkdir(folder, 0o755, dir_fd=root)
     for name, text in _ETC.items():
         _write(f"etc/{name}", text.encode(), root)
+    for folder in sorted({f".crank/{parent}" for name in files for parent in _parents(name)}):
+        os.mkdir(folder, 0o755, dir_fd=root)
     for name, content in files.items():
         _write(f".crank/{name}", content, root)
     _write(".crank/nothing", b"", root)
@@ -228,24 +233,14 @@ def _holds_mounts(proc: int) -> bool:
         return any(line.split()[4].startswith(f"{_LAYER}/") for line in source)
 
 
-def _mask_proc() -> None:
-    for name in os.listdir("/proc"):
-        if name in _PROC_SHOWN or name.isdigit():
-            continue
-        cover = "/.crank/none" if os.path.isdir(f"/proc/{name}") else "/.crank/nothing"
-        kernel.attach(kernel.clone_tree(cover), f"/proc/{name}")
+def raise_root(trees: Sequence[Tree], links: Mapping[str, str], files: Mapping[str, bytes]) -> None:
+    """Build the file system of a zygote's cell and move into it. Needs mount and process namespaces of its own.
 
-
-def build(
-    trees: Sequence[Tree], links: Mapping[str, str], files: Mapping[str, bytes], limits: Limits, identity: Identity
-) -> Opened:
-    """Build the file system and move into it. Needs a mount and a process namespace of its own.
-
-    files  what is put under /.crank, read-only for the job. Raises OSError.
+    files  what is put under /.crank, read-only. Raises OSError.
     """
     kernel.make_mounts_private()
-    owner = identity.uid if identity.privileged else INSIDE_ID
-    proc = kernel.new_filesystem("proc", [], _INERT | _READ_ONLY)
+    # Writable and bare, because only this mount lets a child's own /proc be made beside it; no job sees it.
+    proc = kernel.new_filesystem("proc", [], _INERT)
     root = _tmpfs(size=8 << 20, inodes=4_096, mode="0755", owner=None)
     # Any folder serves as the place of change; /proc exists wherever a sandbox can.
     kernel.attach(root, "/proc")
@@ -261,19 +256,66 @@ def build(
             kernel.attach(tree.descriptor, f"/{tree.place}")
         os.close(tree.descriptor)
     kernel.change_tree(root, _READ_ONLY, recursive=False)
+    os.close(root)
+    kernel.attach(proc, "/proc")
+    os.close(proc)
+
+
+@contextlib.contextmanager
+def workbench() -> Iterator[None]:
+    """Give a zygote a small /tmp while it imports, for libraries that insist on one. No job sees it. Raises OSError."""
+    place = _tmpfs(size=4 << 20, inodes=256, mode="0700", owner=None)
+    kernel.attach(place, "/tmp")
+    os.close(place)
+    try:
+        yield
+    finally:
+        kernel.unmount("/tmp")
+
+
+def furnish(folders: Mapping[str, int], limits: Limits, *, owner: int) -> Opened:
+    """Give one job its own places: private writable folders, its mounts under /in, its own masked /proc.
+
+    folders  a detached tree for each mount, by name
+    owner    the id that owns the writable folders. Raises OSError.
+    """
+    proc = kernel.new_filesystem("proc", [], _INERT | _READ_ONLY)
     opened = {}
     for place in WRITABLE:
         private = _tmpfs(size=limits.disk_bytes, inodes=limits.inodes, mode="0700", owner=owner)
         kernel.attach(private, place)
-        os.close(private)
-        opened[place] = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened[place] = private
+    if folders:
+        _furnish_mounts(folders, proc)
+    kernel.unmount("/proc")
     kernel.attach(proc, "/proc")
     _mask_proc()
-    outside = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return Opened(
         scratch=opened["/scratch"],
         out=opened["/out"],
         shared_memory=opened["/dev/shm"],
         temporary=opened["/tmp"],
-        proc=outside,
+        proc=os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
     )
+
+
+def _furnish_mounts(folders: Mapping[str, int], proc: int) -> None:
+    places = _tmpfs(size=1 << 16, inodes=len(folders) + 8, mode="0755", owner=None)
+    kernel.attach(places, "/in")
+    for name in folders:
+        os.mkdir(f"/in/{name}", 0o755)
+    for name, tree in folders.items():
+        _attach_veiled(Tree(f"in/{name}", tree, is_folder=True), proc)
+        os.close(tree)
+    kernel.change_tree(places, _READ_ONLY, recursive=False)
+    os.close(places)
+
+
+def _mask_proc() -> None:
+    for entry in os.scandir("/proc"):
+        if entry.name in _PROC_SHOWN or entry.name.isdigit():
+            continue
+        cover = "/.crank/none" if entry.is_dir(follow_symlinks=False) else "/.crank/nothing"
+        tree = kernel.clone_tree(cover)
+        kernel.attach(tree, f"/proc/{entry.name}")
+        os.close(tree)

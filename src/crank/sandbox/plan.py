@@ -1,7 +1,7 @@
 """The one request that the launcher accepts to make a sandbox, and its strict reader.
 
-The launcher may hold privilege that its caller does not have, so the request names no host path:
-folders travel beside it as open descriptors, in a fixed order (root, then one for each mount).
+The launcher may hold privilege that its caller does not have: every field is checked against a pattern here,
+and the folders that it names are opened by the launcher only where `folders.Allowed` says so.
 """
 
 import re
@@ -16,34 +16,49 @@ from crank.errors import ProtocolError
 _MOUNT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SESSION = re.compile(r"[a-z0-9-]{1,64}")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+_PROGRAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 _INNER_PATH = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._+-]*)+")
+_HOST_PATH = re.compile(r"/[^\0]{0,4095}")
 _DEVICE = re.compile(r"/dev(/[A-Za-z0-9][A-Za-z0-9_-]*)+")
 _VERSION = re.compile(r"3\.\d{1,2}")
 _LIST_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What one session is made of.
+class Ground:
+    """What a zygote stands on; plans of the same ground share one.
 
-    session     name of the session, unique in its launcher
+    root        folder of the host that becomes the sandbox's read-only root
     python      the interpreter, a path inside the root
     version     that interpreter's language version, `3.11`
     site        folder of packages inside the root
-    processes   whether the job may start programs and processes
-    preimports  modules imported before the job's code
-    mounts      names of the read-only folders that appear under /in
+    programs    names of the programs that a job may start
+    processes   whether a job may fork
+    preimports  modules imported ahead of any job
     devices     device nodes of the host that appear in the sandbox's /dev
     """
 
-    session: str
+    root: str
     python: str
     version: str
     site: str
+    programs: tuple[str, ...]
     processes: bool
     preimports: tuple[str, ...]
-    mounts: tuple[str, ...]
     devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one session is made of.
+
+    session  its name, unique in its launcher
+    mounts   (name, folder of the host) of each read-only folder that appears under /in
+    """
+
+    session: str
+    ground: Ground
+    mounts: tuple[tuple[str, str], ...]
     limits: Limits
 
 
@@ -54,21 +69,39 @@ def to_json(plan: Plan) -> JsonObject:
 
 def from_json(source: JsonObject) -> Plan:
     """Read a plan. Raises ProtocolError: what is not exactly as agreed is refused."""
-    if set(source) != {field.name for field in fields(Plan)}:
-        raise ProtocolError("The request does not have exactly the agreed fields.", code="plan_fields")
-    if not isinstance(source["processes"], bool):
-        raise ProtocolError("processes is not true or false.", code="plan_processes")
+    _check_fields(source, Plan, "plan")
     return Plan(
         session=_text(source, "session", _SESSION),
+        ground=_ground(source["ground"]),
+        mounts=_mounts(source["mounts"]),
+        limits=_limits(source["limits"]),
+    )
+
+
+def _check_fields(source: Any, kind: type, name: str) -> None:
+    if not isinstance(source, dict) or set(source) != {field.name for field in fields(kind)}:
+        raise ProtocolError(f"The {name} does not have exactly the agreed fields.", code="plan_fields")
+
+
+def _ground(source: Any) -> Ground:
+    _check_fields(source, Ground, "ground")
+    return Ground(
+        root=_text(source, "root", _HOST_PATH),
         python=_text(source, "python", _INNER_PATH),
         version=_text(source, "version", _VERSION),
         site=_text(source, "site", _INNER_PATH),
-        processes=source["processes"],
-        preimports=_texts(source, "preimports", _MODULE, _LIST_MAX),
-        mounts=_texts(source, "mounts", _MOUNT, MOUNTS_MAX),
-        devices=_texts(source, "devices", _DEVICE, _LIST_MAX),
-        limits=_limits(source["limits"]),
+        programs=_texts(source, "programs", _PROGRAM),
+        processes=_flag(source, "processes"),
+        preimports=_texts(source, "preimports", _MODULE),
+        devices=_texts(source, "devices", _DEVICE),
     )
+
+
+def _flag(source: JsonObject, name: str) -> bool:
+    value = source[name]
+    if not isinstance(value, bool):
+        raise ProtocolError(f"{name} is not true or false.", code=f"plan_{name}")
+    return value
 
 
 def _text(source: JsonObject, name: str, pattern: re.Pattern[str]) -> str:
@@ -78,11 +111,22 @@ def _text(source: JsonObject, name: str, pattern: re.Pattern[str]) -> str:
     return value
 
 
-def _texts(source: JsonObject, name: str, pattern: re.Pattern[str], most: int) -> tuple[str, ...]:
+def _texts(source: JsonObject, name: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
     values = source[name]
-    if not isinstance(values, list | tuple) or len(values) > most or len(set(map(str, values))) != len(values):
-        raise ProtocolError(f"{name} is not a list of at most {most} different texts.", code=f"plan_{name}")
+    if not isinstance(values, list | tuple) or len(values) > _LIST_MAX or len(set(map(str, values))) != len(values):
+        raise ProtocolError(f"{name} is not a list of at most {_LIST_MAX} different texts.", code=f"plan_{name}")
     return tuple(_text({name: value}, name, pattern) for value in values)
+
+
+def _mounts(source: Any) -> tuple[tuple[str, str], ...]:
+    pairs = [pair if isinstance(pair, list | tuple) and len(pair) == 2 else ("", "") for pair in source]
+    mounts = tuple(
+        (_text({"mounts": name}, "mounts", _MOUNT), _text({"mounts": path}, "mounts", _HOST_PATH))
+        for name, path in pairs
+    )
+    if len(mounts) > MOUNTS_MAX or len({name for name, _ in mounts}) != len(mounts):
+        raise ProtocolError(f"mounts is not a list of at most {MOUNTS_MAX} different names.", code="plan_mounts")
+    return mounts
 
 
 def _limits(source: Any) -> Limits:

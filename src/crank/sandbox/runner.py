@@ -1,27 +1,42 @@
-"""The runner of the tier `namespaces`: starts the launcher, proves the walls, opens sessions."""
+"""The runner of the tier `namespaces`: starts the launcher, proves the walls, keeps sandboxes ready, opens sessions."""
 
 import asyncio
 import itertools
 import os
 import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
-from crank.errors import NotSupported, SandboxError
-from crank.ports import PoolCount, SandboxSession, SandboxSpec
+from crank.domain.profile import Limits
+from crank.domain.quantity import GIB, MIB
+from crank.errors import SandboxError
+from crank.ports import PoolCount, ProfileBuild, SandboxSession, SandboxSpec
 from crank.sandbox.link import LauncherLink, launch, rehearse
-from crank.sandbox.plan import Plan, to_json
+from crank.sandbox.plan import Ground, Plan, to_json
+from crank.sandbox.pool import Counts, Pool
 from crank.sandbox.session import TIER, NamespaceSession
+
+_LET_GO_SEC = 30.0
+
+
+def _bound_bytes() -> int:
+    """Return what waiting sandboxes may take: an eighth of this machine's memory, between 64 MiB and 1 GiB."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(64 * MIB, min(GIB, memory // 8))
 
 
 class NamespaceRunner:
     """Runs each job in a fresh process behind namespaces, mounts, Landlock, a filter, limits and a control group.
 
-    link  a launcher that was started before the worker gave up its privilege; without one, the runner
-          starts its own, and starts another if it is lost
+    link    a launcher that was started before the worker gave up its privilege; without one, the runner
+            starts its own, and starts another if it is lost
+    parked  most sandboxes of one profile that are kept ready, 0 for none
     """
 
     tier = TIER
 
-    def __init__(self, link: LauncherLink | None = None) -> None:
+    def __init__(self, link: LauncherLink | None = None, *, parked: int = 4) -> None:
         self._link = link
         self._own_link = link is None
         # A launcher that was handed over may serve more than one runner.
@@ -29,63 +44,95 @@ class NamespaceRunner:
         self._numbers = itertools.count(1)
         self._sessions: set[NamespaceSession] = set()
         self._starting = asyncio.Lock()
+        self._parked = parked
+        self._pool: Pool[NamespaceSession] = Pool(
+            most=parked, memory_bytes=_bound_bytes(), now_sec=time.monotonic
+        )
+        self._kinds: dict[tuple[Ground, Limits], str] = {}
+        self._looking_after: asyncio.Task[None] | None = None
         self._stopped = False
 
     async def start(self) -> None:
         """Prove that the sandbox works here. Raises SandboxError that names the missing layer."""
         await asyncio.to_thread(rehearse, await self._living_link())
+        self._looking_after = asyncio.create_task(self._look_after(), name="pool")
+
+    def warm(self, build: ProfileBuild, devices: tuple[str, ...] = ()) -> None:
+        """Begin to keep sandboxes of a profile ready, before the first job asks."""
+        if self._parked:
+            ground, limits = _ground(build, devices), build.profile.limits
+            self._kinds[ground, limits] = build.profile.name
+            self._pool.warm((ground, limits), self._maker(ground, limits))
+
+    async def settled(self, build: ProfileBuild) -> None:
+        """Wait until the pool of a profile is full. For measurements."""
+        self.warm(build)
+        await self._pool.settled((_ground(build, ()), build.profile.limits))
+
+    def pool_counts(self) -> Counts:
+        """Return what the pool did and holds."""
+        return self._pool.counts
+
+    def pools(self) -> tuple[PoolCount, ...]:
+        """Return what stands ready and what was burnt, by profile."""
+        counts: dict[str, PoolCount] = {}
+        for kind, name in self._kinds.items():
+            before = counts.get(name, PoolCount(name, 0, 0))
+            parked, burnt = self._pool.held(kind)
+            counts[name] = PoolCount(name, before.parked + parked, before.burnt + burnt)
+        return tuple(counts.values())
 
     async def open(self, spec: SandboxSpec) -> SandboxSession:
         """Prepare a session: on return its walls stand and were tried from inside. Raises SandboxError."""
-        if spec.lasting:
-            raise NotSupported("This version of the sandbox keeps no session between jobs.", field="session")
-        session = NamespaceSession(spec.limits)
+        began = time.monotonic()
+        ground, ceilings = _ground(spec.build, spec.devices), spec.build.profile.limits
+        session = None
+        if self._parked and not spec.mounts and _fits(spec.limits, ceilings):
+            self._kinds[ground, ceilings] = spec.build.profile.name
+            session = self._pool.take((ground, ceilings), self._maker(ground, ceilings))
+        hit = session is not None
+        if session is None:
+            mounts = tuple((mount.name, str(mount.host_path)) for mount in spec.mounts)
+            session = await self._make(ground, spec.limits, mounts)
+        session.give(spec.limits, lasting=spec.lasting, hit=hit, setup_sec=time.monotonic() - began)
+        return session
+
+    def _maker(self, ground: Ground, limits: Limits) -> Callable[[], Awaitable[NamespaceSession]]:
+        return lambda: self._make(ground, limits, ())
+
+    async def _make(self, ground: Ground, limits: Limits, mounts: tuple[tuple[str, str], ...]) -> NamespaceSession:
+        plan = Plan(f"{self._name}-{next(self._numbers)}", ground, mounts, limits)
+        session = NamespaceSession(limits, programs=ground.programs)
         self._sessions.add(session)
-        folders: list[int] = []
         try:
-            plan = self._plan(spec)
-            folders += _open_folders(spec)
             link = await self._living_link()
-            link.request({"kind": "open", "plan": to_json(plan)}, [session.channel.theirs.fileno(), *folders])
+            link.request({"kind": "open", "plan": to_json(plan)}, [session.channel.theirs.fileno()])
             # The supervisor has its own copy; with this one open, its death would go unseen.
             session.channel.theirs.close()
             await session.stand()
         except BaseException:
             self._sessions.discard(session)
-            session.channel.close()
+            await session.close()
             raise
-        finally:
-            for descriptor in folders:
-                os.close(descriptor)
         self._sessions = {known for known in self._sessions if known.channel.is_open}
         return session
 
-    def pools(self) -> tuple[PoolCount, ...]:
-        """Return what is kept ready: nothing, each sandbox is raised for its job."""
-        return ()
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(_LET_GO_SEC)
+            await self._pool.let_go()
 
     async def stop(self) -> None:
         """Kill every session and the launcher. Safe to call twice."""
         self._stopped = True
+        if self._looking_after is not None:
+            self._looking_after.cancel()
+        await self._pool.stop()
         await asyncio.gather(*(session.close() for session in self._sessions))
         self._sessions.clear()
         if self._link is not None:
             await asyncio.to_thread(self._link.close)
             self._link = None
-
-    def _plan(self, spec: SandboxSpec) -> Plan:
-        profile = spec.build.profile
-        return Plan(
-            session=f"{self._name}-{next(self._numbers)}",
-            python=spec.build.python,
-            version=profile.python,
-            site=spec.build.site,
-            processes=bool(profile.programs),
-            preimports=profile.preimports,
-            mounts=tuple(mount.name for mount in spec.mounts),
-            devices=spec.devices,
-            limits=spec.limits,
-        )
 
     async def _living_link(self) -> LauncherLink:
         async with self._starting:
@@ -99,20 +146,33 @@ class NamespaceRunner:
             return self._link
 
 
-def _open_folders(spec: SandboxSpec) -> list[int]:
-    """Open the profile's root and the mounts: what this process may not read, the job shall not see."""
-    opened: list[int] = []
-    named = [("the profile", spec.build.rootfs), *((mount.name, mount.host_path) for mount in spec.mounts)]
-    for name, path in named:
-        try:
-            opened.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        except OSError as fault:
-            for descriptor in opened:
-                os.close(descriptor)
-            raise SandboxError(
-                f"The folder of {name} cannot be opened: {fault.strerror}.",
-                code="folder_missing",
-                fix="Check that the folder exists and that the worker's account may read it.",
-                detail=str(path),
-            ) from fault
-    return opened
+def _ground(build: ProfileBuild, devices: tuple[str, ...]) -> Ground:
+    profile = build.profile
+    return Ground(
+        root=str(build.rootfs),
+        python=build.python,
+        version=profile.python,
+        site=build.site,
+        programs=profile.programs,
+        processes=bool(profile.programs),
+        preimports=profile.preimports,
+        devices=devices,
+    )
+
+
+def _fits(limits: Limits, ceilings: Limits) -> bool:
+    """Tell whether a sandbox made for the ceilings serves a job with these limits.
+
+    Clocks, memory and what is kept of output can be lowered when the job comes; the rest stands with the walls.
+    """
+    same = replace(
+        limits,
+        wall_sec=ceilings.wall_sec,
+        cpu_sec=ceilings.cpu_sec,
+        idle_sec=ceilings.idle_sec,
+        no_output_sec=ceilings.no_output_sec,
+        memory_bytes=ceilings.memory_bytes,
+        output_bytes=ceilings.output_bytes,
+        output_flood_bytes=ceilings.output_flood_bytes,
+    )
+    return same == ceilings and limits.memory_bytes <= ceilings.memory_bytes

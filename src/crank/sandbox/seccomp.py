@@ -73,7 +73,8 @@ mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr memfd_secret iopr
 """
 
 # Starting another program, or another process that runs this one's memory.
-_STARTING = "fork vfork execve execveat"
+_FORKING = "fork vfork"
+_STARTING = "execve execveat"
 
 # linux/sched.h. CLONE_NEWTIME shares its bit with the exit signal and exists in clone3 and unshare only.
 _CLONE_THREAD = 0x00010000
@@ -110,12 +111,14 @@ class Rule:
 class Permissions:
     """What a filter grants beyond the ordinary.
 
-    processes  the job may start processes and programs
+    processes  the job may fork
+    programs   the job may start programs, and processes for them
     devices    the job was given device nodes, which are driven by ioctl
     memory_files  memfd_create: only where a cgroup counts what is written there
     """
 
     processes: bool = False
+    programs: bool = False
     devices: bool = False
     memory_files: bool = True
 
@@ -133,10 +136,12 @@ def _answers(machine: Machine, granted: Permissions) -> dict[int, "int | Rule"]:
 
     put(_ALLOWED, ALLOW)
     put(_FORBIDDEN, _EPERM)
-    put(_STARTING, ALLOW if granted.processes else _EPERM)
+    forks = granted.processes or granted.programs
+    put(_FORKING, ALLOW if forks else _EPERM)
+    put(_STARTING, ALLOW if granted.programs else _EPERM)
     put("memfd_create", ALLOW if granted.memory_files else _ENOSYS)
     put("socketpair", Rule(0, "equal", (_AF_UNIX,), hit=ALLOW, miss=_EPERM))
-    threads_only = None if granted.processes else Rule(0, "bits", (_CLONE_THREAD,), hit=ALLOW, miss=_EPERM)
+    threads_only = None if forks else Rule(0, "bits", (_CLONE_THREAD,), hit=ALLOW, miss=_EPERM)
     put("clone", Rule(0, "bits", (_CLONE_NAMESPACES,), hit=_EPERM, then=threads_only))
     if granted.devices:
         refused = (_TIOCSTI, _TIOCLINUX, _TIOCSCTTY, _TIOCCONS)

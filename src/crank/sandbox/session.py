@@ -1,99 +1,88 @@
 """One sandbox as the worker sees it: frames from a supervisor, turned into output, progress and an outcome.
 
-The supervisor is ours and is trusted; what it forwards came from a stranger and is still bounded here.
+The supervisor is ours and is trusted; what it forwards came from a stranger and is still bounded here, and
+read strictly.
 """
 
 import asyncio
 import os
-import socket
+import shutil
+import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, BinaryIO, NoReturn
+from dataclasses import asdict, replace
+from typing import Any, BinaryIO
 
+from crank import errors
 from crank.domain.ids import Digest
-from crank.domain.json import JsonValue, dumps, loads_strict
-from crank.domain.outcome import Clock, End, Outcome, Reason, Usage
+from crank.domain.json import JsonObject, JsonValue, dumps, loads_strict
+from crank.domain.outcome import Artifact, Clock, Denial, End, Outcome, Reason, Skipped, Usage
 from crank.domain.profile import Limits
-from crank.domain.quantity import KIB
-from crank.errors import NotSupported, SandboxError
+from crank.errors import Conflict, CrankError, InvalidRequest, SandboxError, TooLarge
 from crank.ports import FileEntry, OutputSink
-from crank.sandbox import artifacts
-from crank.sandbox.frames import Frame, FrameReader, encode
+from crank.sandbox import artifacts, verdict
+from crank.sandbox.channel import Channel
+from crank.sandbox.frames import Frame
 from crank.sandbox.ledger import StreamText
 from crank.sandbox.link import refusal
-from crank.sandbox.supervisor import OUTPUT_HEAD, RUN_BYTES_MAX
+from crank.sandbox.supervisor import OUTPUT_HEAD, RUN_BYTES_MAX, RUN_HEAD, STDIN_BYTES_MAX
 
 TIER = "namespaces"
-_CHUNK = 256 * KIB
-_DOORS = 2
 _STOP_SEC = 15.0
+_FILE_SEC = 60.0
 # The supervisor keeps the deadlines; this is only for the day when it does not.
 _PATIENCE_SEC = 60.0
 
 
-def _kinds(limits: Limits) -> dict[str, int]:
-    rich = limits.result_bytes + 64 * KIB
-    output = 64 * KIB + OUTPUT_HEAD.size
-    small = 256 * KIB
-    return {"R": small, "F": small, "O": output, "E": output, "o": output, "e": output} | {
-        "G": small,
-        "D": rich,
-        "V": 2 * rich,
-        "Z": small,
-    }
+class _Run:
+    """What one run has brought so far."""
 
+    def __init__(self, limits: Limits, sink: OutputSink) -> None:
+        self.limits = limits
+        self.sink = sink
+        self.texts = {"O": StreamText(limits.output_bytes), "E": StreamText(limits.output_bytes)}
+        self.tails = {"o": b"", "e": b""}
+        self.displays: list[JsonValue] = []
+        self.result: JsonValue = None
+        self.broken: str | None = None
+        self.ended: asyncio.Future[JsonObject | None] = asyncio.get_running_loop().create_future()
+        self._at_sec = 0.0
 
-class Channel:
-    """The worker's end of one session: receives in the event loop, hands each frame on."""
+    def take(self, frame: Frame) -> None:
+        """Take what the job said or wrote."""
+        kind, payload = frame.kind, frame.payload
+        if kind in self.texts:
+            _, self._at_sec = OUTPUT_HEAD.unpack_from(payload)
+            self._emit(kind, *self.texts[kind].feed(payload[OUTPUT_HEAD.size :]))
+        elif kind in self.tails:
+            self.tails[kind] = payload
+        elif kind == "G":
+            word = loads_strict(payload)
+            self.sink.progress(word["fraction"], word["message"])
+        else:
+            self._take_json(kind, payload)
 
-    def __init__(self, limits: Limits, *, take: Callable[[Frame], None], lost: Callable[[], None]) -> None:
-        ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.setblocking(False)
-        self._socket = ours
-        self._reader = FrameReader(_kinds(limits))
-        self._take = take
-        self._lost = lost
-        self._sending = asyncio.Lock()
-        self.doors: list[int] = []
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(ours.fileno(), self._on_readable)
-
-    def _on_readable(self) -> None:
+    def _take_json(self, kind: str, payload: bytes) -> None:
+        """Read what came from the job unread. Two readers would be two opinions, so this is the only one."""
         try:
-            chunk, doors, _, _ = socket.recv_fds(self._socket, _CHUNK, _DOORS, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
+            value = loads_strict(payload)
+        except InvalidRequest:
+            self.broken = "it carried something that is not strict JSON."
             return
-        except OSError:
-            chunk, doors = b"", []
-        self.doors += doors
-        if not chunk:
-            self._loop.remove_reader(self._socket.fileno())
-            self._lost()
-            return
-        for frame in self._reader.feed(chunk):
-            self._take(frame)
+        if kind == "V":
+            self.result = value
+        elif isinstance(value, dict):
+            self.displays.append(value)
+        else:
+            self.broken = "it carried a display that is not an object."
 
-    async def send(self, kind: str, payload: bytes) -> None:
-        """Send one frame, whole. Does nothing when the other side is gone; that is told by `lost`."""
-        async with self._sending:
-            try:
-                await self._loop.sock_sendall(self._socket, encode(kind, payload))
-            except OSError:
-                return
+    def finish(self) -> None:
+        """Tell what an unfinished character left."""
+        for kind, text in self.texts.items():
+            self._emit(kind, *text.rest())
 
-    @property
-    def is_open(self) -> bool:
-        """Tell whether it was not closed yet."""
-        return self._socket.fileno() >= 0
-
-    def close(self) -> None:
-        """Close everything; the supervisor reads it as the end of the session. Safe to call twice."""
-        if self.is_open:
-            self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
-        self.theirs.close()
-        while self.doors:
-            os.close(self.doors.pop())
+    def _emit(self, kind: str, text: str, offset: int) -> None:
+        if text:
+            self.sink.output("stdout" if kind == "O" else "stderr", text, offset, self._at_sec)
 
 
 class NamespaceSession:
@@ -101,89 +90,126 @@ class NamespaceSession:
 
     tier = TIER
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, programs: Sequence[str] = ()) -> None:
         loop = asyncio.get_running_loop()
-        self._limits = limits
-        self._ready: asyncio.Future[dict[str, Any]] = loop.create_future()
-        self._ended: asyncio.Future[dict[str, Any] | None] = loop.create_future()
-        self._texts = {"O": StreamText(limits.output_bytes), "E": StreamText(limits.output_bytes)}
-        self._tails = {"o": b"", "e": b""}
-        self._displays: list[JsonValue] = []
-        self._result: JsonValue = None
-        self._sink: OutputSink | None = None
-        self._at_sec = 0.0
-        self._ran = False
+        self.limits = self._stood_for = limits
+        self._programs = frozenset(programs)
+        self._lasting = False
+        self._ready: asyncio.Future[JsonObject] = loop.create_future()
+        self._gone: asyncio.Future[bool] = loop.create_future()
+        self._answers: asyncio.Queue[tuple[JsonObject, int | None]] = asyncio.Queue()
+        self._asking = asyncio.Lock()
+        self._loop = loop
+        self._run: _Run | None = None
+        self._ran = self._stdin = False
+        self.facts: JsonObject = {}
+        self.pool_hit = False
+        self.setup_sec = 0.0
         self.channel = Channel(limits, take=self._take, lost=self._on_lost)
-        self.facts: dict[str, Any] = {}
 
     # --- frames ---
 
     def _take(self, frame: Frame) -> None:
-        match frame.kind:
-            case "O" | "E":
-                self._take_output(frame.kind, frame.payload)
-            case "o" | "e":
-                self._tails[frame.kind] = frame.payload
-            case "G" if self._sink is not None:
-                told = loads_strict(frame.payload)
-                self._sink.progress(told["fraction"], told["message"])
-            case "D":
-                self._displays.append(loads_strict(frame.payload))
-            case "V":
-                self._result = loads_strict(frame.payload)
-            case "R" if not self._ready.done():
-                self._ready.set_result(loads_strict(frame.payload))
-            case "F" if not self._ready.done():
-                self._ready.set_exception(refusal(loads_strict(frame.payload)))
-            case "Z" if not self._ended.done():
-                self._ended.set_result(loads_strict(frame.payload))
+        if frame.kind == "R":
+            self._ready.set_result(loads_strict(frame.payload))
+        elif frame.kind == "F":
+            self._ready.set_exception(refusal(loads_strict(frame.payload)))
+        elif frame.kind == "C":
+            self._set_gone(clean=loads_strict(frame.payload)["clean"])
+        elif frame.kind == "Y":
+            answer = loads_strict(frame.payload)
+            has_door = "value" in answer and bool(self.channel.doors)
+            self._answers.put_nowait((answer, self.channel.doors.pop(0) if has_door else None))
+        elif self._run is not None and frame.kind == "Z":
+            self._run.ended.set_result(loads_strict(frame.payload))
+        elif self._run is not None:
+            self._run.take(frame)
 
-    def _take_output(self, kind: str, payload: bytes) -> None:
-        _, self._at_sec = OUTPUT_HEAD.unpack_from(payload)
-        text, offset = self._texts[kind].feed(payload[OUTPUT_HEAD.size :])
-        self._emit(kind, text, offset)
-
-    def _emit(self, kind: str, text: str, offset: int) -> None:
-        if text and self._sink is not None:
-            self._sink.output("stdout" if kind == "O" else "stderr", text, offset, self._at_sec)
+    def _set_gone(self, *, clean: bool) -> None:
+        if not self._gone.done():
+            self._gone.set_result(clean)
 
     def _on_lost(self) -> None:
         if not self._ready.done():
-            self._ready.set_exception(
-                SandboxError("The sandbox launcher ended before the sandbox stood.", code="launcher_lost")
-            )
-        if not self._ended.done():
-            self._ended.set_result(None)
+            fault = SandboxError("The sandbox launcher ended before the sandbox stood.", code="launcher_lost")
+            self._ready.set_exception(fault)
+        self._set_gone(clean=False)
+        self._answers.put_nowait(({"fault": {"kind": "SandboxError", "code": "session_dead", "message": _DEAD}}, None))
+        if self._run is not None and not self._run.ended.done():
+            self._run.ended.set_result(None)
+
+    def give(self, limits: Limits, *, lasting: bool, hit: bool, setup_sec: float) -> None:
+        """Hand a session over to its job: from now on it has the job's limits, and lasts if it shall."""
+        self.limits, self._lasting, self.pool_hit, self.setup_sec = limits, lasting, hit, setup_sec
 
     async def stand(self) -> None:
         """Wait until the sandbox is proven. Raises SandboxError that names the missing layer."""
         self.facts = await self._ready
-
-    # --- the port ---
-
-    async def put_file(self, path: str, source: BinaryIO) -> None:
-        """Copy a file to /scratch/<path> before the run. Raises InvalidRequest, TooLarge."""
-        if self._ran:
-            raise NotSupported("Files are put before the run.", code="not_supported", field="files")
-        owner = artifacts.Owner(self.facts["uid"], self.facts["gid"]) if self.facts["privileged"] else None
-        await asyncio.to_thread(artifacts.put_file, self.channel.doors[0], path, source, owner)
+        self.setup_sec = self.facts["setup_sec"]
 
     @property
     def alive(self) -> bool:
-        """Tell whether it can still be used; a session of this tier ends with its run."""
-        return self.channel.is_open and not self._ended.done()
+        """Tell whether it can still be used."""
+        return self.channel.is_open and not self._gone.done() and (self._lasting or not self._ran)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what it took when it stood ready."""
+        return int(self.facts.get("memory_bytes", 0))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Return the walls that the guest found standing, and the control group where one counts."""
+        found = self.facts.get("proof", {}).get("layers", [])
+        return (*found, "cgroup") if self.facts.get("cgroup") else tuple(found)
+
+    # --- files ---
+
+    async def put_file(self, path: str, source: BinaryIO) -> None:
+        """Copy a file to /scratch/<path>. Raises InvalidRequest, TooLarge."""
+        _, door = await self._ask("put", path)
+        if door is None:
+            raise SandboxError(_DEAD, code="session_dead")
+        try:
+            with os.fdopen(door, "wb") as target:
+                await asyncio.to_thread(shutil.copyfileobj, source, target, 1 << 20)
+        except OSError as fault:
+            raise TooLarge(
+                "The files of this job do not fit its disk limit.", code="files_too_large", field="files"
+            ) from fault
 
     async def list_files(self, path: str = "") -> tuple[FileEntry, ...]:
-        """Not in this version."""
-        _not_yet("list_files")
+        """Return what lies directly in the folder /scratch/<path>."""
+        listed, _ = await self._ask("list", path)
+        return tuple(FileEntry(name, kind, size, modified) for name, kind, size, modified in listed)
 
     async def get_file(self, path: str, target: BinaryIO) -> int:
-        """Not in this version."""
-        _not_yet("get_file")
+        """Copy the regular file /scratch/<path> into `target` and return its size in bytes."""
+        size, door = await self._ask("get", path)
+        if door is None:
+            raise SandboxError(_DEAD, code="session_dead")
+        with os.fdopen(door, "rb") as source:
+            return await asyncio.to_thread(_copy_some, source, target, size)
 
     async def remove_file(self, path: str) -> None:
-        """Not in this version."""
-        _not_yet("remove_file")
+        """Remove a file, or a folder with everything in it."""
+        await self._ask("remove", path)
+
+    async def _ask(self, operation: str, path: str = "") -> tuple[Any, int | None]:
+        """Ask the supervisor about files; return its answer and the descriptor that came with it."""
+        async with self._asking:
+            if not self.channel.is_open:
+                raise SandboxError(_DEAD, code="session_dead")
+            await self.channel.send("f", dumps({"operation": operation, "path": path}).encode())
+            async with asyncio.timeout(_FILE_SEC):
+                answer, door = await self._answers.get()
+        if "fault" in answer:
+            fault = answer["fault"]
+            kind = getattr(errors, fault["kind"], CrankError)
+            raise kind(fault["message"], code=fault["code"], field="path")
+        return answer["value"], door
+
+    # --- runs ---
 
     async def run_python(
         self,
@@ -195,19 +221,46 @@ class NamespaceSession:
         limits: Limits | None = None,
         stdin: bool = False,
     ) -> Outcome:
-        """Run a script to its end; see SandboxSession.run_python. A session of this tier runs once."""
-        if self._ran:
-            raise NotSupported("A session runs one script in this version.", code="not_supported")
-        order = dumps({"code": code, "args": args}).encode("utf-8")
+        """Run a script to its end; see SandboxSession.run_python."""
+        head: JsonObject = {"context": context, "program": None, "stdin": stdin, "lasting": self._lasting}
+        return await self._run_order(head, code.encode("utf-8"), dumps(args).encode("utf-8"), sink, limits)
+
+    async def run_program(
+        self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None, stdin: bool = False
+    ) -> Outcome:
+        """Run one of the profile's programs to its end; see SandboxSession.run_program."""
+        if not argv or argv[0] not in self._programs:
+            raise InvalidRequest(
+                f"The program {argv[0][:80] if argv else ''!r} is not one that this profile lists.",
+                code="program_not_listed",
+                field="program",
+                fix=f"Use one of: {', '.join(sorted(self._programs)) or 'none, this profile lists no programs'}.",
+            )
+        head: JsonObject = {"context": "main", "program": list(argv), "stdin": stdin, "lasting": self._lasting}
+        return await self._run_order(head, b"", b"null", sink, limits)
+
+    async def _run_order(
+        self, head: JsonObject, code: bytes, args: bytes, sink: OutputSink, limits: Limits | None
+    ) -> Outcome:
+        if self._run is not None and (not self._lasting or not self._run.ended.done()):
+            raise Conflict("This session runs something, or ran all that it may.", code="session_used")
+        if not self.alive:
+            raise SandboxError(_DEAD, code="session_dead")
+        wanted = limits or self.limits
+        lowered = wanted if wanted != self._stood_for else None
+        text = dumps({**head, "limits": asdict(lowered) if lowered else None}).encode("utf-8")
+        order = RUN_HEAD.pack(len(text), len(code)) + text + code + args
         if len(order) > RUN_BYTES_MAX:
             raise SandboxError("The code and its args are too large for one run.", code="run_too_large")
         self._ran = True
-        self._sink = sink
+        self._stdin = head["stdin"]
+        run = self._run = _Run(limits or self.limits, sink)
         # Shielded: half a frame would leave the channel unusable for the order to stop.
         sending = asyncio.ensure_future(self.channel.send("r", order))
         try:
             await asyncio.shield(sending)
-            ended = await asyncio.wait_for(asyncio.shield(self._ended), self._limits.wall_sec + _PATIENCE_SEC)
+            async with asyncio.timeout(run.limits.wall_sec + _PATIENCE_SEC):
+                ended = await asyncio.shield(run.ended)
         except TimeoutError:
             self.channel.close()
             ended = None
@@ -215,85 +268,134 @@ class NamespaceSession:
             await sending
             await self._end_now(Reason.CANCELLED)
             raise
-        return self._outcome(ended)
+        return self._outcome(run, ended)
 
     async def stop(self, reason: Reason) -> None:
-        """End the run now with this reason; run_python then returns the partial outcome."""
+        """End the run and the session now with this reason; the run then returns the partial outcome."""
         await self.channel.send("s", dumps({"reason": reason.value}).encode())
 
     async def _end_now(self, reason: Reason) -> None:
         await self.stop(reason)
-        await asyncio.wait({self._ended}, timeout=_STOP_SEC)
-
-    async def run_program(
-        self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None, stdin: bool = False
-    ) -> Outcome:
-        """Not in this version."""
-        _not_yet("run_program")
+        await asyncio.wait({self._gone}, timeout=_STOP_SEC)
 
     async def write_stdin(self, chunk: bytes) -> None:
-        """Not in this version: a job's stdin is empty."""
-        _not_yet("write_stdin")
+        """Send bytes to the stdin of what runs."""
+        self._check_stdin()
+        for start in range(0, len(chunk), STDIN_BYTES_MAX):
+            await self.channel.send("i", chunk[start : start + STDIN_BYTES_MAX])
 
     async def close_stdin(self) -> None:
-        """Not in this version: a job's stdin is empty."""
-        _not_yet("close_stdin")
+        """End the stdin of what runs."""
+        self._running()
+        if self._stdin:
+            self._stdin = False
+            await self.channel.send("i", b"")
 
     async def signal(self, name: str) -> None:
-        """Not in this version; `stop` ends a run."""
-        _not_yet("signal")
+        """Send a signal to the running code."""
+        self._running()
+        await self.channel.send("k", dumps({"number": int(signal.Signals[name])}).encode())
 
-    def collect(self, store: Callable[[BinaryIO], Digest], outcome: Outcome) -> Outcome:
-        """Return the outcome with the files of /out; blocking, after the run, before close."""
-        if not self._ended.done() or len(self.channel.doors) < _DOORS:
-            return outcome
-        taken, skipped = artifacts.collect(self.channel.doors[1], self._limits, store)
-        return replace(outcome, artifacts=taken, skipped=skipped)
+    def _check_stdin(self) -> None:
+        self._running()
+        if not self._stdin:
+            raise Conflict("The standard input of what runs is empty, or was ended.", code="stdin_closed")
 
-    async def close(self) -> None:
-        """Kill what is left and free everything. Safe to call twice."""
-        if not self._ended.done():
-            await self._end_now(Reason.CANCELLED)
-        self.channel.close()
-        if not self._ready.done():
-            self._ready.cancel()
+    def _running(self) -> None:
+        if self._run is None or self._run.ended.done():
+            raise Conflict("Nothing runs in this session now.", code="not_running")
 
     # --- the end ---
 
-    def _outcome(self, ended: dict[str, Any] | None) -> Outcome:
-        for kind, text in self._texts.items():
-            rest, offset = text.rest()
-            self._emit(kind, rest, offset)
+    def collect(self, store: Callable[[BinaryIO], Digest], outcome: Outcome) -> Outcome:
+        """Return the outcome with the files of /out; blocking, called in a thread after the run, before close."""
+        collecting = asyncio.run_coroutine_threadsafe(self._surveyed(), self._loop)
+        found = collecting.result()
+        if found is None:
+            return outcome
+        taken: list[Artifact] = []
+        skipped = [Skipped(path, cause) for path, cause in found["skipped"]]
+        for path, _ in found["files"]:
+            try:
+                size, door = asyncio.run_coroutine_threadsafe(self._ask("take", path), self._loop).result()
+            except CrankError as fault:
+                skipped.append(Skipped(path, fault.message))
+                continue
+            if door is not None:
+                with os.fdopen(door, "rb") as source:
+                    taken.append(Artifact(path, size, store(source), artifacts.media_type(path)))
+        return replace(outcome, artifacts=tuple(taken), skipped=tuple(skipped))
+
+    async def _surveyed(self) -> JsonObject | None:
+        """List /out once nobody writes there any more; in a lasting session the tree lives on."""
+        if not self._lasting:
+            await asyncio.wait({self._gone}, timeout=_STOP_SEC)
+        try:
+            found, _ = await self._ask("survey")
+        except CrankError:
+            return None
+        survey: JsonObject = found
+        return survey
+
+    async def gone(self) -> bool:
+        """Wait until the tree is dead, and tell whether nothing of it was left."""
+        return await asyncio.shield(self._gone)
+
+    async def close(self) -> None:
+        """Kill what is left and free everything. Safe to call twice."""
+        if self.channel.is_open and not self._gone.done() and self._run is not None:
+            await self._end_now(Reason.CANCELLED)
+        self.channel.close()
+        self._set_gone(clean=False)
+        if not self._ready.done():
+            self._ready.cancel()
+
+    def _outcome(self, run: _Run, ended: JsonObject | None) -> Outcome:
+        run.finish()
         seen = ended["seen"] if ended is not None else [0, 0]
-        stdout = self._texts["O"].finish(seen[0], self._tails["o"])
-        stderr = self._texts["E"].finish(seen[1], self._tails["e"])
+        stdout = run.texts["O"].finish(seen[0], run.tails["o"])
+        stderr = run.texts["E"].finish(seen[1], run.tails["e"])
         if ended is None:
             end = End(Reason.SANDBOX_FAILED, message="The sandbox was lost while the job ran.")
-            return Outcome(end, stdout, stderr, displays=tuple(self._displays), tier=self.tier)
+            return Outcome(end, stdout, stderr, displays=tuple(run.displays), tier=self.tier, layers=self.layers)
+        end = verdict.violation_end(run.broken) if run.broken is not None else _end(ended["end"])
+        has_result = ended["has_result"] and run.broken is None
         return Outcome(
-            end=_end(ended["end"]),
+            end=end,
             stdout=stdout,
             stderr=stderr,
-            has_result=ended["has_result"],
-            result=self._result if ended["has_result"] else None,
-            displays=tuple(self._displays),
+            has_result=has_result,
+            result=run.result if has_result else None,
+            displays=tuple(run.displays),
             usage=Usage(
                 wall_sec=ended["wall_sec"],
                 cpu_sec=ended["cpu_sec"],
                 peak_memory_bytes=ended["peak_memory_bytes"],
-                setup_sec=self.facts.get("setup_sec", 0.0),
+                setup_sec=self.setup_sec,
+                pool_hit=self.pool_hit,
+                tasks_peak=ended["tasks_peak"],
             ),
             tier=self.tier,
-            notes=tuple(ended["denials"]),
+            layers=self.layers,
+            denials=tuple(Denial(**each) for each in ended["denials"]),
+            notes=tuple(ended["notes"]),
         )
 
 
-def _end(source: dict[str, Any]) -> End:
+_DEAD = "This sandbox has ended."
+
+
+def _end(source: JsonObject) -> End:
     clock = source["clock"]
     return replace(
         End(**{**source, "reason": Reason(source["reason"])}), clock=Clock(clock) if clock is not None else None
     )
 
 
-def _not_yet(operation: str) -> NoReturn:
-    raise NotSupported(f"{operation} is not part of this version of the sandbox.", code="not_supported")
+def _copy_some(source: BinaryIO, target: BinaryIO, size: int) -> int:
+    """Copy at most `size` bytes: the file may still grow."""
+    copied = 0
+    while copied < size and (chunk := source.read(min(1 << 20, size - copied))):
+        target.write(chunk)
+        copied += len(chunk)
+    return copied

@@ -2,7 +2,8 @@
 
 It reads what the job writes, counts and cuts it, keeps every deadline on a clock that only moves forward,
 kills the whole tree when one passes, sees that nothing is left, and tells the runner in frames. It never
-waits for the job and never waits without a bound for the runner.
+waits for the job and never waits without a bound for the runner. Files of the session go through it, too:
+it has the job's own identity on the host, and the worker none of it.
 """
 
 import contextlib
@@ -15,111 +16,86 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from crank.domain.json import dumps, loads_strict
+from crank.domain.json import JsonObject, dumps, loads_strict
 from crank.domain.outcome import Clock, End, Reason
-from crank.domain.quantity import DISPLAYS_MAX, JSON_DEPTH_MAX, KIB, MIB, RESULT_BYTES_MAX
-from crank.errors import CrankError, InvalidRequest, ProtocolError, SandboxError
-from crank.sandbox import assembly, verdict, watch
+from crank.domain.profile import Limits
+from crank.domain.quantity import KIB, MIB
+from crank.errors import CrankError, ProtocolError, SandboxError
+from crank.sandbox import assembly, clerk, kernel, verdict, watch
 from crank.sandbox.assembly import Order, Standing
 from crank.sandbox.bundle import order_bytes
 from crank.sandbox.cell import LINK_BYTES_MAX
-from crank.sandbox.frames import FrameReader, encode
-from crank.sandbox.ledger import StreamLedger
+from crank.sandbox.frames import Frame, FrameReader, encode
+from crank.sandbox.outbox import Outbox
+from crank.sandbox.run import HALF_FRAME_SEC, PROGRESS_GAP_SEC, Run
 
 RUN_BYTES_MAX = 16 * MIB
 CONTROL_BYTES_MAX = 64 * KIB
-# What the runner may send (frame kinds and their longest payloads).
-TO_SUPERVISOR = {"r": RUN_BYTES_MAX, "s": CONTROL_BYTES_MAX}
+STDIN_BYTES_MAX = 1 * MIB
+# What the runner may send (frame kinds and their longest payloads): run, stop, standard input, signal, file.
+TO_SUPERVISOR = {
+    "r": RUN_BYTES_MAX,
+    "s": CONTROL_BYTES_MAX,
+    "i": STDIN_BYTES_MAX,
+    "k": CONTROL_BYTES_MAX,
+    "f": CONTROL_BYTES_MAX,
+}
 
 OUTPUT_HEAD = struct.Struct("!Qd")
+# The order to run: the length of its head (JSON) and of the code; then the code, then the args as JSON text.
+RUN_HEAD = struct.Struct("!II")
 _CHUNK = 64 * KIB
 # The runner is slow or stuck: stop reading the job, so that its own writes block, and hold no more.
 _QUEUE_BYTES_MAX = 1 * MIB
 _TICK_COUNTED_SEC = 0.05
 _TICK_WATCHED_SEC = 0.02
-_PROGRESS_GAP_SEC = 0.05
-_HALF_FRAME_SEC = 1.0
-_AFTER_CLAIM_SEC = 2.0
 _FLUSH_SEC = 10.0
-_NOTES_MAX = 20
-# Bytes alone do not bound what the worker needs to hold: an empty list is two bytes there and sixty here.
-_DISPLAY_ITEMS_MAX = 200_000
-
-
-class _Outbox:
-    """Frames for the runner that its socket has not taken yet."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._queue = bytearray()
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def put(self, kind: str, payload: bytes) -> None:
-        self._queue += encode(kind, payload)
-
-    def flush(self) -> None:
-        """Send what the socket takes now. Raises OSError when the runner is gone."""
-        while self._queue:
-            try:
-                sent = self._channel.send(self._queue[:_CHUNK])
-            except BlockingIOError:
-                return
-            del self._queue[:sent]
+_FOREVER_MS = 60_000.0
 
 
 class Supervisor:
-    """One session, from its proven cell to its reported end."""
+    """One session, from its proven cell until the runner lets go of it."""
 
     def __init__(self, order: Order, channel: socket.socket, wake: int, standing: Standing) -> None:
         self._limits = order.plan.limits
+        self._lasting = False
         self._standing = standing
+        self._lines = standing.lines
         self._channel = channel
         self._wake = wake
         self._launcher = os.getppid()
-        self._outbox = _Outbox(channel)
+        self._outbox = Outbox(channel)
         self._orders = FrameReader(TO_SUPERVISOR)
-        most = self._limits.result_bytes + 64 * KIB
-        self._words = FrameReader({"g": 4 * KIB, "d": most, "e": most}, prefix=standing.token)
-        self._streams = {
-            standing.stdout: ("O", StreamLedger(self._limits.output_bytes)),
-            standing.stderr: ("E", StreamLedger(self._limits.output_bytes)),
-        }
-        self._open = {standing.stdout, standing.stderr, standing.result, standing.link.fileno(), channel.fileno()}
+        self._kinds = {self._lines.stdout: "O", self._lines.stderr: "E"}
+        self._open = {self._lines.result, *self._kinds, self._lines.link.fileno(), channel.fileno()}
+        self._clerk = clerk.Clerk(standing.folders[0], standing.folders[1], self._limits)
         self._input = bytearray()
-        self._input_open = True
+        self._input_door: int | None = None
+        self._stdin = bytearray()
+        self._stdin_end = False
+        self._stdin_to: int | None = None
         self._runner_gone = False
-        self._started: float | None = None
-        self._ended: float | None = None
+        self._run: Run | None = None
+        self._dead = False
         self._lost = False
-        self._violation: str | None = None
-        self._cause: End | None = None
-        self._status: int | None = None
-        self._claim: verdict.Claim | None = None
-        self._claimed_at = 0.0
-        self._result: bytes | None = None
-        self._half_since: float | None = None
-        self._displays = [0, 0, 0]
-        self._progress: bytes | None = None
-        self._progress_at = 0.0
-        self._notes: list[str] = []
-        self._cpu_before = 0.0
-        self._peak_bytes: int | None = None
-        self._cpu_sec = 0.0
+        self._cpu_before = self._cpu_sec = 0.0
+        self._refused_before = (0, 0)
+        self._peaks: tuple[int | None, int | None] = (None, None)
         self._next_look = 0.0
+        self.clean = True
 
     # --- the loop ---
 
     def run(self) -> None:
-        """Serve until the session has ended and the runner knows how."""
+        """Serve until the runner lets go of the session."""
         self._channel.setblocking(False)
-        for descriptor in (self._standing.result, self._standing.stdout, self._standing.stderr):
+        for descriptor in (self._lines.result, *self._kinds):
             os.set_blocking(descriptor, False)
-        os.set_blocking(self._standing.request, False)
-        while self._status is None and self._cause is None and not self._lost:
+        self._lines.request.setblocking(False)
+        while not self._runner_gone:
             self._turn()
-        self._finish()
+        if not self._dead:
+            self._take_down()
 
     def _turn(self) -> None:
         self._send()
@@ -129,36 +105,48 @@ class Supervisor:
             waiting.register(descriptor, events)
         for descriptor, _ in waiting.poll(self._patience_ms()):
             handlers[descriptor][1](descriptor)
-            if self._cause is not None or self._lost:
-                return
+            if self._runner_gone or self._is_over():
+                break
         self._check_clocks()
+        if self._is_over():
+            self._finish()
+
+    def _is_over(self) -> bool:
+        """Tell whether a run has ended, or the cell without one, and nothing was done about it yet."""
+        if self._dead:
+            return False
+        run = self._run
+        return self._lost or (
+            run is not None and (run.claim is not None or run.status is not None or run.cause is not None)
+        )
 
     def _handlers(self) -> dict[int, tuple[int, Callable[[int], None]]]:
-        standing, channel = self._standing, self._channel.fileno()
+        lines, channel = self._lines, self._channel.fileno()
         handlers: dict[int, tuple[int, Callable[[int], None]]] = {self._wake: (select.POLLIN, self._on_wake)}
         handlers[channel] = (select.POLLIN | (select.POLLOUT if self._outbox else 0), self._on_channel)
-        handlers[standing.link.fileno()] = (select.POLLIN, self._on_link)
-        if self._input and self._input_open:
-            handlers[standing.request] = (select.POLLOUT, self._on_request)
+        if self._dead:
+            return handlers
+        if lines.link.fileno() in self._open:
+            handlers[lines.link.fileno()] = (select.POLLIN, self._on_link)
+        if self._input:
+            handlers[lines.request.fileno()] = (select.POLLOUT, self._on_request)
+        if self._stdin_to is not None and self._stdin:
+            handlers[self._stdin_to] = (select.POLLOUT, self._on_stdin)
         if len(self._outbox) < _QUEUE_BYTES_MAX:
-            for descriptor in self._streams:
+            for descriptor in self._kinds:
                 handlers[descriptor] = (select.POLLIN, self._on_output)
-            handlers[standing.result] = (select.POLLIN, self._on_word)
-        return {descriptor: entry for descriptor, entry in handlers.items() if self._is_open(descriptor)}
-
-    def _is_open(self, descriptor: int) -> bool:
-        return descriptor in self._open or descriptor in (self._wake, self._standing.request)
+            handlers[lines.result] = (select.POLLIN, self._on_word)
+            handlers = {
+                descriptor: entry
+                for descriptor, entry in handlers.items()
+                if descriptor in self._open or descriptor not in (*self._kinds, lines.result)
+            }
+        return handlers
 
     def _patience_ms(self) -> float:
-        if self._started is None:
-            return 60_000.0
-        now = time.monotonic()
-        moments = [self._started + self._limits.wall_sec, self._next_look]
-        if self._half_since is not None:
-            moments.append(self._half_since + _HALF_FRAME_SEC)
-        if self._progress is not None:
-            moments.append(self._progress_at + _PROGRESS_GAP_SEC)
-        return max(0.0, min(moments) - now) * 1000 + 0.5
+        if self._run is None or self._dead:
+            return _FOREVER_MS
+        return max(0.0, min(self._run.next_moment(), self._next_look) - time.monotonic()) * 1000 + 0.5
 
     # --- what arrives ---
 
@@ -166,8 +154,11 @@ class Supervisor:
         # The kernel sends the same signal when the launcher died; then somebody else is our parent.
         if os.getppid() != self._launcher:
             self._kill(End(Reason.SANDBOX_FAILED, code="launcher_lost", message="The sandbox's launcher died."))
-            return
-        self._kill(End(Reason.CANCELLED, message="The worker's launcher is shutting down."))
+        else:
+            self._kill(End(Reason.CANCELLED, message="The worker's launcher is shutting down."))
+        os.read(self._wake, 512)
+        if self._run is None:
+            self._runner_gone = True
 
     def _on_channel(self, _: int) -> None:
         try:
@@ -178,58 +169,131 @@ class Supervisor:
             chunk = b""
         if not chunk:
             self._runner_gone = True
-            self._kill(End(Reason.CANCELLED, message="The worker went away."))
             return
         for frame in self._orders.feed(chunk):
-            if frame.kind == "s":
-                reason = Reason(loads_strict(frame.payload)["reason"])
-                self._kill(End(reason, message=f"The job was ended from outside: {reason.value}."))
-            elif self._started is None:
-                self._begin(frame.payload)
+            self._obey(frame)
+
+    def _obey(self, frame: Frame) -> None:
+        if frame.kind == "r":
+            self._begin(frame.payload)
+        elif frame.kind == "f":
+            answer, descriptor = self._clerk.serve(loads_strict(frame.payload))
+            self._outbox.put("Y", dumps(answer).encode(), descriptor)
+        elif frame.kind == "s":
+            reason = Reason(loads_strict(frame.payload)["reason"])
+            self._kill(End(reason, message=f"The job was ended from outside: {reason.value}."))
+        elif frame.kind == "k":
+            if self._run is not None and not self._dead:
+                with contextlib.suppress(ProcessLookupError):
+                    kernel.send_signal(self._standing.guest, int(loads_strict(frame.payload)["number"]))
+        elif self._stdin_to is not None:
+            self._stdin += frame.payload
+            self._stdin_end = self._stdin_end or not frame.payload
+            self._close_stdin_when_done()
 
     def _begin(self, payload: bytes) -> None:
+        if self._run is not None or self._dead:
+            return
+        head_bytes, code_bytes = RUN_HEAD.unpack_from(payload)
+        head = loads_strict(payload[RUN_HEAD.size : RUN_HEAD.size + head_bytes])
+        code_at = RUN_HEAD.size + head_bytes
+        limits = self._lowered(head["limits"])
+        order: JsonObject = {
+            "code": payload[code_at : code_at + code_bytes].decode("utf-8"),
+            "args": payload[code_at + code_bytes :],
+            "context": head["context"],
+            "program": head["program"],
+            "limits": asdict(limits) if head["limits"] else None,
+            "lasting": head["lasting"],
+            "result_bytes": limits.result_bytes,
+        }
+        self._lasting = head["lasting"]
+        self._settle_leftovers()
         self._cpu_before = self._look()[0]
-        # One level more than args may have: the order itself.
-        order = loads_strict(payload, depth_max=JSON_DEPTH_MAX + 1)
-        self._input += encode("r", order_bytes({"code": order["code"], "args": order["args"]}))
-        self._started = self._next_look = time.monotonic()
+        self._run = Run(limits, self._standing.token)
+        self._next_look = self._run.began + _TICK_WATCHED_SEC
+        self._input += encode("r", order_bytes(order))
+        if head["stdin"]:
+            self._input_door, self._stdin_to = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(self._stdin_to, False)
+        self._on_request(self._lines.request.fileno())
+
+    def _lowered(self, wanted: JsonObject | None) -> Limits:
+        if not wanted:
+            return self._limits
+        limits = Limits(**wanted)
+        group = self._standing.group
+        if group is not None and limits.memory_bytes < self._limits.memory_bytes:
+            # A group whose job already uses more keeps its limit; the run then ends at the higher one.
+            with contextlib.suppress(OSError):
+                group.lower(limits.memory_bytes)
+        return limits
+
+    def _settle_leftovers(self) -> None:
+        """Drop what was written while nothing ran: it is nobody's output."""
+        for descriptor in self._kinds:
+            while descriptor in self._open and self._read(descriptor):
+                pass
 
     def _on_request(self, descriptor: int) -> None:
         try:
-            sent = os.write(descriptor, self._input[:_CHUNK])
+            if self._input_door is not None:
+                sent = socket.send_fds(self._lines.request, [self._input[:_CHUNK]], [self._input_door])
+                os.close(self._input_door)
+                self._input_door = None
+            else:
+                sent = self._lines.request.send(self._input[:_CHUNK])
         except BlockingIOError:
             return
         except OSError:
             # The guest closed its end or is gone; how it ended is told elsewhere.
-            self._input_open = False
+            self._input.clear()
             return
         del self._input[:sent]
 
+    def _on_stdin(self, descriptor: int) -> None:
+        try:
+            sent = os.write(descriptor, self._stdin[:_CHUNK])
+        except BlockingIOError:
+            return
+        except OSError:
+            # Nobody reads it any more.
+            self._stdin.clear()
+            self._stdin_end = True
+        else:
+            del self._stdin[:sent]
+        self._close_stdin_when_done()
+
+    def _close_stdin_when_done(self) -> None:
+        if self._stdin_to is not None and self._stdin_end and not self._stdin:
+            os.close(self._stdin_to)
+            self._stdin_to = None
+
     def _on_link(self, descriptor: int) -> None:
-        raw = self._standing.link.recv(LINK_BYTES_MAX)
-        self._ended = time.monotonic()
-        if not raw:
-            # The init died without a word: killed for memory, or by the host's operator.
-            self._open.discard(descriptor)
+        raw = self._lines.link.recv(LINK_BYTES_MAX)
+        self._open.discard(descriptor)
+        message = loads_strict(raw) if raw else {}
+        run = self._run
+        if run is None or "guest" not in message:
+            # The init died without a word, killed for memory or by the host's operator; or nothing was running.
             self._lost = True
             return
-        message = loads_strict(raw)
-        self._status = int(message["guest"])
+        run.ended = time.monotonic()
+        run.status = int(message["guest"])
         if message["left"]:
-            self._note(f"{message['left']} process(es) were still running when the script ended and were ended with it")
+            run.note(f"{message['left']} process(es) were still running when the script ended and were ended with it")
 
     def _on_output(self, descriptor: int) -> None:
         chunk = self._read(descriptor)
-        if not chunk:
+        run = self._run
+        if not chunk or run is None:
             return
-        kind, ledger = self._streams[descriptor]
-        offset = ledger.seen_bytes
-        kept = ledger.take(chunk)
+        kind = self._kinds[descriptor]
+        offset, at_sec, kept = run.take_output(kind, chunk)
         if kept:
-            at_sec = time.monotonic() - (self._started or time.monotonic())
             self._outbox.put(kind, OUTPUT_HEAD.pack(offset, at_sec) + kept)
-        if sum(ledger.seen_bytes for _, ledger in self._streams.values()) > self._limits.output_flood_bytes:
-            self._kill(verdict.output_end(self._limits))
+        if run.seen_bytes > run.limits.output_flood_bytes:
+            self._kill(verdict.output_end(run.limits))
 
     def _read(self, descriptor: int) -> bytes:
         try:
@@ -244,211 +308,201 @@ class Supervisor:
         chunk = self._read(descriptor)
         if not chunk:
             return
+        if self._run is None:
+            self._lost = True
+            return
         try:
-            for frame in self._words.feed(chunk):
-                self._take_word(frame.kind, frame.payload)
+            self._run.take_words(chunk)
         except ProtocolError as fault:
-            self._violate(descriptor, fault.message)
-            return
-        except (InvalidRequest, KeyError, TypeError, ValueError):
-            self._violate(descriptor, "it carried something that is not strict JSON of the agreed shape.")
-            return
-        self._half_since = time.monotonic() if self._words.pending else None
-
-    def _violate(self, descriptor: int, cause: str) -> None:
-        self._violation = cause
-        self._open.discard(descriptor)
-        self._kill(verdict.violation_end(cause))
-
-    def _take_word(self, kind: str, payload: bytes) -> None:
-        if self._claim is not None:
-            raise ProtocolError("it went on after it had told of its end.")
-        if self._started is None:
-            raise ProtocolError("it spoke before it was asked.")
-        word = loads_strict(payload)
-        if not isinstance(word, dict):
-            raise ProtocolError("it carried something other than an object.")
-        if kind == "g":
-            self._take_progress(word["fraction"], word["message"])
-        elif kind == "d":
-            self._take_display(payload)
-        else:
-            self._take_end(word)
-
-    def _take_progress(self, fraction: Any, message: Any) -> None:
-        # Compared before it is converted: an integer may be larger than any float.
-        numeric = isinstance(fraction, int | float) and not isinstance(fraction, bool) and 0 <= fraction <= 1
-        if not isinstance(message, str) or not (fraction is None or numeric):
-            raise ProtocolError("its progress has an unknown form.")
-        told = {"fraction": None if fraction is None else float(fraction), "message": message[:500]}
-        self._progress = dumps(told).encode()
-
-    def _take_display(self, payload: bytes) -> None:
-        self._displays[0] += 1
-        self._displays[1] += len(payload)
-        self._displays[2] += sum(payload.count(sign) for sign in (b"[", b"{", b","))
-        limits = (DISPLAYS_MAX, RESULT_BYTES_MAX, _DISPLAY_ITEMS_MAX)
-        if any(count > most for count, most in zip(self._displays, limits, strict=True)):
-            self._note("some displays were dropped: there were too many, or together they were too large")
-            return
-        self._outbox.put("D", payload)
-
-    def _take_end(self, word: dict[str, Any]) -> None:
-        if word["how"] not in ("done", "exit", "raised") or not isinstance(word["code"], int):
-            raise ProtocolError("its end has an unknown form.")
-        texts = {name: word[name] for name in ("error", "hint", "note")}
-        if not all(text is None or isinstance(text, str) for text in texts.values()):
-            raise ProtocolError("its end has an unknown form.")
-        if word["has_result"] is True:
-            self._result = dumps(word["result"]).encode()
-        for told in word["told"]:
-            self._note(f"told by the job: {str(told)[:300]}")
-        self._claim = verdict.Claim(how=word["how"], code=word["code"], **texts)
-        self._claimed_at = time.monotonic()
-
-    def _note(self, sentence: str) -> None:
-        if sentence not in self._notes and len(self._notes) < _NOTES_MAX:
-            self._notes.append(sentence)
+            self._run.violation = fault.message
+            self._open.discard(descriptor)
+            self._kill(verdict.violation_end(fault.message))
+        for display in self._run.displays:
+            self._outbox.put("D", display)
+        self._run.displays.clear()
 
     # --- clocks and counters ---
 
     def _check_clocks(self) -> None:
-        now = time.monotonic()
-        if self._started is None or self._status is not None:
+        run, now = self._run, time.monotonic()
+        if run is None or self._dead or self._is_over():
             return
-        if now >= self._started + self._limits.wall_sec:
-            self._kill(verdict.timeout_end(self._limits, Clock.WALL))
-        elif self._half_since is not None and now >= self._half_since + _HALF_FRAME_SEC:
+        clock = run.late_clock(now)
+        if clock is not None:
+            self._kill(verdict.timeout_end(run.limits, clock))
+        elif run.half_since is not None and now >= run.half_since + HALF_FRAME_SEC:
             self._kill(verdict.violation_end("it began a message and did not finish it."))
-        elif self._claim is not None and now >= self._claimed_at + _AFTER_CLAIM_SEC:
-            self._kill(verdict.violation_end("it told of its end and did not end."))
         elif now >= self._next_look:
-            self._check_counters(now)
+            self._check_counters(run, now)
 
-    def _check_counters(self, now: float) -> None:
+    def _check_counters(self, run: Run, now: float) -> None:
         cpu_sec, over = self._look()
         tick = _TICK_WATCHED_SEC if self._standing.group is None else _TICK_COUNTED_SEC
         # A look at a big tree is dear; never spend more than a tenth of the time looking.
         self._next_look = time.monotonic() + max(tick, 10 * (time.monotonic() - now))
+        run.worked(cpu_sec - self._cpu_before)
         if over is not None:
             self._kill(over)
-        elif cpu_sec - self._cpu_before > self._limits.cpu_sec:
-            self._kill(verdict.timeout_end(self._limits, Clock.CPU))
+        elif cpu_sec - self._cpu_before > run.limits.cpu_sec:
+            self._kill(verdict.timeout_end(run.limits, Clock.CPU))
 
     def _look(self) -> tuple[float, End | None]:
         """Read what the tree has used; return its CPU time and the limit that it has passed, if any."""
-        group, limits = self._standing.group, self._limits
-        if group is not None:
-            reading = group.read()
-            self._cpu_sec, self._peak_bytes = reading.cpu_sec, reading.peak_memory_bytes
-            over = verdict.memory_end(limits) if reading.memory_kills else None
-            if reading.process_refusals:
-                over = verdict.processes_end(limits)
-            return reading.cpu_sec, over
+        limits = self._run.limits if self._run is not None else self._limits
+        if self._standing.group is not None:
+            memory_kills, process_refusals = self._read_group()
+            over = verdict.memory_end(limits) if memory_kills else None
+            return self._cpu_sec, verdict.processes_end(limits) if process_refusals else over
         *private, proc = self._standing.folders
         tree = watch.read_tree(proc, tuple(private))
         self._cpu_sec = max(self._cpu_sec, tree.cpu_sec)
-        self._peak_bytes = max(self._peak_bytes or 0, tree.memory_bytes)
+        memory_bytes, tasks = self._peaks
+        self._peaks = max(memory_bytes or 0, tree.memory_bytes), max(tasks or 0, tree.tasks)
         if tree.memory_bytes > limits.memory_bytes:
             return self._cpu_sec, verdict.memory_end(limits)
         return self._cpu_sec, verdict.processes_end(limits) if tree.tasks > limits.processes else None
 
-    # --- the end ---
-
-    def _kill(self, cause: End) -> None:
-        """End the tree now. The first cause stands; a guest that has already ended is not blamed."""
-        if self._cause is None and self._status is None:
-            self._cause = cause
-            self._ended = time.monotonic()
-
-    def _send(self) -> None:
-        now = time.monotonic()
-        if self._progress is not None and now >= self._progress_at + _PROGRESS_GAP_SEC:
-            self._outbox.put("G", self._progress)
-            self._progress, self._progress_at = None, now
-        try:
-            self._outbox.flush()
-        except OSError:
-            self._runner_gone = True
-            self._kill(End(Reason.CANCELLED, message="The worker went away."))
-
-    def _finish(self) -> None:
-        """Kill what is left, read what it wrote, report. Everything here is bounded."""
-        standing = self._standing
-        assembly.kill(standing)
-        gone = assembly.reap(standing)
-        self._drain()
-        final = self._final_reading()
-        clean = assembly.take_down(standing) and gone
-        if self._runner_gone:
-            return
-        self._report(final, clean)
-        self._channel.setblocking(True)
-        self._channel.settimeout(_FLUSH_SEC)
-        with contextlib.suppress(OSError):
-            self._outbox.flush()
-
-    def _drain(self) -> None:
-        """Read what lies in the pipes. Every writer is dead, so each ends."""
-        for descriptor in (self._standing.result, *self._streams):
-            handle = self._on_word if descriptor == self._standing.result else self._on_output
-            while descriptor in self._open:
-                before = self._claim, self._seen()
-                handle(descriptor)
-                if (self._claim, self._seen()) == before and not self._readable(descriptor):
-                    break
-
-    def _seen(self) -> int:
-        return sum(ledger.seen_bytes for _, ledger in self._streams.values())
-
-    def _readable(self, descriptor: int) -> bool:
-        waiting = select.poll()
-        waiting.register(descriptor, select.POLLIN)
-        return bool(waiting.poll(0))
-
-    def _final_reading(self) -> tuple[int, int]:
-        """Return how often the kernel killed for memory and refused a process."""
+    def _read_group(self) -> tuple[int, int]:
+        """Read the group's counters; return how often it killed for memory and refused a process in this run."""
         group = self._standing.group
         if group is None:
             return 0, 0
         reading = group.read()
-        self._cpu_sec, self._peak_bytes = reading.cpu_sec, reading.peak_memory_bytes
-        return reading.memory_kills, reading.process_refusals
+        self._cpu_sec, self._peaks = reading.cpu_sec, (reading.peak_memory_bytes, reading.tasks_peak)
+        now = reading.memory_kills, reading.process_refusals
+        if self._run is None:
+            self._refused_before = now
+        return now[0] - self._refused_before[0], now[1] - self._refused_before[1]
 
-    def _report(self, refused: tuple[int, int], clean: bool) -> None:
+    # --- the end ---
+
+    def _kill(self, cause: End) -> None:
+        """End the run now. The first cause stands; a guest that has already ended is not blamed."""
+        run = self._run
+        if run is None:
+            self._lost = True
+        elif run.cause is None and run.status is None and run.claim is None:
+            run.cause = cause
+            run.ended = time.monotonic()
+
+    def _send(self) -> None:
+        run, now = self._run, time.monotonic()
+        if run is not None and run.progress is not None and now >= run.progress_at + PROGRESS_GAP_SEC:
+            self._outbox.put("G", run.progress)
+            run.progress, run.progress_at = None, now
+        try:
+            self._outbox.flush()
+        except OSError:
+            self._runner_gone = True
+
+    def _finish(self) -> None:
+        """End the run, and unless the session lasts the cell with it. Everything here is bounded."""
+        run, told = self._run, False
+        if run is not None and run.claim is not None and run.cause is None and not self._lost:
+            # What the guest wrote before its last word lies in the pipes. The rest of the tree is not asked.
+            self._drain()
+            if run.violation is None:
+                self._note_left(run)
+                self._report(run, self._read_group(), alive=self._lasting)
+                told = True
+                self._send()
+        if told and self._lasting:
+            self._run = None
+            self._end_stdin()
+            return
+        self._take_down()
+        if run is not None and not told:
+            self._drain()
+            self._report(run, self._read_group_gone(), alive=False)
+        self._outbox.put("C", dumps({"clean": self.clean}).encode())
+
+    def _read_group_gone(self) -> tuple[int, int]:
+        with contextlib.suppress(OSError):
+            return self._read_group()
+        return 0, 0
+
+    def _take_down(self) -> None:
+        self._dead = True
+        assembly.kill(self._standing)
+        self.clean = assembly.wait_gone(self._standing)
+        self._end_stdin()
+
+    def _end_stdin(self) -> None:
+        self._stdin.clear()
+        self._stdin_end = True
+        self._close_stdin_when_done()
+        self._stdin_end = False
+        if self._input_door is not None:
+            os.close(self._input_door)
+            self._input_door = None
+
+    def _note_left(self, run: Run) -> None:
+        """Say when processes go on after the script: they end with it, and its author may not expect that."""
+        if self._lasting:
+            return
+        left = sum(name.isdigit() for name in os.listdir(self._standing.folders[4])) - 2
+        if left > 0:
+            run.note(f"{left} process(es) were still running when the script ended and were ended with it")
+
+    def _drain(self) -> None:
+        """Read what lies in the pipes now, never more than they hold."""
+        for descriptor in (*self._kinds, self._lines.result):
+            handle = self._on_word if descriptor == self._lines.result else self._on_output
+            for _ in range(64):
+                if descriptor not in self._open or not _readable(descriptor):
+                    break
+                handle(descriptor)
+
+    def _report(self, run: Run, refused: tuple[int, int], *, alive: bool) -> None:
+        status = run.status
+        if status is None and run.claim is not None:
+            # Taken at its word: it is killed before it could go on.
+            status = run.claim.code << 8
+        full = self._clerk.full() if run.claim is not None and run.claim.hint == "disk" else (False, False)
         facts = verdict.Facts(
-            cause=self._cause,
-            violation=self._violation or ("it broke off inside a message." if self._words.pending else None),
-            status=self._status,
-            claim=self._claim,
+            cause=run.cause,
+            violation=run.violation or ("it broke off inside a message." if run.broke_off else None),
+            status=status,
+            claim=run.claim,
             memory_kills=refused[0],
             process_refusals=refused[1],
+            disk_full=full[0],
+            inodes_full=full[1],
         )
-        end = verdict.decide(facts, self._limits)
-        if self._progress is not None:
-            self._outbox.put("G", self._progress)
-        if not clean:
-            self._note("something of the job could not be removed within its time")
-        for kind, (_, ledger) in zip("oe", self._streams.values(), strict=True):
+        end = verdict.decide(facts, run.limits)
+        if run.progress is not None:
+            self._outbox.put("G", run.progress)
+        if not self.clean:
+            run.note("something of the job could not be ended within its time")
+        for kind, ledger in zip("oe", run.streams.values(), strict=True):
             self._outbox.put(kind, ledger.tail)
-        kept = end.reason in (Reason.EXITED, Reason.RAISED) and self._result is not None
-        if kept and self._result is not None:
-            self._outbox.put("V", self._result)
-        seen = [ledger.seen_bytes for _, ledger in self._streams.values()]
-        started = self._started or time.monotonic()
+        kept = end.reason in (Reason.EXITED, Reason.RAISED) and run.result is not None
+        if kept and run.result is not None:
+            self._outbox.put("V", run.result)
         ended = {
             "end": asdict(end),
-            "seen": seen,
+            "seen": [ledger.seen_bytes for ledger in run.streams.values()],
             "has_result": kept,
-            "wall_sec": max(0.0, (self._ended or started) - started),
+            "wall_sec": max(0.0, (run.ended or time.monotonic()) - run.began),
             "cpu_sec": max(0.0, self._cpu_sec - self._cpu_before),
-            "peak_memory_bytes": self._peak_bytes,
-            "denials": self._notes,
+            "peak_memory_bytes": self._peaks[0],
+            "tasks_peak": self._peaks[1],
+            "notes": run.notes,
+            "denials": run.evidence(),
+            "alive": alive,
         }
         self._outbox.put("Z", dumps(ended).encode())
 
 
-Work = Callable[[Order, socket.socket, int, float], None]
+def _readable(descriptor: int) -> bool:
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def ready_frame(facts: JsonObject) -> bytes:
+    """Return the frame that says that a session stands."""
+    return encode("R", dumps(facts).encode())
 
 
 def refuse(channel: socket.socket, fault: CrankError) -> None:
@@ -457,37 +511,33 @@ def refuse(channel: socket.socket, fault: CrankError) -> None:
     channel.sendall(encode("F", dumps(refusal).encode()))
 
 
-def rehearse(order: Order, channel: socket.socket, wake: int, began: float) -> None:
-    """Raise every wall that needs no profile, take them down, tell the runner."""
-    with contextlib.suppress(OSError):
-        try:
-            assembly.rehearse(order)
-        except SandboxError as fault:
-            refuse(channel, fault)
-        else:
-            channel.sendall(encode("R", dumps({"setup_sec": time.monotonic() - began}).encode()))
+def _used_bytes(standing: Standing) -> int:
+    """Return what a cell takes before its job begins, for whoever decides how many to keep ready."""
+    if standing.group is not None:
+        return standing.group.used_bytes()
+    *private, proc = standing.folders
+    return watch.read_tree(proc, tuple(private)).memory_bytes
 
 
-def serve(order: Order, channel: socket.socket, wake: int, began: float) -> None:
-    """Be the supervisor: raise the cell, tell the runner, serve the session. Returns when it is over."""
+def serve(order: Order, channel: socket.socket, wake: int, *, began: float, flavour: str | None) -> bool:
+    """Be the supervisor: meet the cell, tell the runner, serve the session. Tell whether nothing of it is left."""
     try:
-        standing = assembly.assemble(order)
+        standing = assembly.meet(order)
     except SandboxError as fault:
         with contextlib.suppress(OSError):
             refuse(channel, fault)
-        return
-    ready = {
-        "uid": order.identity.uid,
-        "gid": order.identity.gid,
-        "privileged": order.identity.privileged,
-        "cgroup": order.groups.flavour if order.groups is not None else None,
+        return True
+    facts: dict[str, Any] = {
+        "privileged": order.privileged,
+        "cgroup": flavour,
         "proof": standing.proof,
         "setup_sec": time.monotonic() - began,
+        "memory_bytes": _used_bytes(standing),
     }
-    doors = [standing.folders[0], standing.folders[1]]
     try:
-        socket.send_fds(channel, [encode("R", dumps(ready).encode())], doors)
+        channel.sendall(ready_frame(facts))
     except OSError:
-        assembly.take_down(standing)
-        return
-    Supervisor(order, channel, wake, standing).run()
+        return assembly.take_down(standing)
+    supervisor = Supervisor(order, channel, wake, standing)
+    supervisor.run()
+    return supervisor.clean

@@ -286,7 +286,7 @@ class SandboxExecution(SandboxProtocol):
             session = await self._session(stack, wall_sec=0.5)
             code = "open('/out/part', 'w').write('half')\nprint('working', end='')\nwhile True:\n    pass\n"
             outcome = await session.run_python(code, None, RecordingSink())
-            outcome = session.collect(Shelf(), outcome)
+            outcome = await asyncio.to_thread(session.collect, Shelf(), outcome)
         assert (outcome.end.reason, outcome.end.clock) == (Reason.TIMEOUT, Clock.WALL)
         assert outcome.stdout.text == "working"
         assert [artifact.path for artifact in outcome.artifacts] == ["part"]
@@ -367,7 +367,8 @@ class SandboxExecution(SandboxProtocol):
         )
         async with AsyncExitStack() as stack:
             session = await self._session(stack)
-            outcome = session.collect(Shelf(), await session.run_python(code, None, RecordingSink()))
+            outcome = await session.run_python(code, None, RecordingSink())
+            outcome = await asyncio.to_thread(session.collect, Shelf(), outcome)
         assert [artifact.path for artifact in outcome.artifacts] == ["locked/kept.txt"]
         assert {skipped.path: skipped.cause for skipped in outcome.skipped} == {
             "link": "a symbolic link",

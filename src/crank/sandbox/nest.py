@@ -1,0 +1,279 @@
+"""A nest: the cell that a zygote lives in, raised from outside by the launcher.
+
+Three processes take part. The *builder* gives up the launcher's identity, makes the namespaces and ends.
+Its child, the nest's *init*, is process 1 there: it builds the file system, starts the zygote, and stays
+after it, so that a zygote can die or be replaced while the jobs that it forked go on. The *zygote* is the
+profile's own interpreter.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from crank.domain.json import JsonObject, loads_strict
+from crank.domain.profile import Limits
+from crank.errors import CrankError
+from crank.sandbox import kernel, layers, mounts, namespaces
+from crank.sandbox.cell import LINK_BYTES_MAX, Broken, end_after, environment, layer, lift, say
+from crank.sandbox.namespaces import Identity
+from crank.sandbox.zygote import CONTROL_DESCRIPTOR
+
+RAISE_SEC = 20.0
+_INIT_TITLE = "crank-nest"
+# What a zygote needs to make its children's namespaces, inside its own user namespace only.
+_ZYGOTE_CAPABILITIES = (
+    kernel.CAP_SETGID,
+    kernel.CAP_SETUID,
+    kernel.CAP_SETPCAP,
+    kernel.CAP_SYS_CHROOT,
+    kernel.CAP_SYS_ADMIN,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Everything a builder needs, prepared before the fork.
+
+    root    descriptor of the profile's folder, None in a rehearsal
+    files   what lies in /.crank inside; `start` is the one that the interpreter is given
+    python  the interpreter, a path inside
+    """
+
+    root: int | None
+    devices: tuple[str, ...]
+    python: str
+    files: Mapping[str, bytes]
+    start: str
+    identity: Identity
+    argument_area: tuple[int, int]
+
+
+@dataclass(slots=True)
+class Nest:
+    """A nest that stands, as the launcher holds it.
+
+    init     pidfd of its process 1; readable when the nest is gone
+    life     while it is open, the nest lives
+    control  the zygote's socket
+    """
+
+    init: int
+    init_pid: int
+    life: socket.socket
+    control: socket.socket
+
+    def order(self, message: JsonObject, descriptors: Sequence[int] = ()) -> None:
+        """Send the zygote one order. Raises OSError when it is gone or does not take it."""
+        socket.send_fds(self.control, [json.dumps(message).encode()], list(descriptors))
+
+    def retire(self) -> None:
+        """Let the zygote go; its children stay until they are done, and the nest until they are gone."""
+        self.control.close()
+
+    def raze(self) -> None:
+        """Kill the nest with everything in it. Safe to call twice."""
+        self.control.close()
+        self.life.close()
+        with contextlib.suppress(ProcessLookupError, OSError):
+            kernel.send_signal(self.init, signal.SIGKILL)
+
+    def bury(self) -> None:
+        """Reap a nest that is gone."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.init_pid, 0)
+        os.close(self.init)
+        self.control.close()
+        self.life.close()
+
+
+def raise_nest(site: Site) -> Nest:
+    """Raise a nest and start its zygote, whose word is to come on the control socket.
+
+    The caller must be a subreaper: the nest's init becomes its child. Raises SandboxError that names the
+    first wall that did not stand, with nothing left behind.
+    """
+    life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    builder = os.fork()
+    if builder == 0:
+        _be_builder(site, theirs, inner)
+    theirs.close()
+    inner.close()
+    life.settimeout(RAISE_SEC)
+    pid = 0
+    try:
+        while True:
+            message = _hear(life)
+            if "map" in message:
+                _map_ids(site.identity, builder)
+                life.send(b"mapped")
+            elif "init" in message:
+                pid = message["init"]
+                life.send(b"adopted")
+            elif "built" in message:
+                life.settimeout(None)
+                return Nest(os.pidfd_open(pid), pid, life, control)
+    except BaseException:
+        life.close()
+        control.close()
+        for process in filter(None, (pid, builder)):
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+        raise
+    finally:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(builder, 0)
+
+
+def _hear(life: socket.socket) -> JsonObject:
+    try:
+        raw = life.recv(LINK_BYTES_MAX)
+    except TimeoutError as fault:
+        raise layers.missing("sandbox", f"it was not built within {RAISE_SEC:g} s") from fault
+    if not raw:
+        raise layers.missing("sandbox", "its builder died without a word")
+    message: JsonObject = loads_strict(raw)
+    if "failed" in message:
+        raise layers.missing(message["failed"]["layer"], message["failed"]["cause"])
+    return message
+
+
+def _map_ids(identity: Identity, pid: int) -> None:
+    try:
+        namespaces.write_maps(pid, identity)
+    except OSError as fault:
+        raise layers.missing("user_namespace", f"ids cannot be mapped: {fault}") from fault
+
+
+# --- inside -----------------------------------------------------------------------------------
+
+
+def _await(link: socket.socket, word: bytes) -> None:
+    if link.recv(64) != word:
+        raise OSError("the launcher went away")
+
+
+def _be_builder(site: Site, life: socket.socket, control: socket.socket) -> NoReturn:
+    end_after(life, lambda: _build(site, life, control))
+
+
+def _build(site: Site, life: socket.socket, control: socket.socket) -> None:
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.set_wakeup_fd(-1)
+    life, control = (socket.socket(fileno=lift(end.detach())) for end in (life, control))
+    kernel.close_all_but([life.fileno(), control.fileno(), *([] if site.root is None else [site.root])])
+    for _ in range(3):
+        # The launcher's own 0, 1 and 2 have no business in here.
+        os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
+    trees: list[mounts.Tree] = []
+    links: dict[str, str] = {}
+    identity = site.identity
+    if identity.privileged:
+        with layer("mounts"):
+            trees, links = mounts.detach(site.root, site.devices, rootless=False)
+        with layer("identity"):
+            os.setgroups([])
+            os.setresgid(identity.gid, identity.gid, identity.gid)
+            os.setresuid(identity.uid, identity.uid, identity.uid)
+            # The launcher writes our map by our files in /proc, which a change of identity gives to root.
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    with layer("user_namespace"):
+        kernel.unshare(kernel.CLONE_NEWUSER)
+        say(life, map=True)
+        _await(life, b"mapped")
+        os.setresgid(identity.inside, identity.inside, identity.inside)
+        os.setresuid(identity.inside, identity.inside, identity.inside)
+    with layer("namespaces"):
+        kernel.unshare(namespaces.NEST)
+        pid = os.fork()
+    if pid == 0:
+        end_after(life, lambda: _be_init(site, life, control, trees, links))
+    say(life, init=pid)
+    os._exit(0)
+
+
+def _be_init(
+    site: Site, life: socket.socket, control: socket.socket, trees: list[mounts.Tree], links: dict[str, str]
+) -> None:
+    _await(life, b"adopted")
+    kernel.overwrite_arguments(site.argument_area, _INIT_TITLE)
+    with layer("mounts"):
+        socket.sethostname(namespaces.HOST_NAME)
+        if not site.identity.privileged:
+            trees, links = mounts.detach(site.root, site.devices, rootless=True)
+        mounts.raise_root(trees, links, site.files)
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    zygote = 0
+    if site.root is not None:
+        zygote = os.fork()
+        if zygote == 0:
+            end_after(control, lambda: _be_zygote(site, control))
+    control.close()
+    say(life, built=True)
+    _reap(life, woken, zygote)
+
+
+def _be_zygote(site: Site, control: socket.socket) -> None:
+    for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    with layer("capabilities"):
+        kernel.keep_capabilities(_ZYGOTE_CAPABILITIES)
+    os.dup2(control.fileno(), CONTROL_DESCRIPTOR, inheritable=True)
+    kernel.close_all_but([0, 1, 2, CONTROL_DESCRIPTOR])
+    argv = [site.python, "-I", "-S", "-B", "-u", f"/.crank/{site.start}"]
+    # Numeric libraries start threads when they are imported, and threads do not survive a fork.
+    variables = environment(Limits()) | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    try:
+        os.execve(site.python, argv, variables)  # noqa: S606 - a fixed program of the profile's root
+    except OSError as fault:
+        raise Broken("interpreter", str(fault)) from fault
+
+
+def _reap(life: socket.socket, woken: int, zygote: int) -> NoReturn:
+    """Reap orphans until the launcher goes away, or the zygote and all its children are gone."""
+    waiting = select.poll()
+    waiting.register(woken, select.POLLIN)
+    waiting.register(life.fileno(), select.POLLIN)
+    while True:
+        for descriptor, _ in waiting.poll():
+            if descriptor == life.fileno():
+                os._exit(0)
+            os.read(woken, 512)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            if zygote:
+                os._exit(0)
+
+
+def rehearse(site: Site) -> None:
+    """Raise every wall that needs no profile and take them down again. Raises SandboxError."""
+    nest = raise_nest(site)
+    nest.raze()
+    nest.bury()
+
+
+def first_word(nest: Nest) -> CrankError | None:
+    """Read what the zygote says when its imports are done: None when it is ready, else why it is not."""
+    try:
+        raw = nest.control.recv(LINK_BYTES_MAX)
+    except OSError:
+        raw = b""
+    if not raw:
+        return layers.missing("interpreter", "the profile's interpreter died while it started")
+    word = loads_strict(raw)
+    if "failed" in word:
+        return layers.missing(word["failed"]["layer"], word["failed"]["cause"])
+    return None

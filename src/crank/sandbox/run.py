@@ -1,0 +1,178 @@
+"""One run as its supervisor sees it: what the guest has said and written, counted, cut and checked.
+
+Whatever comes from the guest is a stranger's. Its frames are bounded, its words are of a closed list, and its
+result and displays are passed on unread: the worker reads them once, strictly.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from crank.domain.json import dumps, loads_strict
+from crank.domain.outcome import LAYERS, Clock, End
+from crank.domain.profile import Limits
+from crank.domain.quantity import DISPLAYS_MAX, KIB, RESULT_BYTES_MAX
+from crank.errors import InvalidRequest, ProtocolError
+from crank.sandbox import verdict
+from crank.sandbox.frames import FrameReader
+from crank.sandbox.ledger import StreamLedger
+
+HALF_FRAME_SEC = 1.0
+PROGRESS_GAP_SEC = 0.05
+_NOTES_MAX = 20
+# Bytes alone do not bound what the worker needs to hold: an empty list is two bytes there and sixty here.
+_DISPLAY_ITEMS_MAX = 200_000
+# Less CPU time than this between two looks is waiting, not work.
+_WORK_SEC = 0.002
+
+
+class Run:
+    """From the order to the last word."""
+
+    def __init__(self, limits: Limits, token: bytes) -> None:
+        self.limits = limits
+        self.streams = {"O": StreamLedger(limits.output_bytes), "E": StreamLedger(limits.output_bytes)}
+        most = limits.result_bytes + 64 * KIB
+        self._words = FrameReader({"g": 4 * KIB, "d": most, "v": most, "e": 64 * KIB}, prefix=token)
+        self.began = time.monotonic()
+        self.ended: float | None = None
+        self.cause: End | None = None
+        self.violation: str | None = None
+        self.status: int | None = None
+        self.claim: verdict.Claim | None = None
+        self.result: bytes | None = None
+        self.displays: list[bytes] = []
+        self.progress: bytes | None = None
+        self.progress_at = 0.0
+        self.half_since: float | None = None
+        self.notes: list[str] = []
+        self.denials: dict[tuple[str, str, str], int] = {}
+        self._shown = [0, 0, 0]
+        self._wrote_at = self._worked_at = self.began
+        self._worked_cpu_sec = 0.0
+
+    @property
+    def seen_bytes(self) -> int:
+        """Return how much both streams have brought."""
+        return sum(ledger.seen_bytes for ledger in self.streams.values())
+
+    @property
+    def broke_off(self) -> bool:
+        """Tell whether the guest's last frame is half."""
+        return self._words.pending
+
+    def take_output(self, kind: str, chunk: bytes) -> tuple[int, float, bytes]:
+        """Count output; return where it began, when it came, and the part of it that is kept."""
+        ledger = self.streams[kind]
+        offset = ledger.seen_bytes
+        self._wrote_at = time.monotonic()
+        return offset, self._wrote_at - self.began, ledger.take(chunk)
+
+    def take_words(self, chunk: bytes) -> None:
+        """Take what the guest says. Raises ProtocolError at the first thing that it may not say."""
+        try:
+            for frame in self._words.feed(chunk):
+                self._take(frame.kind, frame.payload)
+        except (InvalidRequest, KeyError, TypeError, ValueError) as fault:
+            raise ProtocolError("it carried something that is not strict JSON of the agreed shape.") from fault
+        self.half_since = time.monotonic() if self._words.pending else None
+
+    def _take(self, kind: str, payload: bytes) -> None:
+        if self.claim is not None:
+            raise ProtocolError("it went on after it had told of its end.")
+        if kind == "d":
+            self._take_display(payload)
+        elif kind == "v":
+            if self.result is not None:
+                raise ProtocolError("it gave two results.")
+            self.result = payload
+        else:
+            word = loads_strict(payload)
+            if not isinstance(word, dict):
+                raise ProtocolError("it carried something other than an object.")
+            if kind == "g":
+                self._take_progress(word["fraction"], word["message"])
+            else:
+                self._take_end(word)
+
+    def _take_progress(self, fraction: Any, message: Any) -> None:
+        # Compared before it is converted: an integer may be larger than any float.
+        numeric = isinstance(fraction, int | float) and not isinstance(fraction, bool) and 0 <= fraction <= 1
+        if not isinstance(message, str) or not (fraction is None or numeric):
+            raise ProtocolError("its progress has an unknown form.")
+        told = {"fraction": None if fraction is None else float(fraction), "message": message[:500]}
+        self.progress = dumps(told).encode()
+
+    def _take_display(self, payload: bytes) -> None:
+        self._shown[0] += 1
+        self._shown[1] += len(payload)
+        self._shown[2] += sum(payload.count(sign) for sign in (b"[", b"{", b","))
+        limits = (DISPLAYS_MAX, RESULT_BYTES_MAX, _DISPLAY_ITEMS_MAX)
+        if any(count > most for count, most in zip(self._shown, limits, strict=True)):
+            self.note("some displays were dropped: there were too many, or together they were too large")
+            return
+        self.displays.append(payload)
+
+    def _take_end(self, word: dict[str, Any]) -> None:
+        if word["how"] not in ("done", "exit", "raised") or type(word["code"]) is not int:
+            raise ProtocolError("its end has an unknown form.")
+        texts = {name: word[name] for name in ("error", "hint", "note")}
+        if not all(text is None or isinstance(text, str) for text in texts.values()):
+            raise ProtocolError("its end has an unknown form.")
+        for layer, action in word["told"][:_NOTES_MAX]:
+            # An outcome with a word that its reader does not know would be lost whole.
+            if layer not in LAYERS or not isinstance(action, str):
+                raise ProtocolError("its evidence has an unknown form.")
+            self.deny(layer, action[:300], told_by="job")
+        self.claim = verdict.Claim(how=word["how"], code=word["code"] & 0xFF, **texts)
+
+    def note(self, sentence: str) -> None:
+        """Keep a sentence for whoever reads the outcome, once."""
+        if sentence not in self.notes and len(self.notes) < _NOTES_MAX:
+            self.notes.append(sentence)
+
+    def deny(self, layer: str, action: str, *, told_by: str, count: int = 1) -> None:
+        """Keep evidence that a layer refused something."""
+        key = (layer, action, told_by)
+        if key in self.denials or len(self.denials) < _NOTES_MAX:
+            self.denials[key] = self.denials.get(key, 0) + count
+
+    def worked(self, cpu_sec: float) -> None:
+        """Note how much CPU time the tree has used by now."""
+        if cpu_sec - self._worked_cpu_sec > _WORK_SEC:
+            self._worked_cpu_sec = cpu_sec
+            self._worked_at = time.monotonic()
+
+    def late_clock(self, now: float) -> Clock | None:
+        """Return the clock that has run out, if one has."""
+        limits = self.limits
+        if now >= self.began + limits.wall_sec:
+            return Clock.WALL
+        if now >= self._wrote_at + limits.no_output_sec:
+            return Clock.NO_OUTPUT
+        if now >= max(self._wrote_at, self._worked_at) + limits.idle_sec:
+            return Clock.IDLE
+        return None
+
+    def next_moment(self) -> float:
+        """Return when a clock may run out next, or something held back is due."""
+        limits = self.limits
+        moments = [
+            self.began + limits.wall_sec,
+            self._wrote_at + limits.no_output_sec,
+            max(self._wrote_at, self._worked_at) + limits.idle_sec,
+        ]
+        if self.half_since is not None:
+            moments.append(self.half_since + HALF_FRAME_SEC)
+        if self.progress is not None:
+            moments.append(self.progress_at + PROGRESS_GAP_SEC)
+        return min(moments)
+
+    def evidence(self) -> list[Mapping[str, Any]]:
+        """Return the denials as plain values."""
+        return [
+            {"layer": layer, "action": action, "count": count, "told_by": told_by}
+            for (layer, action, told_by), count in self.denials.items()
+        ]
+
+

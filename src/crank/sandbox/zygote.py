@@ -1,0 +1,179 @@
+"""The zygote: a profile's own interpreter with its imports done, which forks a job's process when asked.
+
+Starting Python and importing torch takes seconds; forking a process that has done both takes milliseconds.
+A zygote runs no line of any job and reads nothing that a job wrote: its orders come from the launcher alone,
+and what it forks shares no descriptor with it. It has one thread, an empty environment and no secret.
+
+Children of one zygote share its hash seed and the layout of its memory, as all forks do; every source of
+chance is seeded anew in each, and zygotes are replaced after a number of children.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from crank.domain.profile import Limits
+from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, kernel, landlock, mounts
+from crank.sandbox.cell import Cell, Ends
+
+ORDER_BYTES_MAX = 60 * 1024
+DESCRIPTORS_MAX = 40
+CONTROL_DESCRIPTOR = 3
+
+# What most jobs import first, beside what the guest needs itself: the time is spent here, once.
+_COMMON = (
+    *("_strptime", "base64", "collections.abc", "copy", "csv", "dataclasses", "datetime", "decimal", "enum"),
+    *("functools", "hashlib", "inspect", "io", "itertools", "json", "linecache", "logging", "math", "operator"),
+    *("pathlib", "random", "re", "shutil", "site", "statistics", "string", "struct", "subprocess", "tempfile"),
+    *("textwrap", "threading", "time", "traceback", "typing", "unicodedata", "urllib.parse", "uuid", "zipfile"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a zygote is told at its start.
+
+    site        folder of the profile's packages
+    preimports  the profile's own modules to import ahead
+    programs    paths that a job may execute
+    processes   whether a job may fork
+    devices     device nodes that a job may drive
+    filter      the system call filter of this profile's jobs
+    children    the zygote leaves after so many forks; the launcher starts the next one before
+    """
+
+    site: str
+    preimports: tuple[str, ...]
+    programs: tuple[str, ...]
+    processes: bool
+    devices: tuple[str, ...]
+    filter: bytes
+
+
+class Zygote:
+    """Serves its launcher until that closes the control socket."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._area = kernel.argument_area()
+        self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._networks: dict[int, int] = {}
+        self._order = self._receive_order()
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        raw, descriptors, _, _ = socket.recv_fds(
+            self._control, ORDER_BYTES_MAX, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+        )
+        if not raw:
+            os._exit(0)
+        return json.loads(raw), descriptors
+
+    def _receive_order(self) -> Order:
+        message, _ = self._receive()
+        return Order(
+            site=message["site"],
+            preimports=tuple(message["preimports"]),
+            programs=tuple(message["programs"]),
+            processes=message["processes"],
+            devices=tuple(message["devices"]),
+            filter=bytes.fromhex(message["filter"]),
+        )
+
+    def prepare(self) -> None:
+        """Import everything, check that this process may be forked, tell the launcher."""
+        kernel.overwrite_arguments(self._area, "crank-zygote")
+        sys.path[:] = [path for path in sys.path if path != "/.crank"] + [self._order.site]
+        with mounts.workbench():
+            for name in (*_COMMON, *self._order.preimports):
+                try:
+                    importlib.import_module(name)
+                except Exception as fault:  # noqa: BLE001 - whatever a package raises, it is the profile's fault
+                    self._fail("preimports", f"import {name}: {type(fault).__name__}: {fault}"[:500])
+        fresh.check_one_thread(self._fail)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        guest.rehearse(guest_result)
+        gc.collect()
+        kernel.collapse_heap()
+        # A collection in a child would otherwise write to every page that it shares with us.
+        gc.freeze()
+        self._control.send(json.dumps({"ready": {"modules": len(sys.modules)}}).encode())
+
+    def _fail(self, layer: str, cause: str) -> None:
+        self._control.send(json.dumps({"failed": {"layer": layer, "cause": cause}}).encode())
+        os._exit(1)
+
+    def serve(self) -> None:
+        """Fork a child for each order. Never returns: it ends when the launcher closes the socket."""
+        while True:
+            message, descriptors = self._receive()
+            try:
+                if "burn" in message:
+                    os.close(self._networks.pop(message["burn"]))
+                else:
+                    self._spawn(message, descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _spawn(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        link, request, result, stdout, stderr, *others = descriptors
+        groups, folders = others[: message["groups"]], others[message["groups"] :]
+        child = Cell(
+            inside=message["inside"],
+            limits=Limits(**message["limits"]),
+            groups=tuple(groups),
+            folders=dict(zip(message["mounts"], folders, strict=True)),
+            programs=self._order.programs,
+            devices=self._order.devices,
+            ends=Ends(request=request, result=result, stdout=stdout, stderr=stderr),
+            link=socket.socket(fileno=os.dup(link)),
+            argument_area=self._area,
+        )
+        try:
+            self._enter_network(message["network"])
+            kernel.unshare(kernel.CLONE_NEWPID)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    cell.end_after(child.link, lambda: cell.be_init(child, self._run_guest))
+            finally:
+                # The next child needs a process namespace of its own, and one is made only from our own.
+                kernel.enter(self._own_processes, kernel.CLONE_NEWPID)
+        except OSError as fault:
+            cell.say(child.link, failed={"layer": "namespaces", "cause": str(fault)[:500]})
+        finally:
+            child.link.close()
+
+    def _enter_network(self, number: int) -> None:
+        """Go where the child shall be: a network namespace that is empty, and whose last user is dead."""
+        if number in self._networks:
+            kernel.enter(self._networks[number], kernel.CLONE_NEWNET)
+            return
+        kernel.unshare(kernel.CLONE_NEWNET)
+        self._networks[number] = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _run_guest(self, child: Cell) -> None:
+        fresh.begin(cell.environment(child.limits), threads=cell.threads(child.limits))
+        guest.main(
+            guest_proof,
+            guest_result,
+            guest.Walls(self._order.filter, landlock.abi() > 0, self._order.processes, bool(self._order.programs)),
+            lambda limits: cell.limit_process(Limits(**limits), counted=bool(child.groups)),
+        )
+
+
+def main() -> None:
+    """Be a zygote. The control socket is descriptor 3."""
+    control = socket.socket(fileno=CONTROL_DESCRIPTOR)
+    control.set_inheritable(False)
+    with contextlib.closing(control):
+        zygote = Zygote(control)
+        zygote.prepare()
+        zygote.serve()
