@@ -1,223 +1,164 @@
-"""Latency and throughput of `print(1+1)`, as ratios measured in one run on one machine.
+"""Crank beside its neighbours: latency, rate and memory of `print(1+1)`, in one run on one machine.
 
-A number without its neighbour says more about the machine than about Crank. So each is measured beside
-`python -c 'print(1+1)'` and, where bubblewrap is installed, beside bubblewrap starting the same Python:
+A number without its neighbour says more about the machine than about Crank, so all ways take turns in rounds
+whose order changes, and the ratios are what counts. What is measured:
 
-python       a bare interpreter: the floor that nobody isolates
-bubblewrap   the usual unprivileged sandbox, with the same namespaces
-sandbox      Crank's sandbox alone, inside the worker: open, run, collect, close
-end to end   HTTPS request to HTTPS answer, with the job committed durably before and after
+neighbours    a bare interpreter, bubblewrap, sandlock, a warm ipykernel, Monty (their own environment, locked)
+parked        for each built profile: from `open` to the outcome, inside the worker, where a sandbox stood ready
+pool miss     the same where none stood ready
+end to end    HTTPS request to HTTPS answer, the job committed durably before and after
+rate          fresh sandboxes a second; jobs a second through everything, many in flight; CPU of each
+memory        what one more parked sandbox costs
 
-Run it with `make bench`. It is not a test: it passes no judgement.
+Run it with `make bench`. It is not a test: it prints what was promised beside what was found and passes no judgement.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import platform
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks import report
+from benchmarks.crank_ways import ApiWay, RunnerWay, sandbox_rate
+from benchmarks.measure import Way, interleave
+from benchmarks.memory import per_parked
+from benchmarks.neighbours import NeighbourWay, neighbours
+from benchmarks.node import api_rates, help_sec, running_node
 
 from crank import AsyncClient
 from crank.bootstrap.profiles import Profiles
 from crank.config import load
-from crank.ports import SandboxSpec
+from crank.errors import CrankError
+from crank.ports import ProfileBuild
+from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
 
 REPO = Path(__file__).resolve().parents[1]
-CODE = "print(1+1)"
+_FULL_SEC = 30.0
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What one way of running it took, in seconds, sorted."""
+@dataclass(slots=True)
+class Bench:
+    """One run: what was asked for, what was found, and what could not be measured."""
 
-    name: str
-    seconds: list[float]
+    options: argparse.Namespace
+    folder: Path
+    notes: list[str] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=lambda: {"latency": {}, "profiles": {}, "end_to_end": {}})
 
-    def percentile(self, percent: int) -> float:
-        """Return a percentile by nearest rank."""
-        rank = max(1, -(-len(self.seconds) * percent // 100))
-        return self.seconds[rank - 1]
+    async def profiles(self, builds: list[ProfileBuild]) -> list[ProfileBuild]:
+        """Measure rate and memory of each profile, without a pool; return the profiles that stand."""
+        standing = []
+        for build in builds:
+            link = launch()
+            runner = NamespaceRunner(link, parked=0)
+            try:
+                await runner.start()
+                self.found["profiles"][build.profile.name] = await self._profile(runner, link, build)
+                standing.append(build)
+            except (CrankError, AssertionError) as fault:
+                self.notes.append(f"{build.profile.name} could not be measured: {fault}")
+            finally:
+                await runner.stop()
+        return standing
 
+    async def _profile(self, runner: NamespaceRunner, link: LauncherLink, build: ProfileBuild) -> dict[str, Any]:
+        cores = os.cpu_count() or 1
+        memory = await per_parked(runner, link, build)
+        rate = await sandbox_rate(runner, link, build, in_flight=2 * cores, during_sec=self.options.seconds)
+        return {"memory_per_parked": memory, "fresh_sandboxes": {**report.rate(rate), "in_flight": 2 * cores}}
 
-class Quiet:
-    """Takes output and drops it."""
+    async def latencies(self, builds: list[ProfileBuild], keeper_pid: int) -> None:
+        """Measure every way in turns."""
+        async with AsyncExitStack() as stack:
+            ways: list[Way] = [*await self._neighbours(builds, stack), *await self._ours(builds, stack)]
+            client = await stack.enter_async_context(AsyncClient())
+            ways.append(ApiWay(client, keeper_pid))
+            series = await interleave(ways, rounds=self.options.rounds)
+        for way in ways:
+            if series[way.name].failures:
+                self.notes.append(f"{way.name}: {series[way.name].failures[0]}")
+        self.found["latency"] = {name: entry.to_json() for name, entry in series.items()}
 
-    def output(self, stream: str, text: str, offset_bytes: int, at_sec: float) -> None:
-        """Drop text."""
+    async def _neighbours(self, builds: list[ProfileBuild], stack: AsyncExitStack) -> list[Way]:
+        ways: list[Way] = []
+        core = next(build for build in builds if build.profile.name == "python-core")
+        missing = json.loads((self.options.peers / "failed.json").read_text("utf-8"))
+        self.notes += [f"{name} could not be installed: {why}" for name, why in missing.items()]
+        for neighbour in neighbours(sys.executable, core, builds):
+            try:
+                way = await NeighbourWay.start(neighbour, self.options.peers / "bin" / "python", self.folder)
+            except (RuntimeError, TimeoutError) as fault:
+                self.notes.append(f"{neighbour.name} does not run here: {fault}")
+                continue
+            stack.push_async_callback(way.stop)
+            ways.append(way)
+        return ways
 
-    def progress(self, fraction: float | None, message: str) -> None:
-        """Drop progress."""
+    async def _ours(self, builds: list[ProfileBuild], stack: AsyncExitStack) -> list[Way]:
+        ways: list[Way] = []
+        for hit in (True, False):
+            link = launch()
+            runner = NamespaceRunner(link) if hit else NamespaceRunner(link, parked=0)
+            stack.push_async_callback(runner.stop)
+            await runner.start()
+            for build in builds:
+                if hit:
+                    async with asyncio.timeout(_FULL_SEC):
+                        await runner.settled(build)
+                ways.append(RunnerWay(runner, link, build, hit))
+        return ways
 
-
-def time_program(name: str, argv: list[str], count: int) -> Measured:
-    """Measure a program from start to end."""
-    seconds = []
-    for _ in range(count + 2):
-        began = time.perf_counter()
-        done = subprocess.run(argv, capture_output=True, check=True)
-        seconds.append(time.perf_counter() - began)
-        assert done.stdout == b"2\n"
-    return Measured(name, sorted(seconds[2:]))
-
-
-async def time_calls(name: str, call: Callable[[], Awaitable[None]], count: int) -> Measured:
-    """Measure calls one after the other, after two to warm up."""
-    seconds = []
-    for _ in range(count + 2):
-        began = time.perf_counter()
-        await call()
-        seconds.append(time.perf_counter() - began)
-    return Measured(name, sorted(seconds[2:]))
-
-
-def bubblewrap_argv(python: str, root: Path) -> list[str] | None:
-    """Return how bubblewrap starts the profile's own Python, or None where it is not installed."""
-    program = shutil.which("bwrap")
-    if program is None:
-        return None
-    return [program, "--unshare-all", "--die-with-parent", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev",
-            "--tmpfs", "/tmp", python, "-I", "-c", CODE]  # fmt: skip
-
-
-async def time_sandbox(count: int) -> Measured:
-    """Measure the sandbox alone."""
-    build = Profiles(load()).find("python-core")
-    if build is None:
-        raise SystemExit("bench: python-core is not built; run: make profiles-small")
-    runner = NamespaceRunner()
-    await runner.start()
-    sink = Quiet()
-
-    async def run_one() -> None:
-        session = await runner.open(SandboxSpec(build, replace(build.profile.limits, wall_sec=30.0)))
-        outcome = await session.run_python(CODE, None, sink)
-        await session.close()
-        assert outcome.stdout.text == "2\n", outcome
-
-    try:
-        return await time_calls("sandbox", run_one, count)
-    finally:
-        await runner.stop()
-
-
-async def time_api(count: int, in_flight: int) -> tuple[Measured, float]:
-    """Measure the whole path: one after the other for latency, many at once for jobs a second."""
-    async with AsyncClient() as client:
-
-        async def run_one() -> None:
-            job = await client.submit({"code": CODE}, wait_sec=40)
-            assert job.stdout == "2\n", job
-
-        latency = await time_calls("end to end", run_one, count)
-        gate = asyncio.Semaphore(in_flight)
-
-        async def run_gated() -> None:
-            async with gate:
-                await run_one()
-
-        began = time.perf_counter()
-        await asyncio.gather(*(run_gated() for _ in range(count)))
-        return latency, count / (time.perf_counter() - began)
-
-
-def measure(count: int, in_flight: int) -> tuple[list[Measured], float, list[str]]:
-    """Run every way once. Returns what was measured, jobs a second, and what could not be measured."""
-    notes = []
-    measured = [time_program("python", [sys.executable, "-I", "-c", CODE], count)]
-    build = Profiles(load()).find("python-core")
-    argv = bubblewrap_argv(build.python, build.rootfs) if build else None
-    if argv is None:
-        notes.append("bubblewrap is not installed here, so there is no ratio to it")
-    else:
-        measured.append(time_program("bubblewrap", argv, count))
-    measured.append(asyncio.run(time_sandbox(count)))
-    crank = str(Path(sys.executable).with_name("crank"))
-    subprocess.run([crank, "up", "--detach"], check=True, stderr=subprocess.DEVNULL)
-    try:
-        latency, rate = asyncio.run(time_api(count, in_flight))
-    finally:
-        subprocess.run([crank, "down"], check=True, stderr=subprocess.DEVNULL)
-    return [*measured, latency], rate, notes
-
-
-def report(measured: list[Measured], rate: float, notes: list[str], in_flight: int) -> dict[str, Any]:
-    """Return the numbers as JSON."""
-    floor = measured[0].percentile(50)
-    return {
-        "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()},
-        "runs": {
-            entry.name: {
-                "count": len(entry.seconds),
-                **{f"p{percent}_ms": round(entry.percentile(percent) * 1000, 2) for percent in (50, 95, 99)},
-                "mean_ms": round(statistics.fmean(entry.seconds) * 1000, 2),
-                **{
-                    f"p50_over_{other.name.replace(' ', '_')}": round(entry.percentile(50) / other.percentile(50), 2)
-                    for other in measured
-                    if other.name in {"python", "bubblewrap"}
-                },
-            }
-            for entry in measured
-        },
-        "throughput": {
-            "jobs_per_sec": round(rate, 1),
-            "in_flight": in_flight,
-            "python_starts_per_job": round(1 / rate / floor, 2),
-        },
-        "notes": notes,
-    }
-
-
-def show(numbers: dict[str, Any]) -> None:
-    """Print a table for people."""
-    table = Table("print(1+1)", "p50 ms", "p95 ms", "p99 ms", "× python", "× bubblewrap")
-    for name, run in numbers["runs"].items():
-        cells = [run[key] for key in ("p50_ms", "p95_ms", "p99_ms", "p50_over_python")]
-        table.add_row(name, *(f"{cell:.2f}" for cell in cells), str(run.get("p50_over_bubblewrap", "–")))
-    console = Console(width=100)
-    console.print(table)
-    throughput = numbers["throughput"]
-    console.print(
-        f"{throughput['jobs_per_sec']} jobs/s end to end with {throughput['in_flight']} in flight, every one committed durably"
-    )
-    for note in numbers["notes"]:
-        console.print(f"note: {note}")
+    async def measure(self) -> None:
+        """Measure everything."""
+        built = {build.profile.name: build for build in Profiles(load()).built()}
+        if "python-core" not in built:
+            raise SystemExit("bench: python-core is not built; run: make profiles-small")
+        wanted = self.options.profiles or [
+            name for name in ("python-core", "python-docs", "python-ml") if name in built
+        ]
+        builds = await self.profiles([built[name] for name in wanted])
+        if not any(build.profile.name == "python-core" for build in builds):
+            raise SystemExit(f"bench: python-core does not stand here: {self.notes}")
+        self.found["help_sec"] = help_sec()
+        with running_node() as keeper_pid:
+            self.found["end_to_end"] = await api_rates(
+                self.folder, keeper_pid, in_flight=self.options.in_flight, during_sec=self.options.seconds
+            )
+            await self.latencies(builds, keeper_pid)
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Measure Crank beside its neighbours.")
-    parser.add_argument("--count", type=int, default=100)
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="bench", description="Measure Crank beside its neighbours.")
+    parser.add_argument("--rounds", type=int, default=100, help="how often each way runs")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each rate is measured")
     parser.add_argument("--in-flight", type=int, default=32)
-    parser.add_argument("--json", type=Path, help="also write the numbers there; - for stdout alone")
+    parser.add_argument("--profiles", nargs="*", help="which profiles; default: all that are built")
+    parser.add_argument("--peers", type=Path, default=REPO / ".cache" / "peers", help="the neighbours' environment")
+    parser.add_argument("--out", type=Path, default=REPO / ".cache" / "bench", help="where the report goes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="crank-bench-") as folder:
         os.environ.setdefault("CRANK_PROFILES_BUILDS", str(REPO / ".cache" / "profiles"))
         os.environ.update(CRANK_HOME=f"{folder}/home", CRANK_API_PORT="0", CRANK_WORKERS_PORT="0")
-        measured, rate, notes = measure(options.count, options.in_flight)
-    numbers = report(measured, rate, notes, options.in_flight)
-    text = json.dumps(numbers, indent=2, ensure_ascii=False)
-    if options.json == Path("-"):
-        print(text)
-        return
-    show(numbers)
-    target = options.json or REPO / ".cache" / "bench.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text + "\n", "utf-8")
-    print(f"numbers as JSON: {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
+        bench = Bench(options, Path(folder))
+        asyncio.run(bench.measure())
+    numbers = report.finish(bench.found, bench.notes)
+    report.show(numbers)
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / "bench.json"
+    target.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    plot = Path(__file__).parent / "peers" / "plot.py"
+    subprocess.run([str(options.peers / "bin" / "python"), str(plot), str(target)], check=False)
+    shown = options.out.relative_to(Path.cwd()) if options.out.is_relative_to(Path.cwd()) else options.out
+    print(f"report: {shown}/bench.json, bench.png, bench.svg")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Resolves the three requirement files. They carry hashes and no address, so that every mirror serves them.
+# Resolves the requirement files. They carry hashes and no address, so that every mirror serves them.
 set -eu
 index=$("${PY:?}" -m pip config get global.index-url 2>/dev/null || true)
 [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
@@ -10,3 +10,5 @@ compile() {
 compile pyproject.toml --output-file requirements/runtime.txt
 compile --group dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
 printf 'hatchling==1.33.0\neditables\n' | compile - --constraints requirements/dev.txt --output-file requirements/build.txt
+# What `make bench` measures beside: an environment of its own, because its versions are not ours.
+compile benchmarks/peers/requirements.in --output-file benchmarks/peers/requirements.txt
