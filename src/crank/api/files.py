@@ -26,7 +26,7 @@ PIECE_BYTES = 256 * KIB
 _SPOOL_BYTES = 1 * MIB
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,62}")
 # An artifact is a stranger's file: nothing in it may act in the browser of who opens it.
-_HARMLESS = {
+HARMLESS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "sandbox; default-src 'none'",
     "cross-origin-resource-policy": "same-origin",
@@ -118,7 +118,7 @@ async def get_artifact(
     found = await artifacts.find(desk, tenant=caller.tenant, job_id=parse_job_id(job_id), path=path)
     tag = f'"{found.sha256}"'
     name = found.path.rpartition("/")[2]
-    headers = {**_HARMLESS, "etag": tag, "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
+    headers = {**HARMLESS, "etag": tag, "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
     if if_none_match is not None and tag in {part.strip().removeprefix("W/") for part in if_none_match.split(",")}:
         return Response(status_code=304, headers=headers)
     media_type = found.media_type if _MEDIA_TYPE.fullmatch(found.media_type) else "application/octet-stream"
@@ -137,13 +137,18 @@ async def receive_blob(desk: Desk, request: Request, digest: Digest) -> int:
     """
     # Read whole before a thread is used: a slow sender must not hold one.
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-        try:
-            async for piece in chunks(request, bytes_max=BLOB_BYTES_MAX):
-                spool.write(piece)
-            spool.seek(0)
-        except OSError as fault:
-            raise _no_room(fault) from fault
+        await spool_body(request, cast(BinaryIO, spool))
         return await artifacts.store(desk, source=cast(BinaryIO, spool), expected=digest, bytes_max=BLOB_BYTES_MAX)
+
+
+async def spool_body(request: Request, spool: BinaryIO) -> None:
+    """Write a request's body into a file and stand at its beginning. Raises TooLarge, Unavailable, InvalidRequest."""
+    try:
+        async for piece in chunks(request, bytes_max=BLOB_BYTES_MAX):
+            spool.write(piece)
+        spool.seek(0)
+    except OSError as fault:
+        raise _no_room(fault) from fault
 
 
 def _no_room(fault: OSError) -> Unavailable | TooLarge:

@@ -37,7 +37,7 @@ _REPLAYED = {
     responses={
         200: {"model": JobDocument, "description": "It has ended.", "headers": {**_LOCATION, **_REPLAYED}},
         202: {"model": JobDocument, "description": "It was accepted.", "headers": {**_LOCATION, **_REPLAYED}},
-        **refusals(*BODY, 403, 406, 409),
+        **refusals(*BODY, 403, 404, 406, 409),
     },
 )
 async def submit_job(

@@ -66,12 +66,52 @@ class JobWanted(Request):
     args: Any = Field(None, description="Any JSON value; the script finds it as the global `args`.")
     files: list[FileWanted] | None = None
     mounts: list[str | MountWanted] | None = None
-    session: Any = Field(None, description="Not offered yet: anything but null is refused.")
+    program: list[str] | None = Field(
+        None,
+        description="One of the profile's programs and its arguments, in place of code.",
+        examples=[["pandoc", "-v"]],
+    )
+    stdin: bool | None = Field(None, description="true keeps stdin open for POST …/stdin; otherwise it is empty.")
+    session: str | None = Field(None, description="The id of a session whose state the job shares.")
+    context: str | None = Field(None, description="Named globals in the session; main unless said otherwise.")
     idempotency_key: str | None = None
     budget: Any = Field(None, description="Not offered yet: anything but null is refused.")
     route: Literal["local", "any"] | None = Field(None, description="Only local is offered yet.")
     effects: Literal["pure", "idempotent", "external"] | None = None
     detach: bool | None = Field(None, description="Only true is offered: a job outlives its connection.")
+
+
+class SessionClocks(Request):
+    """When a session ends by itself; the operator sets ceilings."""
+
+    idle_sec: float | None = Field(None, description="Without a running job for this long.")
+    lifetime_sec: float | None = Field(None, description="This long after it was opened, whatever runs.")
+
+
+class SessionWanted(SessionClocks):
+    """One session: a sandbox that lives on between its jobs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"env_profile": "python-core", "idle_sec": 900}]})
+
+    name: str | None = Field(None, description="For people; it need not be unique.")
+    env_profile: str | None = Field(None, description="python-core unless said otherwise.")
+    capability: str | None = Field(None, description="Follows from env_profile unless given.")
+    version: str | None = Field(None, description="1, 1.2 or 1.2.3: any version that starts so.")
+    accelerator: Literal["cpu", "gpu"] | None = None
+    gpu_model: str | None = None
+    memory_bytes: int | None = Field(None, description="Of everything in the session together.")
+    mounts: list[str | MountWanted] | None = None
+
+
+class StdinWanted(Request):
+    """Bytes for the stdin of a running job, at most 1 MiB; text or base64 carries them."""
+
+    text: str | None = None
+    base64: str | None = None
+    offset_bytes: int | None = Field(
+        None, ge=0, description="Where they begin in all that was sent; a repeat is harmless."
+    )
+    end: bool = Field(False, description="Nothing follows.")
 
 
 class MountAdded(Request):

@@ -95,8 +95,10 @@ async def _blob(desk: Desk, gate: WorkerGate, request: Request) -> Response:
 
 
 async def _may_read(desk: Desk, worker_id: WorkerId, digest: Digest) -> bool:
-    """Tell whether a job that this worker holds uses the blob; it needs no other."""
+    """Tell whether a job that this worker holds, or a call that it answers, uses the blob; it needs no other."""
     worker = desk.roster.find(worker_id)
+    if worker is not None and digest in worker.lent:
+        return True
     held = list(worker.leases) if worker is not None else []
     return await desk.store.read(
         lambda tx: any(tx.registry.job_refers(LOCAL_TENANT, job_id, digest) for job_id in held)

@@ -26,6 +26,7 @@ from crank.domain.outcome import End, Outcome, Reason, Skipped
 from crank.domain.outcome_codec import outcome_document, parse_outcome
 from crank.domain.quantity import BLOB_BYTES_MAX, KIB
 from crank.domain.rules import evidence, lease, retry
+from crank.domain.rules import session as session_rules
 from crank.errors import InvalidRequest, NotFound, ProtocolError
 from crank.ports import Transaction
 from crank.wire import Finished, Settled
@@ -130,6 +131,13 @@ def _keep(desk: Desk, outcome: Outcome) -> _Kept:
     return _Kept(outcome, None, digest)
 
 
+def _rest_session(desk: Desk, tx: Transaction, job: Job) -> None:
+    if job.request.session_id is not None:
+        session = tx.sessions.find(job.tenant, job.request.session_id)
+        if session is not None:
+            tx.sessions.update(session_rules.used(session, desk.clock.now_us()))
+
+
 def _settle(desk: Desk, tx: Transaction, job: Job, kept: _Kept, *, subject: str) -> None:
     settled = replace(
         job,
@@ -140,6 +148,7 @@ def _settle(desk: Desk, tx: Transaction, job: Job, kept: _Kept, *, subject: str)
         outcome_blob=kept.blob,
     )
     tx.jobs.update(settled)
+    _rest_session(desk, tx, job)
     if kept.refers:
         tx.registry.refer(job.tenant, job.job_id, kept.refers)
     facts: JsonObject = {

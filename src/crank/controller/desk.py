@@ -24,6 +24,8 @@ class Policy:
     known_worker_sec      how long a worker that is away still counts as one that could run a job
     retention_sec         how long an ended job, its stream and its artifacts are kept
     attempts_max          leases that one job gets at most
+    session_idle_sec, session_lifetime_sec   the clocks of a session that asks for none; with _max what one may ask for
+    sessions_max          sessions that live at once on the whole node
     output_bytes_max      kept output that a request may ask for; its other limits are bounded by the capability
     private_paths         folders that no mount may touch or hold
     """
@@ -38,6 +40,11 @@ class Policy:
     known_worker_sec: float = 600.0
     retention_sec: float = 30 * DAY_SEC
     attempts_max: int = 3
+    session_idle_sec: float = 600.0
+    session_lifetime_sec: float = 3600.0
+    session_idle_sec_max: float = DAY_SEC
+    session_lifetime_sec_max: float = 7 * DAY_SEC
+    sessions_max: int = 64
     output_bytes_max: int = OUTPUT_BYTES_MAX
 
 

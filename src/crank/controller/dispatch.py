@@ -17,6 +17,7 @@ from crank.domain.ids import MountId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.outcome import End, Reason
 from crank.domain.rules import lease, placement
+from crank.domain.rules import session as session_rules
 from crank.errors import Unavailable
 from crank.ports import Transaction
 from crank.wire import Lease, LeaseFile, LeaseMount
@@ -39,20 +40,20 @@ async def dispatch(desk: Desk) -> int:
 
 
 async def _dispatch(desk: Desk) -> int:
-    queue, mounts = await desk.store.read(_look)  # 1
-    plans, broken = _choose(desk, queue, mounts)  # 2
+    queue, mounts, broken = await desk.store.read(_look)  # 1
+    plans = _choose(desk, queue, mounts)  # 2
     if not plans and not broken:
         return 0
 
     def commit(tx: Transaction) -> list[tuple[_Plan, Job]]:
-        for job in broken:
+        for job, end in broken:
             if (current := tx.jobs.find(job.tenant, job.job_id)) and current.status is Status.QUEUED:
-                end_job(desk, tx, current, _MOUNT_GONE, subject=desk.policy.controller_id)
+                end_job(desk, tx, current, end, subject=desk.policy.controller_id)
         return [(plan, leased) for plan in plans if (leased := _lease(desk, tx, plan)) is not None]
 
     leased = await desk.store.transact(commit)  # 3
     desk.failpoints.reach("dispatch.committed")
-    for job in broken:
+    for job, _ in broken:
         desk.watch.changed(job.tenant, job.job_id)
     for plan, job in leased:
         await _send(desk, plan, job)  # 4
@@ -64,24 +65,36 @@ _MOUNT_GONE = End(
 )
 
 
-def _look(tx: Transaction) -> tuple[list[Job], dict[MountId, Mount]]:
+def _look(tx: Transaction) -> tuple[list[Job], dict[MountId, Mount], list[tuple[Job, End]]]:
     queue = list(tx.jobs.queued(BATCH_JOBS_MAX))
     tenants = {job.tenant for job in queue if job.request.mounts}
-    return queue, {mount.mount_id: mount for tenant in tenants for mount in tx.registry.mounts(tenant)}
+    mounts = {mount.mount_id: mount for tenant in tenants for mount in tx.registry.mounts(tenant)}
+    ends = {job.job_id: _broken(tx, job, mounts) for job in queue}
+    broken = [(job, end) for job in queue if (end := ends[job.job_id]) is not None]
+    return [job for job in queue if ends[job.job_id] is None], mounts, broken
 
 
-def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> tuple[list[_Plan], list[Job]]:
+def _broken(tx: Transaction, job: Job, mounts: dict[MountId, Mount]) -> End | None:
+    """Return how a job ends that can never start any more, or None."""
+    if any(use.mount_id not in mounts for use in job.request.mounts):
+        return _MOUNT_GONE
+    if job.request.session_id is None:
+        return None
+    session = tx.sessions.find(job.tenant, job.request.session_id)
+    if session is not None and not session.ended:
+        return None
+    return session_rules.job_end(None if session is None else session.end)
+
+
+def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> list[_Plan]:
     now_sec = desk.clock.monotonic_sec()
     taken: dict[str, int] = {}
     plans: list[_Plan] = []
-    broken: list[Job] = []
     base = desk.roster.offers(now_sec)
     for job in queue:
-        if any(use.mount_id not in mounts for use in job.request.mounts):
-            broken.append(job)
-            continue
         offers = [
-            placement.Offer(o.worker_id, o.node_id, o.capability, o.free_slots - taken.get(o.worker_id, 0)) for o in base
+            placement.Offer(o.worker_id, o.node_id, o.capability, o.free_slots - taken.get(o.worker_id, 0))
+            for o in desk.roster.for_request(job.request, base)
         ]
         nodes = frozenset(mounts[use.mount_id].node_id for use in job.request.mounts)
         placed = placement.choose(job.request, offers, nodes)
@@ -93,7 +106,7 @@ def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> tuple
         taken[placed.worker_id] = taken.get(placed.worker_id, 0) + 1
         bound = tuple(LeaseMount(use.name, mounts[use.mount_id].host_path) for use in job.request.mounts)
         plans.append(_Plan(job, worker, placed.capability, bound))
-    return plans, broken
+    return plans
 
 
 def _lease(desk: Desk, tx: Transaction, plan: _Plan) -> Job | None:
@@ -127,6 +140,10 @@ async def _send(desk: Desk, plan: _Plan, job: Job) -> None:
         max_output_bytes=request.max_output_bytes,
         memory_bytes=request.memory_bytes,
         traceparent=request.traceparent,
+        session_id=request.session_id,
+        context=request.context,
+        program=None if request.program is None else list(request.program),
+        stdin=request.stdin,
         cpu_sec=request.cpu_sec,
         idle_sec=request.idle_sec,
         no_output_sec=request.no_output_sec,

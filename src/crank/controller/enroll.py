@@ -11,6 +11,7 @@ Steps, marked again in the code:
 
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
+from crank.controller.end_session import on_listed
 from crank.controller.roster import LiveLease, LiveWorker
 from crank.domain.capability import CAPABILITIES_MAX, Capability, parse_capability
 from crank.domain.identity import SpiffeId
@@ -20,7 +21,7 @@ from crank.domain.rules.retry import Loss
 from crank.domain.worker import SLOTS_MAX, KnownWorker
 from crank.errors import InvalidRequest, NotAllowed, ProtocolError, Unavailable
 from crank.ports import Transaction, WorkerLink
-from crank.wire import VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Welcome
+from crank.wire import VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Sessions, Welcome
 
 
 async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) -> LiveWorker:
@@ -37,7 +38,7 @@ async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) 
     async with desk.roster.gate:
         resumed = await desk.store.transact(lambda tx: _store(desk, tx, known, hello.holding))  # 4
         desk.failpoints.reach("enroll.committed")
-        worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec())
+        worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec(), version=version)
         for job, entry in resumed:
             if job is not None and entry.verdict == "continue":
                 next_seq = await _next_seq(desk, job.job_id, entry.epoch)
@@ -50,12 +51,17 @@ async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) 
         except Unavailable:
             desk.roster.leave(worker, desk.clock.monotonic_sec())
             raise
+    if not worker.knows_sessions:
+        await on_listed(desk, worker, Sessions([], []))
     desk.watch.work.set()
     return worker
 
 
 async def leave(desk: Desk, *, worker: LiveWorker) -> None:
-    """Note that a connection ended. Its leases stay until the worker is back or the lease runs out."""
+    """Note that a connection ended. Its leases and sessions stay until the worker is back or the lease runs out."""
+    for waiting in worker.calls.values():
+        if not waiting.done():
+            waiting.set_exception(Unavailable("The worker's connection was lost.", code="worker_gone"))
     if desk.roster.leave(worker, desk.clock.monotonic_sec()):
         known = worker.known
         seen = KnownWorker(

@@ -1,8 +1,9 @@
-"""Reap: leases of workers that stay away, and what is older than its retention."""
+"""Reap: leases and sessions of workers that stay away, and what is older than its retention."""
 
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
-from crank.domain.ids import Digest
+from crank.controller.end_session import lose_sessions
+from crank.domain.ids import Digest, WorkerId
 from crank.domain.job import HELD, Job
 from crank.domain.rules.replay import WINDOW_US
 from crank.domain.rules.retry import Loss
@@ -20,10 +21,17 @@ async def reap(desk: Desk) -> int:
         if now_sec - worker.beat_at_sec > desk.policy.lease_sec:
             await worker.link.close("silent", "No beat arrived for as long as a lease lasts.")
             desk.roster.leave(worker, worker.beat_at_sec)
-    held = await desk.store.read(lambda tx: list(tx.jobs.held()))
-    overdue = [job for job in held if _overdue(desk, job, now_sec)]
-    if not overdue:
-        return 0
+    held, sessions = await desk.store.read(lambda tx: (list(tx.jobs.held()), list(tx.sessions.live())))
+    lost = [session for session in sessions if _is_away(desk, session.worker_id, now_sec)]
+    overdue = [job for job in held if job.worker_id is not None and _is_away(desk, job.worker_id, now_sec)]
+    if overdue:
+        await _lose_jobs(desk, overdue)
+    # After the jobs that ran in them, so that a job given back to the queue ends with its session.
+    await lose_sessions(desk, lost)
+    return len(overdue)
+
+
+async def _lose_jobs(desk: Desk, overdue: list[Job]) -> None:
 
     def commit(tx: Transaction) -> None:
         for job in overdue:
@@ -36,13 +44,10 @@ async def reap(desk: Desk) -> int:
     for job in overdue:
         desk.watch.changed(job.tenant, job.job_id)
     desk.watch.work.set()
-    return len(overdue)
 
 
-def _overdue(desk: Desk, job: Job, now_sec: float) -> bool:
-    if job.worker_id is None:
-        return False
-    return desk.roster.away_sec(job.worker_id, now_sec) > desk.policy.lease_sec
+def _is_away(desk: Desk, worker_id: WorkerId, now_sec: float) -> bool:
+    return desk.roster.away_sec(worker_id, now_sec) > desk.policy.lease_sec
 
 
 async def sweep(desk: Desk) -> int:
@@ -55,6 +60,8 @@ async def sweep(desk: Desk) -> int:
         old = list(tx.jobs.ended_before(before_us, SWEEP_JOBS_MAX))
         for job in old:
             tx.jobs.delete(job.tenant, job.job_id)
+        for session in tx.sessions.ended_before(before_us, SWEEP_JOBS_MAX):
+            tx.sessions.delete(session.tenant, session.session_id)
         return old
 
     old = await desk.store.transact(forget)

@@ -4,15 +4,32 @@ from dataclasses import replace
 
 from crank.controller.complete import complete, end_job
 from crank.controller.desk import Desk
+from crank.controller.end_session import on_ended, on_listed, on_opened
+from crank.controller.reach import answered
 from crank.controller.roster import LiveWorker
 from crank.domain.capability import CAPABILITIES_MAX
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Job
 from crank.domain.outcome import End, Reason
 from crank.domain.rules import lease
+from crank.domain.rules.session import SESSION_ENDED
 from crank.errors import ProtocolError
 from crank.ports import Transaction
-from crank.wire import Beat, Declined, Draining, Finished, JobEvent, Message, Output, Pools, Started
+from crank.wire import (
+    Answered,
+    Beat,
+    Declined,
+    Draining,
+    Ended,
+    Finished,
+    JobEvent,
+    Message,
+    Opened,
+    Output,
+    Pools,
+    Sessions,
+    Started,
+)
 
 # Why a worker may hand a lease back so that another try is right; every other code ends the job.
 _TRY_ELSEWHERE = frozenset({"busy", "draining"})
@@ -38,6 +55,20 @@ async def receive(desk: Desk, *, worker: LiveWorker, message: Message) -> None:
             await _declined(desk, worker, message)
         case Draining():
             worker.draining = True
+        case _:
+            await _receive_of_session(desk, worker, message)
+
+
+async def _receive_of_session(desk: Desk, worker: LiveWorker, message: Message) -> None:
+    match message:
+        case Opened():
+            await on_opened(desk, worker, message)
+        case Ended():
+            await on_ended(desk, worker, message)
+        case Sessions():
+            await on_listed(desk, worker, message)
+        case Answered():
+            answered(worker, message)
         case _:
             raise ProtocolError(f"A worker may not send {type(message).__name__}.")
 
@@ -83,6 +114,11 @@ async def _declined(desk: Desk, worker: LiveWorker, message: Declined) -> None:
             return
         if message.code in _TRY_ELSEWHERE and not job.cancel_requested:
             tx.jobs.update(_uncounted(lease.requeue(job)))
+            return
+        if message.code == SESSION_ENDED and not job.cancel_requested:
+            # It never began: the session was over before its turn came.
+            end = End(Reason.REFUSED, code=message.code, message=message.message)
+            end_job(desk, tx, lease.requeue(job), end, subject=worker.known.worker_id)
             return
         reason = Reason.CANCELLED if job.cancel_requested else Reason.SANDBOX_FAILED
         end_job(desk, tx, job, End(reason, code=message.code, message=message.message), subject=worker.known.worker_id)

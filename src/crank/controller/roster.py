@@ -1,13 +1,15 @@
 """Who is connected now. Beats and free slots live here and never touch the store."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
-from crank.domain.ids import JobId, WorkerId
+from crank.domain.ids import Digest, JobId, SessionId, WorkerId
+from crank.domain.job import JobRequest
 from crank.domain.rules.placement import Offer, offers_of
 from crank.domain.worker import KnownWorker
 from crank.ports import WorkerLink
-from crank.wire import Pool
+from crank.wire import SESSIONS_SINCE, VERSION_MAX, Answered, Pool
 
 
 @dataclass(slots=True)
@@ -29,6 +31,24 @@ class LiveWorker:
     draining: bool = False
     paused_until_sec: float = 0.0
     pools: list[Pool] = field(default_factory=list)
+    # What it can be told depends on the version that both agreed on.
+    version: int = VERSION_MAX
+    # None until it has said which sessions it holds; then those that stand.
+    sessions: set[SessionId] | None = None
+    calls: dict[str, asyncio.Future[Answered]] = field(default_factory=dict)
+    # Blobs that it may read for a call that is under way.
+    lent: Counter[Digest] = field(default_factory=Counter)
+
+    @property
+    def knows_sessions(self) -> bool:
+        """Tell whether sessions, programs and calls can be sent to it."""
+        return self.version >= SESSIONS_SINCE
+
+    def can_take(self, request: JobRequest) -> bool:
+        """Tell whether it could be sent this request: its session lives here, and every field is known to it."""
+        if request.session_id is not None:
+            return self.sessions is not None and request.session_id in self.sessions
+        return self.knows_sessions or (request.program is None and not request.stdin)
 
     def free_slots(self, now_sec: float) -> int:
         """Return how many more leases it takes now."""
@@ -78,4 +98,10 @@ class Roster:
 
     def offers(self, now_sec: float) -> list[Offer]:
         """List what connected workers offer now."""
-        return [offer for worker in self._live.values() for offer in offers_of(worker.known, worker.free_slots(now_sec))]
+        return [
+            offer for worker in self._live.values() for offer in offers_of(worker.known, worker.free_slots(now_sec))
+        ]
+
+    def for_request(self, request: JobRequest, offers: list[Offer]) -> list[Offer]:
+        """Leave those offers whose worker could be sent this request."""
+        return [offer for offer in offers if (worker := self.find(offer.worker_id)) and worker.can_take(request)]

@@ -3,7 +3,7 @@
 Steps, marked again in the code:
  1. read the request into a draft
  2. find what it was used for before (idempotency)
- 3. resolve its mounts on this node
+ 3. complete it with what its session fixes; resolve its mounts on this node
  4. find who could ever run it; refuse at once when nobody can
  5. check it against the capability's own terms
  6. keep its files as blobs
@@ -14,18 +14,20 @@ Authentication came before (the tenant is proven); money and policy join at 4 an
 
 import asyncio
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from crank.controller.desk import Desk
+from crank.controller.use_session import admit, join, keep_awake
 from crank.domain.capability import Capability
 from crank.domain.ids import Digest, JobId, TenantId
 from crank.domain.job import InputFile, Job, JobRequest, Mount, MountUse, Refusal, Status
 from crank.domain.json import JsonObject
 from crank.domain.quantity import BLOB_BYTES_MAX
 from crank.domain.rules import placement, replay
-from crank.domain.rules.request import Draft, parse_idempotency_key, parse_request, request_digest
+from crank.domain.rules.request import Draft, DraftMount, parse_idempotency_key, parse_request, request_digest
+from crank.domain.session import Session
 from crank.domain.worker import Replay
 from crank.errors import Conflict, InvalidRequest, NotAllowed, Unavailable
 from crank.ports import Transaction
@@ -85,8 +87,9 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
     earlier = await desk.store.read(lambda tx: _earlier(desk, tx, tenant, key, draft.job_id, digest))  # 2
     if earlier is not None:
         return Submitted(earlier, replayed=True)
-    mounts = await desk.store.read(lambda tx: _resolve_mounts(tx, tenant, draft))  # 3
-    capability = await _who_could(desk, tenant, subject, draft, mounts)  # 4
+    draft, session = await join(desk, tenant=tenant, draft=draft, fields=submission.fields)  # 3
+    mounts = await desk.store.read(lambda tx: resolve_mounts(tx, tenant, draft.mounts))
+    capability = await _who_could(desk, subject, draft, mounts, tenant=tenant, session=session)  # 4
     _check_terms(desk, draft, capability)  # 5
     files = await asyncio.to_thread(_keep_files, desk, draft)  # 6
     job = Job(
@@ -103,6 +106,7 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
     submitted = await desk.store.transact(lambda tx: _admit(desk, tx, job, key, subject))  # 7
     desk.failpoints.reach("submit.committed")
     desk.watch.work.set()  # 8
+    await keep_awake(desk, session)
     return submitted
 
 
@@ -125,8 +129,9 @@ def _earlier(
     return None
 
 
-def _resolve_mounts(tx: Transaction, tenant: TenantId, draft: Draft) -> dict[str, Mount]:
-    if not draft.mounts:
+def resolve_mounts(tx: Transaction, tenant: TenantId, wanted_mounts: Sequence[DraftMount]) -> dict[str, Mount]:
+    """Find the mounts that are meant, by the name under which they shall be seen. Raises NotAllowed."""
+    if not wanted_mounts:
         return {}
     known: dict[str, Mount] = {}
     for mount in tx.registry.mounts(tenant):
@@ -134,7 +139,7 @@ def _resolve_mounts(tx: Transaction, tenant: TenantId, draft: Draft) -> dict[str
         if mount.name:
             known[mount.name] = mount
     resolved: dict[str, Mount] = {}
-    for position, wanted in enumerate(draft.mounts):
+    for position, wanted in enumerate(wanted_mounts):
         if wanted.source not in known:
             raise NotAllowed(
                 f"There is no mount {wanted.source[:80]!r} that this credential may use.",
@@ -147,7 +152,7 @@ def _resolve_mounts(tx: Transaction, tenant: TenantId, draft: Draft) -> dict[str
 
 
 async def _who_could(
-    desk: Desk, tenant: TenantId, subject: str, draft: Draft, mounts: dict[str, Mount]
+    desk: Desk, subject: str, draft: Draft, mounts: dict[str, Mount], *, tenant: TenantId, session: Session | None
 ) -> Capability:
     request = _request(draft, None, (), mounts, None)
     nodes = frozenset(mount.node_id for mount in mounts.values())
@@ -157,6 +162,7 @@ async def _who_could(
     offers = [
         offer
         for worker in known
+        if (session is None or worker.worker_id == session.worker_id)
         if worker.worker_id in live or worker.seen_us >= since_us
         for offer in placement.offers_of(worker, 1)
     ]
@@ -182,15 +188,18 @@ def _check_terms(desk: Desk, draft: Draft, capability: Capability) -> None:
             field="constraints.max_output_bytes",
             fix="Ask for less, or write the output to a file in /out.",
         )
-    if capability.takes_code and draft.code is None:
+    if capability.takes_code and draft.code is None and draft.program is None:
         raise InvalidRequest(
-            f"{capability.name} runs a script, and the request has no code.", code="missing_field", field="code"
+            f"{capability.name} runs a script or a program, and the request has neither.",
+            code="missing_field",
+            field="code",
         )
     if not capability.takes_code:
-        if draft.code is not None:
-            raise InvalidRequest(
-                f"{capability.name} is a function; it takes args and no code.", code="invalid_field", field="code"
-            )
+        for name, given in (("code", draft.code), ("program", draft.program), ("stdin", draft.stdin or None)):
+            if given is not None:
+                raise InvalidRequest(
+                    f"{capability.name} is a function; it takes args and no {name}.", code="invalid_field", field=name
+                )
         if draft.files or draft.mounts:
             raise InvalidRequest(
                 f"{capability.name} is a function; it takes args, and no files or mounts.",
@@ -253,6 +262,10 @@ def _request(
         effects=draft.effects if capability is None or capability.takes_code else capability.effects,
         route=draft.route,
         traceparent=traceparent,
+        session_id=draft.session_id,
+        context=draft.context,
+        program=draft.program,
+        stdin=draft.stdin,
     )
 
 
@@ -269,6 +282,7 @@ def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str)
             fix="Try again after the time in Retry-After.",
             retry_after_sec=5,
         )
+    admit(desk, tx, job)
     tx.jobs.insert(job)
     if key is not None:
         tx.replays.put(Replay(job.tenant, key, job.request_digest, job.job_id, job.submitted_us))

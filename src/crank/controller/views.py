@@ -68,6 +68,8 @@ def _head(desk: Desk, job: Job, mounts: list[Mount]) -> JsonObject:
         "env_profile": request.env_profile,
         "accelerator": None if request.accelerator is None else str(request.accelerator),
         "effects": str(request.effects),
+        "session_id": request.session_id,
+        "context": request.context,
         "submitted_at": moment(job.submitted_us),
         "started_at": moment(job.started_us),
         "ended_at": moment(job.ended_us),
@@ -85,7 +87,10 @@ def _pending(desk: Desk, job: Job, mounts: list[Mount]) -> str | None:
         return None
     wanted = {use.mount_id for use in job.request.mounts}
     nodes = frozenset(mount.node_id for mount in mounts if mount.mount_id in wanted)
-    placed = placement.choose(job.request, desk.roster.offers(desk.clock.monotonic_sec()), nodes)
+    offers = desk.roster.for_request(job.request, desk.roster.offers(desk.clock.monotonic_sec()))
+    placed = placement.choose(job.request, offers, nodes)
+    if isinstance(placed, placement.Busy) and job.request.session_id is not None:
+        return "Waiting for a free slot on the worker that holds its session."
     return placed.sentence if isinstance(placed, placement.Busy) else "About to be sent to a worker."
 
 

@@ -1,33 +1,33 @@
-"""Wakes those who wait for a job to change, without polling the store."""
+"""Wakes those who wait for a job or a session to change, without polling the store."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from crank.domain.ids import JobId, TenantId
+from crank.domain.ids import TenantId
 
 
 class Watch:
     """One event for each waiter; a change sets all of a job's events."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[TenantId, JobId], set[asyncio.Event]] = {}
+        self._waiting: dict[tuple[TenantId, str], set[asyncio.Event]] = {}
         self.work = asyncio.Event()
 
-    def changed(self, tenant: TenantId, job_id: JobId) -> None:
-        """Say that the job or its stream changed."""
-        for event in self._waiting.get((tenant, job_id), ()):
+    def changed(self, tenant: TenantId, name: str) -> None:
+        """Say that the job with this id, its stream, or the session with this id changed."""
+        for event in self._waiting.get((tenant, name), ()):
             event.set()
 
     @contextmanager
-    def on(self, tenant: TenantId, job_id: JobId) -> Iterator[asyncio.Event]:
+    def on(self, tenant: TenantId, name: str) -> Iterator[asyncio.Event]:
         """Give an event that is set at every change; clear it before looking."""
         event = asyncio.Event()
-        waiters = self._waiting.setdefault((tenant, job_id), set())
+        waiters = self._waiting.setdefault((tenant, name), set())
         waiters.add(event)
         try:
             yield event
         finally:
             waiters.discard(event)
             if not waiters:
-                self._waiting.pop((tenant, job_id), None)
+                self._waiting.pop((tenant, name), None)

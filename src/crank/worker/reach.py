@@ -16,7 +16,7 @@ from crank.domain.quantity import BLOB_BYTES_MAX, KIB
 from crank.domain.rules.call import verdict_of
 from crank.domain.rules.request import parse_relative_path
 from crank.domain.rules.session import SESSION_ENDED
-from crank.errors import Conflict, CrankError, InvalidRequest, NotFound, TooLarge, Unavailable
+from crank.errors import Conflict, CrankError, InvalidRequest, NotFound, SandboxError, TooLarge, Unavailable
 from crank.ports import SandboxSession
 from crank.wire import Answered, Files, Interrupt, LeaseFile, Stdin, Touch
 from crank.worker.attempt import Attempt, Bench, Key
@@ -101,16 +101,24 @@ class Reach:
         if kept is None or kept.sandbox is None:
             raise Conflict("The session has ended, or is not open yet.", code=SESSION_ENDED, field="session")
         self._sessions.touch(Touch(call.session_id, None, None))
+        try:
+            return await self._act(kept.sandbox, call)
+        except SandboxError as fault:
+            if kept.sandbox.alive:
+                raise
+            raise Conflict("The session has ended.", code=SESSION_ENDED, field="session") from fault
+
+    async def _act(self, sandbox: SandboxSession, call: Files) -> JsonValue:
         path = parse_relative_path(call.path, field="path") if call.path or call.verb != "list" else ""
         match call.verb:
             case "list":
-                return await _list(kept.sandbox, path)
+                return await _list(sandbox, path)
             case "get":
-                return await self._get(kept.sandbox, path)
+                return await self._get(sandbox, path)
             case "put":
-                return await self._put(kept.sandbox, path, call)
+                return await self._put(sandbox, path, call)
             case "remove":
-                await kept.sandbox.remove_file(path)
+                await sandbox.remove_file(path)
                 return None
 
     async def _get(self, sandbox: SandboxSession, path: str) -> JsonValue:

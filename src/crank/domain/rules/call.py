@@ -34,7 +34,7 @@ def verdict_of(fault: CrankError) -> Verdict:
 
 
 def fault_of(verdict: str, code: str | None, message: str | None) -> CrankError:
-    """Return the fault that a word and its code tell of; a word that is not known is a failure."""
-    kind = _FAULTS.get(verdict, SandboxError)  # type: ignore[call-overload]
-    fault: CrankError = kind(message or "The worker could not do this.", code=code)
-    return fault
+    """Return the fault that a word and its code tell of; one that is no fault of the caller may pass."""
+    known = {word: kind for word, kind in _FAULTS.items() if word != "failed"}
+    kind: type[CrankError] = known.get(verdict, Unavailable)  # type: ignore[call-overload]
+    return kind(message or "The worker could not do this.", code=code)

@@ -62,12 +62,19 @@ def satisfiers(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozen
         ("accelerator", request.accelerator, lambda o: o.capability.accelerator == request.accelerator),
         ("gpu_model", request.gpu_model, lambda o: o.capability.gpu_model == request.gpu_model),
         ("timeout_sec", request.timeout_sec, lambda o: (request.timeout_sec or 0) <= o.capability.timeout_sec),
-        ("memory_bytes", request.memory_bytes, lambda o: (request.memory_bytes or 0) <= (o.capability.memory_bytes or 0)),
+        (
+            "memory_bytes",
+            request.memory_bytes,
+            lambda o: (request.memory_bytes or 0) <= (o.capability.memory_bytes or 0),
+        ),
         # A worker that does not name one of these does not keep it, so it cannot run a job that asks for it.
         ("cpu_sec", request.cpu_sec, lambda o: (request.cpu_sec or 0) <= o.capability.limits.get("cpu_sec", 0)),
         ("idle_sec", request.idle_sec, lambda o: (request.idle_sec or 0) <= o.capability.limits.get("idle_sec", 0)),
-        ("no_output_sec", request.no_output_sec,
-         lambda o: (request.no_output_sec or 0) <= o.capability.limits.get("no_output_sec", 0)),
+        (
+            "no_output_sec",
+            request.no_output_sec,
+            lambda o: (request.no_output_sec or 0) <= o.capability.limits.get("no_output_sec", 0),
+        ),
     ):
         if wanted is None:
             continue
@@ -115,13 +122,11 @@ def choose(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozenset[
     if not free:
         workers = len({offer.worker_id for offer in able})
         return Busy(f"Waiting for a free slot: 0 of {workers} worker(s) that can run it have one.")
-    best = min(
-        free,
-        key=lambda offer: (
-            offer.capability.accelerator,
-            tuple(-int(number) for number in offer.capability.version.split(".")),
-            -offer.free_slots,
-            offer.worker_id,
-        ),
-    )
+    best = min(free, key=rank)
     return Placed(best.worker_id, best.capability)
+
+
+def rank(offer: Offer) -> tuple[str, tuple[int, ...], int, str]:
+    """Return what sorts offers, the best first."""
+    newest = tuple(-int(number) for number in offer.capability.version.split("."))
+    return str(offer.capability.accelerator), newest, -offer.free_slots, offer.worker_id

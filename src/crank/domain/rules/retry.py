@@ -38,12 +38,13 @@ class GiveUp:
 def after_loss(job: Job, loss: Loss, *, attempts_max: int) -> Again | GiveUp:
     """Decide about a held job whose attempt was lost.
 
-    Code that may have begun and has outside effects never runs again by itself. A silent worker
-    may have begun even a job that it never reported as started.
+    Code that may have begun and has outside effects never runs again by itself; nor does a job of a session,
+    because what it found there is gone. A silent worker may have begun even a job that it never reported as started.
     """
     if job.cancel_requested:
         return GiveUp(End(Reason.CANCELLED, message=f"It was being cancelled when its worker was lost ({loss})."))
-    may_repeat = loss is Loss.NEVER_BEGUN or job.request.effects is not Effects.EXTERNAL
+    repeatable = job.request.effects is not Effects.EXTERNAL and job.request.session_id is None
+    may_repeat = loss is Loss.NEVER_BEGUN or repeatable
     if may_repeat and job.attempts < attempts_max:
         return Again(f"attempt {job.attempts} was lost: {loss}")
     if loss is Loss.SILENT:
