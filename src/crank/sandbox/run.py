@@ -134,7 +134,8 @@ class Run:
     def deny(self, layer: str, action: str, *, told_by: str, count: int = 1) -> None:
         """Keep evidence that a layer refused something."""
         key = (layer, action, told_by)
-        if key in self.denials or len(self.denials) < _NOTES_MAX:
+        # A job that tells a lot must not leave the kernel's word without room.
+        if key in self.denials or told_by != "job" or len(self.denials) < _NOTES_MAX:
             self.denials[key] = self.denials.get(key, 0) + count
 
     def worked(self, cpu_sec: float) -> None:

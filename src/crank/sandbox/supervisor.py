@@ -470,6 +470,8 @@ class Supervisor:
             inodes_full=full[1],
         )
         end = verdict.decide(facts, run.limits)
+        for denial in verdict.counted(facts):
+            run.deny(denial.layer, denial.action, told_by=denial.told_by, count=denial.count)
         if run.progress is not None:
             self._outbox.put("G", run.progress)
         if not self.clean:

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from crank.domain.outcome import Clock, End, Reason
+from crank.domain.outcome import Clock, Denial, End, Reason
 from crank.domain.profile import Limits
 
 MESSAGE_CHARS_MAX = 2_000
@@ -112,6 +112,20 @@ def timeout_end(limits: Limits, clock: Clock, *, lifetime_sec: float | None = No
 def violation_end(cause: str) -> End:
     """Say that the job wrote into the channel that carries its result."""
     return End(Reason.PROTOCOL_VIOLATION, message=f"The job disturbed its result channel: {cause}")
+
+
+def counted(facts: Facts) -> tuple[Denial, ...]:
+    """Return the evidence that the kernel itself gave: what it killed, refused or signalled."""
+    signalled = facts.status is not None and os.WIFSIGNALED(facts.status)
+    number = os.WTERMSIG(facts.status or 0) if signalled else 0
+    told = (
+        ("cgroup", "more memory", facts.memory_kills),
+        ("cgroup", "another process or thread", facts.process_refusals),
+        ("seccomp", "a system call that is never allowed", int(number == signal.SIGSYS)),
+        ("limits", "a larger file", int(number == signal.SIGXFSZ)),
+        ("limits", "more CPU time", int(number == signal.SIGXCPU)),
+    )
+    return tuple(Denial(layer, action, count, "kernel") for layer, action, count in told if count > 0)
 
 
 def decide(facts: Facts, limits: Limits) -> End:

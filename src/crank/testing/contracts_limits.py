@@ -152,6 +152,15 @@ class SandboxLimits:
         assert any("example.com" in denial.action and denial.told_by == "job" for denial in denials), outcome.denials
         assert outcome.usage.wall_sec < 2
 
+    async def test_what_the_kernel_refused_is_its_own_word(self) -> None:
+        """A process limit that a control group holds is counted by the kernel, however much the job tells."""
+        code = "import threading, time\nfor _ in range(1000):\n"
+        code += "    threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\n"
+        outcome = await self._under(code, {"processes": 16})
+        witnesses = {denial.told_by for denial in outcome.denials if denial.layer == "cgroup"}
+        # Without control groups a supervisor watches instead, and there is no counter to cite.
+        assert witnesses == ({"kernel"} if "cgroup" in outcome.layers else set())
+
     async def test_an_outcome_names_its_walls(self) -> None:
         """Tier and proven layers stand in every outcome, the most threads at one time where the host can count."""
         code = "import threading\nfor _ in range(3):\n    threading.Thread(target=print).start()\n"

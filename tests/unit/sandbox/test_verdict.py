@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from crank.domain.outcome import Clock, End, Reason
+from crank.domain.outcome import Clock, Denial, End, Reason
 from crank.domain.profile import Limits
-from crank.sandbox.verdict import CLOSED_EARLY_EXIT, Claim, Facts, decide, timeout_end
+from crank.sandbox.verdict import CLOSED_EARLY_EXIT, Claim, Facts, counted, decide, timeout_end
 
 _LIMITS = Limits()
 _DONE = Claim("done", 0)
@@ -87,6 +87,20 @@ def test_each_line_outranks_all_below_it(place: int, hint: str | None) -> None:
     claim = Claim("raised", 1, error="E: x", hint=hint)
     end = decide(Facts(status=_exit(1), claim=claim, disk_full=True, inodes_full=True, **known), _LIMITS)
     assert end.reason is _ORDER[place][2]
+
+
+def test_only_what_the_kernel_said_is_its_evidence() -> None:
+    """Kills, refusals and signals count as the kernel's word; what the job claims does not."""
+    claim = Claim("raised", 1, error="MemoryError", hint="memory")
+    assert counted(Facts(status=_exit(1), claim=claim, disk_full=True)) == ()
+    assert counted(Facts(status=None, memory_kills=2, process_refusals=30)) == (
+        Denial("cgroup", "more memory", 2, "kernel"),
+        Denial("cgroup", "another process or thread", 30, "kernel"),
+    )
+    for number, layer in ((signal.SIGSYS, "seccomp"), (signal.SIGXFSZ, "limits"), (signal.SIGXCPU, "limits")):
+        (denial,) = counted(Facts(status=number))
+        assert (denial.layer, denial.count, denial.told_by) == (layer, 1, "kernel")
+    assert counted(Facts(status=signal.SIGKILL)) == ()
 
 
 @pytest.mark.parametrize("clock", list(Clock))
