@@ -1,20 +1,30 @@
-"""Inside the sandbox: turn what a job leaves into bounded, strict JSON, or say why not.
+"""Inside the sandbox: what a job shows and what it leaves, as MIME bundles and as plain JSON, within a budget.
 
-The job's objects may be huge, cyclic or hostile; encoding them costs the job's own time and memory, never
-the worker's. Standard library only; numpy, torch and pydantic are recognised by their shape, not imported.
+Every object is asked by the job's own process, under the job's own limits; one that raises, lies or returns
+gigabytes loses a form of itself, and costs nobody else anything.
 """
 
 from __future__ import annotations
 
-import _json
+from crank.sandbox import guest_chart, guest_figure
+from crank.sandbox.guest_plain import NotJson, dumps, encode, is_table, made_by, table, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-DEPTH_MAX = 60
+__all__ = ["NotJson", "begin", "bundle", "checked", "dumps", "encode", "is_rich", "open_figures", "settle"]
+
+TABLE = "application/vnd.crank.dataframe+json"
+CHART = "application/vnd.crank.chart+json"
+
 _TEXT_CHARS_MAX = 100_000
-_INTEGER_BITS_MAX = 13_000
+_ROWS_SHOWN = 50
+_HTML_ROWS, _HTML_COLUMNS = 20, 30
+_TABLE_BYTES = 64 * 1024
+_CHART_BYTES = 64 * 1024
+_IMAGE_SIDE_MAX = 1_600
 
 _REPRESENTATIONS = (
     ("_repr_html_", "text/html"),
@@ -25,177 +35,207 @@ _REPRESENTATIONS = (
     ("_repr_pdf_", "application/pdf"),
     ("_repr_latex_", "text/latex"),
     ("_repr_json_", "application/json"),
+    ("_repr_javascript_", "application/javascript"),
+)
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"%PDF-", "application/pdf"),
+    (b"RIFF", "image/webp"),
 )
 
 
-class NotJson(Exception):
-    """The value has no JSON form within the limits; the message says why, in one clause."""
-
-
-class _Encoder:
-    """Walks one value, spending a budget of bytes."""
-
-    def __init__(self, budget_bytes: int) -> None:
-        self._left = budget_bytes
-        self._budget = budget_bytes
-
-    def _spend(self, count: int) -> None:
-        self._left -= count
-        if self._left < 0:
-            raise NotJson(f"it is larger than {self._budget} bytes")
-
-    def plain(self, value: Any, depth: int = 0) -> Any:
-        """Return the value in dicts, lists, texts, numbers, booleans and None."""
-        if depth > DEPTH_MAX:
-            raise NotJson(f"it is nested deeper than {DEPTH_MAX} levels, or contains itself")
-        self._spend(1)
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, str):
-            return self._text(value)
-        if isinstance(value, int):
-            if int.bit_length(value) > _INTEGER_BITS_MAX:
-                raise NotJson("an integer in it has too many digits")
-            return int(value)
-        if isinstance(value, float):
-            return self._number(value)
-        if isinstance(value, dict):
-            return self._object(value, depth)
-        if isinstance(value, list | tuple | set | frozenset):
-            return [self.plain(item, depth + 1) for item in value]
-        return self.plain(_simpler(value, self._left), depth + 1)
-
-    def _text(self, value: str) -> str:
-        text = str.__str__(value)
-        self._spend(len(text))
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise NotJson("a text in it holds half of a surrogate pair") from None
-        return text
-
-    def _number(self, value: float) -> float:
-        number = float.__float__(value)
-        if number - number != 0:
-            raise NotJson("a number in it is NaN or infinite")
-        return number
-
-    def _object(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
-        plain: dict[str, Any] = {}
-        for key, item in value.items():
-            name = self._text(key) if isinstance(key, str) else self._key(key)
-            if name in plain:
-                raise NotJson(f"two keys of one object are both written {name[:80]!r}")
-            plain[name] = self.plain(item, depth + 1)
-        return plain
-
-    def _key(self, key: Any) -> str:
-        if key is None or isinstance(key, bool | int | float):
-            return dumps(self.plain(key)).decode()
-        raise NotJson(f"a key of type {type(key).__name__} is not a text")
-
-
-def _simpler(value: Any, left: int) -> Any:
-    """Return something closer to JSON that stands for the value. Raises NotJson."""
-    kind = type(value)
-    module = str(getattr(kind, "__module__", "")).partition(".")[0]
-    if module in ("numpy", "torch"):
-        return _from_array(value, left)
-    if callable(getattr(kind, "model_dump", None)):
-        return value.model_dump(mode="json")
-    if hasattr(kind, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in kind.__dataclass_fields__}
-    if module == "datetime" and callable(getattr(kind, "isoformat", None)):
-        return value.isoformat()
-    if module == "enum" or hasattr(kind, "_value2member_map_"):
-        return value.value
-    if hasattr(kind, "__fspath__"):
-        return str(value.__fspath__())
-    if module in ("decimal", "uuid", "fractions", "ipaddress", "_decimal"):
-        return str(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        raise NotJson("it holds bytes; decode them, or leave a file in /out")
-    raise NotJson(f"a value of type {kind.__qualname__} has no JSON form")
-
-
-def _from_array(value: Any, left: int) -> Any:
-    count = getattr(value, "size", 1)
-    count = value.numel() if callable(count) else count
-    if isinstance(count, int) and count > left:
-        raise NotJson("an array in it is too large; leave it as a file in /out")
-    to_list = getattr(value, "tolist", None)
-    if not callable(to_list):
-        raise NotJson(f"a value of type {type(value).__qualname__} has no JSON form")
-    simple = to_list()
-    if type(simple) is type(value):
-        raise NotJson(f"a value of type {type(value).__qualname__} has no JSON form")
-    return simple
-
-
-def encode(value: Any, budget_bytes: int) -> Any:
-    """Return the value as plain JSON data that fits the budget. Raises NotJson with the reason."""
-    try:
-        plain = _Encoder(budget_bytes).plain(value)
-        size = len(dumps(plain))
-    except RecursionError:
-        raise NotJson("it is nested too deeply") from None
-    except NotJson:
-        raise
-    except Exception as fault:
-        # The value's own code ran (model_dump, tolist, …) and failed.
-        raise NotJson(f"asking it for its form raised {type(fault).__name__}") from None
-    if size > budget_bytes:
-        raise NotJson(f"it is larger than {budget_bytes} bytes")
-    return plain
-
-
-def dumps(value: Any) -> bytes:
-    """Write plain data as compact UTF-8 JSON. Raises ValueError for NaN and Infinity.
-
-    By the encoder beneath `json`, without the decoder and the regular expressions that `json` brings along.
-    """
-    encode_all = _json.make_encoder(None, _no_form, _json.encode_basestring, None, ":", ",", False, False, False)
-    return "".join(encode_all(value, 0)).encode("utf-8")
-
-
-def _no_form(value: Any) -> None:
-    raise TypeError(f"{type(value).__name__} is not plain data")
-
-
 def is_rich(value: Any) -> bool:
-    """Tell whether a value brings representations of its own, as notebooks know them."""
+    """Tell whether a value is shown as more than text: a table, a picture, bytes, or what brings forms of its own."""
     kind = type(value)
-    names = ["_repr_mimebundle_", *(name for name, _ in _REPRESENTATIONS)]
-    return kind is not type and any(callable(getattr(kind, name, None)) for name in names)
+    if kind is type or _own_forms(value) is not None or isinstance(value, bytes | bytearray | memoryview):
+        return kind is not type
+    names = ("_repr_mimebundle_", *(name for name, _ in _REPRESENTATIONS))
+    return any(callable(getattr(kind, name, None)) for name in names)
 
 
-def bundle(value: Any, budget_bytes: int) -> dict[str, Any]:
-    """Return a MIME bundle {media type: data} of a value. Raises NotJson."""
-    found: dict[str, Any] = {}
-    kind = type(value)
-    if callable(getattr(kind, "_repr_mimebundle_", None)):
-        own = value._repr_mimebundle_(include=None, exclude=None)
-        own = own[0] if isinstance(own, tuple) else own
-        found.update(own or {})
-    for name, media_type in _REPRESENTATIONS:
-        if media_type not in found and callable(getattr(kind, name, None)):
-            own = getattr(value, name)()
-            own = own[0] if isinstance(own, tuple) else own
-            if own is not None:
-                found[media_type] = own
-    if "text/plain" not in found:
-        text = value if isinstance(value, str) else repr(value)
-        found["text/plain"] = text[:_TEXT_CHARS_MAX].encode("utf-8", "replace").decode("utf-8")
-    return checked(found, budget_bytes)
+def bundle(value: Any, budget_bytes: int, complain: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Return a MIME bundle {media type: data} of a value. Raises NotJson when not one form of it fits.
+
+    complain  takes a sentence for each form that was left out
+    """
+    lost: list[str] = []
+    found: dict[str, Any] = {"text/plain": _as_text(value)}
+    forms = _own_forms(value) or _brought_forms
+    for media_type, make in forms(value, budget_bytes):
+        try:
+            content = make()
+            # A pair is content and metadata; metadata has no place in a bundle.
+            content = content[0] if isinstance(content, tuple) else content
+            if media_type is None:
+                found.update(content or {})
+            elif content is not None and media_type not in found:
+                found[media_type] = content
+        except Exception as fault:
+            name = media_type or "_repr_mimebundle_"
+            lost.append(f"{name} was left out: asking for it raised {type(fault).__name__}")
+    kept = _within(found, budget_bytes, lost)
+    for sentence in lost if complain is not None else ():
+        complain(f"display: {sentence}.")  # type: ignore[misc]
+    if not kept:
+        raise NotJson(lost[-1] if lost else "it has no form that can be shown")
+    return kept
 
 
 def checked(found: dict[Any, Any], budget_bytes: int) -> dict[str, Any]:
-    """Return a bundle with binary data as base64, within the budget. Raises NotJson."""
-    import base64
+    """Return a bundle that the job made itself, with binary data as base64. Raises NotJson when something is amiss."""
+    lost: list[str] = []
+    kept = _within(dict(found), budget_bytes, lost)
+    if lost:
+        raise NotJson(lost[0])
+    return kept
 
-    texts: dict[str, Any] = {}
-    for media_type, content in found.items():
-        binary = isinstance(content, bytes | bytearray | memoryview)
-        texts[str(media_type)[:200]] = base64.b64encode(content).decode("ascii") if binary else content
-    encoded = encode(texts, budget_bytes)
-    return dict(encoded)
+
+def begin(display: Callable[[Any], None]) -> None:
+    """Start a run: pictures that the job shows without `display` go there too."""
+    guest_figure.begin(display)
+
+
+def open_figures() -> list[Any]:
+    """Close the job's figures; return those that were not shown yet, in the order in which they were made."""
+    return guest_figure.take_open()
+
+
+def settle(value: Any, budget_bytes: int, *, named: bool, show: Callable[[Any], None]) -> tuple[bool, Any, str | None]:
+    """Decide what becomes of a job's result: whether there is one, its plain form, and a note where there is none.
+
+    named  it was given as `result`, not as the value of the last expression
+    show   displays a value
+    """
+    if guest_figure.is_drawing(value):
+        if guest_figure.is_figure(value) and not guest_figure.was_shown(value):
+            show(value)
+        return False, None, "The result is a drawing: it is shown, not kept." if named else None
+    rich = is_rich(value)
+    if rich:
+        show(value)
+    try:
+        return True, encode(value, budget_bytes), None
+    except NotJson as fault:
+        if not rich and not named:
+            show(value)
+        return False, None, f"The result was not kept: {fault}."
+
+
+def _within(found: dict[Any, Any], budget_bytes: int, lost: list[str]) -> dict[str, Any]:
+    """Keep the forms that fit, in their order; say in `lost` which do not."""
+    kept: dict[str, Any] = {}
+    left = budget_bytes - 2
+    for name, content in found.items():
+        media_type = text(str(name), 200)
+        try:
+            plain = encode(_printable(content, left), left)
+        except NotJson as fault:
+            lost.append(f"{media_type} was left out: {fault}")
+            continue
+        cost = len(dumps({media_type: plain}))
+        if cost > left:
+            lost.append(f"{media_type} was left out: the forms together are larger than {budget_bytes} bytes")
+            continue
+        kept[media_type] = plain
+        left -= cost
+    return kept
+
+
+def _printable(content: Any, budget_bytes: int) -> Any:
+    if not isinstance(content, bytes | bytearray | memoryview):
+        return content
+    try:
+        raw = memoryview(content)
+        if raw.nbytes * 4 // 3 > budget_bytes:
+            raise NotJson(f"it is larger than {budget_bytes} bytes")
+        import binascii
+
+        return binascii.b2a_base64(raw, newline=False).decode("ascii")
+    except (TypeError, ValueError, BufferError):
+        raise NotJson("its bytes cannot be read") from None
+
+
+def _as_text(value: Any) -> str:
+    try:
+        shown = value if isinstance(value, str) else repr(value)
+        return text(shown, _TEXT_CHARS_MAX)
+    except Exception as fault:
+        return f"<{type(value).__name__}: its text raised {type(fault).__name__}>"
+
+
+# --- forms: each is a media type and a function that makes its content -----------------------
+
+
+def _own_forms(value: Any) -> Any:
+    """Return the function that yields our own forms of a value that we know by its shape, or None."""
+    if is_table(value):
+        return _table_forms
+    if guest_figure.is_figure(value):
+        return _figure_forms
+    if made_by(value, "PIL", "Image"):
+        return _image_forms
+    if type(value) in (bytes, bytearray, memoryview):
+        return _byte_forms
+    return None
+
+
+def _brought_forms(value: Any, budget_bytes: int) -> Iterator[tuple[str | None, Any]]:
+    kind = type(value)
+    if kind is type:
+        return
+    if callable(getattr(kind, "_repr_mimebundle_", None)):
+        yield None, lambda: value._repr_mimebundle_(include=None, exclude=None)
+    for name, media_type in _REPRESENTATIONS:
+        if callable(getattr(kind, name, None)):
+            yield media_type, getattr(value, name, None)
+
+
+def _table_forms(value: Any, budget_bytes: int) -> Iterator[tuple[str, Any]]:
+    yield TABLE, lambda: table(value, rows_max=_ROWS_SHOWN, bytes_max=min(_TABLE_BYTES, budget_bytes // 4))
+
+    def html() -> Any:
+        frame = value.to_frame() if made_by(value, "pandas", "Series") else value
+        return frame.to_html(max_rows=_HTML_ROWS, max_cols=_HTML_COLUMNS, border=0, show_dimensions=True)
+
+    yield "text/html", html
+
+
+def _figure_forms(value: Any, budget_bytes: int) -> Iterator[tuple[str, Any]]:
+    guest_figure.mark_shown(value)
+    # A quarter is left for the other forms, and base64 needs four bytes for three.
+    yield "image/png", lambda: guest_figure.picture(value, budget_bytes * 9 // 16) or _too_large()
+    yield CHART, lambda: guest_chart.chart(value, min(_CHART_BYTES, budget_bytes // 8))
+
+
+def _image_forms(value: Any, budget_bytes: int) -> Iterator[tuple[str, Any]]:
+    def png() -> Any:
+        import io
+
+        shown = value
+        if max(shown.size) > _IMAGE_SIDE_MAX:
+            shown = shown.copy()
+            shown.thumbnail((_IMAGE_SIDE_MAX, _IMAGE_SIDE_MAX))
+        if shown.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            shown = shown.convert("RGB")
+        for _ in range(3):
+            target = io.BytesIO()
+            shown.save(target, "PNG")
+            if target.tell() <= budget_bytes * 11 // 16:
+                return target.getvalue()
+            shown = shown.copy()
+            shown.thumbnail((max(1, shown.size[0] // 2), max(1, shown.size[1] // 2)))
+        return _too_large()
+
+    yield "image/png", png
+
+
+def _byte_forms(value: Any, budget_bytes: int) -> Iterator[tuple[str, Any]]:
+    start = bytes(value[:16]) if isinstance(value, bytes | bytearray) else b""
+    kinds = (media_type for magic, media_type in _MAGIC if start.startswith(magic))
+    yield next(kinds, "application/octet-stream"), lambda: value
+
+
+def _too_large() -> Any:
+    raise NotJson("it is too large even when drawn coarsely")
