@@ -19,7 +19,7 @@ from crank.domain.identity import parse_trust_domain
 from crank.domain.ids import parse_name
 from crank.domain.isolation import TIER_DEFAULT, Tier, parse_tier
 from crank.domain.profile import LIMIT_RANGES
-from crank.domain.quantity import GIB
+from crank.domain.quantity import GIB, MIB, SESSION_SEC_MIN
 from crank.domain.worker import SLOTS_MAX
 from crank.errors import ConfigurationError, InvalidRequest, Problem
 
@@ -44,6 +44,11 @@ class Settings:
     worker_slots      jobs that the worker runs at once
     retention_sec     how long ended jobs and their files are kept
     drain_sec         how long a stopping worker waits for its jobs
+    worker_sessions   sessions that the worker keeps at once
+    worker_sessions_bytes    what the memory limits of all its sessions may add up to
+    sessions_max      sessions that live at once on the whole node
+    session_idle_sec, session_lifetime_sec           the clocks of a session that asks for none
+    session_idle_sec_max, session_lifetime_sec_max   the longest clocks that anybody may ask for
     sandbox_tier      the weakest isolation that jobs may run in: `namespaces`, or `landlock` as well
     ceilings          by the names of `profile.Limits`: no profile gives a job more than this here
     failpoints        `name:action,…`, for tests only
@@ -63,6 +68,13 @@ class Settings:
     blobs_quota_bytes: int
     retention_sec: float
     drain_sec: float
+    worker_sessions: int
+    worker_sessions_bytes: int
+    sessions_max: int
+    session_idle_sec: float
+    session_idle_sec_max: float
+    session_lifetime_sec: float
+    session_lifetime_sec_max: float
     sandbox_tier: Tier
     failpoints: str
     ceilings: Mapping[str, float] = field(default_factory=dict)
@@ -223,6 +235,13 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "blobs_quota_bytes": _whole(1024 * 1024, 1024 * 1024 * GIB),
     "retention_sec": _seconds(60, 10 * 365 * 86_400),
     "drain_sec": _seconds(0, 86_400),
+    "worker_sessions": _whole(0, SLOTS_MAX),
+    "worker_sessions_bytes": _whole(32 * MIB, 1024 * GIB),
+    "sessions_max": _whole(0, 10_000),
+    "session_idle_sec": _seconds(SESSION_SEC_MIN, 86_400),
+    "session_idle_sec_max": _seconds(SESSION_SEC_MIN, 86_400),
+    "session_lifetime_sec": _seconds(SESSION_SEC_MIN, 30 * 86_400),
+    "session_lifetime_sec_max": _seconds(SESSION_SEC_MIN, 30 * 86_400),
     "sandbox_tier": _tier,
     "failpoints": _any_text,
     **_CEILINGS,
@@ -287,6 +306,13 @@ def _defaults(home: Path) -> dict[str, Any]:
         "queued_max": 10_000,
         "blobs_quota_bytes": 20 * GIB,
         "retention_sec": 7 * 86_400.0,
+        "worker_sessions": 8,
+        "worker_sessions_bytes": 8 * GIB,
+        "sessions_max": 64,
+        "session_idle_sec": 600.0,
+        "session_idle_sec_max": 86_400.0,
+        "session_lifetime_sec": 3600.0,
+        "session_lifetime_sec_max": 7 * 86_400.0,
         "drain_sec": 30.0,
         "sandbox_tier": TIER_DEFAULT,
         "failpoints": "",

@@ -144,6 +144,11 @@ def _policy(settings: Settings) -> Policy:
         private_paths=tuple(str(path.resolve()) for path in (settings.home, settings.profiles_builds)),
         queued_max=settings.queued_max,
         retention_sec=settings.retention_sec,
+        session_idle_sec=settings.session_idle_sec,
+        session_idle_sec_max=settings.session_idle_sec_max,
+        session_lifetime_sec=settings.session_lifetime_sec,
+        session_lifetime_sec_max=settings.session_lifetime_sec_max,
+        sessions_max=settings.sessions_max,
         output_bytes_max=int(settings.ceilings.get("output_bytes", OUTPUT_BYTES_MAX)),
     )
 
