@@ -27,6 +27,7 @@ from crank.security import client_context
 from crank.worker.attempt import Bench
 from crank.worker.offers import script_offers
 from crank.worker.serve import EXIT_LEFT, Worker, WorkerIdentity
+from crank.worker.sessions import SessionBounds
 
 # As long as the longest job that anybody may ask for.
 RENEW_DRAIN_SEC = float(TIMEOUT_SEC_MAX)
@@ -68,6 +69,7 @@ async def serve_worker(settings: Settings, leash: Leash) -> None:
                 failpoints=make_failpoints(settings),
             ),
             slots=settings.worker_slots,
+            bounds=SessionBounds(settings.worker_sessions, settings.worker_sessions_bytes),
             devices=devices,
         )
         reloading = asyncio.create_task(reload_identity(tls, folder), name="reload")
