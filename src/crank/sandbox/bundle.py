@@ -26,6 +26,7 @@ _MODULES = (
     "sandbox/guest_plain",
     "sandbox/guest_proof",
     "sandbox/guest_result",
+    "sandbox/guest_script",
     "sandbox/guest_trace",
     "sandbox/kernel",
     "sandbox/landlock",

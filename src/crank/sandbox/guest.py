@@ -22,15 +22,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from crank.sandbox import guest_trace
+from crank.sandbox.guest_script import FILE_NAME, Script, is_in
 
 _REQUEST, _RESULT = 3, 4
 _HEADER = struct.Struct("!BI")
 _ORDER_BYTES_MAX = 64 << 20
-_FILE_NAME = "job.py"
 _ERROR_CHARS_MAX = 2_000
 _TOLD_MAX = 20
-_ONLY_AST = 0x400
-_FUTURES = 0x1FF0000
 # What `verdict.CLOSED_EARLY_EXIT` says on the other side.
 _CHANNEL_CLOSED_EXIT = 97
 _INTERRUPT = {signal.SIGINT}
@@ -163,49 +161,40 @@ def _asked(event: str, args: tuple[Any, ...]) -> str:
     return f"look up {host}:{port}" if port else f"look up {host}"
 
 
-class _Source:
-    """A loader for the job's own module, so that tracebacks and `inspect` show its lines."""
-
-    def __init__(self, code: str) -> None:
-        self._code = code
-
-    def get_source(self, name: str) -> str:
-        """Return the job's text (PEP 302)."""
-        return self._code
-
-
 class _Job:
     """One run: the code, its globals, and what is said about its end."""
 
-    def __init__(self, channel: _Channel, results: Any, budget: int, watcher: _Watcher) -> None:
+    def __init__(
+        self, channel: _Channel, results: Any, budget: int, watcher: _Watcher, sources: dict[str, str] | None = None
+    ) -> None:
+        """Make a run. `sources` holds the texts of a session's earlier runs, by file name; this one is added."""
         self._channel = channel
         self._results = results
         self._budget = budget
         self._watcher = watcher
-        self._sources: dict[str, str] = {}
+        self._sources = {} if sources is None else sources
         self._value: Any = None
         self._kept: bytes | None = None
         self.end: dict[str, Any] = {"how": "done", "code": 0, "error": None, "hint": None, "note": None}
 
-    def run(self, module: Any, code: str, args: Any, *, last: bool) -> None:
+    def run(self, module: Any, script: Script, args: Any, *, last: bool) -> None:
         """Run the code to its end and, when it is the last of this process, what it asked to run after it."""
-        code = code.removeprefix("\ufeff")
-        self._sources[_FILE_NAME] = code
+        script.keep_in(self._sources)
         names = module.__dict__
         names.pop("result", None)
         names.update(
             args=args,
             display=self.display,
             progress=self.progress,
-            __file__=f"/scratch/{_FILE_NAME}",
-            __loader__=_Source(code),
+            __file__=f"/scratch/{script.name}",
+            __loader__=script,
             __builtins__=__builtins__,
         )
         sys.modules["__main__"] = module
-        sys.argv = [_FILE_NAME]
+        sys.argv = [FILE_NAME]
         self._results.begin(self.display)
         guest_trace.begin(self._sources)
-        self._execute(code, names)
+        self._execute(script, names)
         if last:
             self._wait_for_threads()
         try:
@@ -218,10 +207,10 @@ class _Job:
         except BaseException as fault:
             self._raised(fault)
 
-    def _execute(self, code: str, names: dict[str, Any]) -> None:
+    def _execute(self, script: Script, names: dict[str, Any]) -> None:
         self._value = None
         try:
-            main, final = _compile(code)
+            main, final = script.compiled()
             signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
                 exec(main, names)
@@ -265,7 +254,7 @@ class _Job:
             text = f"<its text raised {type(second).__name__}>"
         error = f"{type(fault).__qualname__}: {text}" if text else type(fault).__qualname__
         error = error[:_ERROR_CHARS_MAX].encode("utf-8", "replace").decode("utf-8")
-        self.end.update(how="raised", code=1, error=error, hint=_hint(fault))
+        self.end.update(how="raised", code=1, error=error, hint=_hint(fault, self._sources))
         if isinstance(fault, OSError) and fault.errno in (errno.EROFS, errno.EACCES) and fault.filename is not None:
             self._watcher.remember("mounts", f"open {fault.filename!s}")
         try:
@@ -366,20 +355,6 @@ def _flush() -> None:
             continue
 
 
-def _compile(code: str) -> tuple[Any, Any]:
-    """Compile the job; where it ends in an expression, that is compiled apart, for its value."""
-    import _ast
-
-    tree: Any = compile(code, _FILE_NAME, "exec", _ONLY_AST, dont_inherit=True)
-    last = None
-    if tree.body and isinstance(tree.body[-1], _ast.Expr):
-        last = _ast.Expression(body=tree.body.pop().value)
-    main = compile(tree, _FILE_NAME, "exec", dont_inherit=True)
-    if last is not None:
-        last = compile(last, _FILE_NAME, "eval", main.co_flags & _FUTURES, dont_inherit=True)
-    return main, last
-
-
 _HINTS = {
     errno.ENOSPC: "disk",
     errno.EDQUOT: "disk",
@@ -388,10 +363,10 @@ _HINTS = {
 }
 
 
-def _hint(fault: BaseException) -> str | None:
+def _hint(fault: BaseException, sources: dict[str, str]) -> str | None:
     if isinstance(fault, MemoryError):
         # The parser says MemoryError when code is nested too deeply; that is no limit of the sandbox.
-        return "memory" if fault.__traceback__ is not None and _job_frames(fault.__traceback__) else None
+        return "memory" if is_in(fault.__traceback__, sources) else None
     if isinstance(fault, OSError) and fault.errno in _HINTS:
         return _HINTS[fault.errno]
     if isinstance(fault, BlockingIOError) and fault.errno == errno.EAGAIN and "temporarily" in str(fault):
@@ -399,13 +374,6 @@ def _hint(fault: BaseException) -> str | None:
     if isinstance(fault, RuntimeError) and "can't start new thread" in str(fault):
         return "processes"
     return None
-
-
-def _job_frames(trace: Any) -> Any:
-    """Return the part of a traceback that begins in the job's own code, or None."""
-    while trace is not None and trace.tb_frame.f_code.co_filename != _FILE_NAME:
-        trace = trace.tb_next
-    return trace
 
 
 def _print(shown: str) -> None:
@@ -450,7 +418,7 @@ def rehearse(results: Any) -> None:
         watcher = _Watcher(Walls(b"", False, False, False))
         job = _Job(_Nowhere(), results, 1 << 16, watcher)  # type: ignore[arg-type]
         code = "import json\nprint(1 + 1, args)\nfor n in range(3):\n    n = str(n)\n{'a': [n, 1.5]}"
-        job.run(type(sys)("__main__"), code, {"a": 1}, last=False)
+        job.run(type(sys)("__main__"), Script(code, 1), {"a": 1}, last=False)
         job.tell()
         job.display("x")
     finally:
@@ -475,6 +443,8 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     rehearse(results)
     contexts: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    runs = 0
     while True:
         order, stdin = orders.take("r")
         lasting = order["lasting"]
@@ -484,12 +454,13 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
             limit(order["limits"])
         _stdin(stdin)
         watcher.told = []
-        job = _Job(channel, results, int(order["result_bytes"]), watcher)
+        job = _Job(channel, results, int(order["result_bytes"]), watcher, sources)
         if order["program"]:
             job.run_program(order["program"])
         else:
             module = contexts.setdefault(order["context"], type(sys)("__main__"))
-            job.run(module, order["code"], json.loads(order["args"]), last=not lasting)
+            runs += 1
+            job.run(module, Script(order["code"], runs), json.loads(order["args"]), last=not lasting)
         code = job.end["code"] if not channel.is_ours() else job.tell()
         if not lasting or not channel.is_ours():
             os._exit(code)

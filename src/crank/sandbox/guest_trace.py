@@ -37,10 +37,12 @@ def format_traceback(fault: BaseException, sources: Mapping[str, str]) -> str:
     return shown.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def begin(sources: Mapping[str, str]) -> None:
+def begin(sources: dict[str, str]) -> None:
     """Make what Python itself prints of a fault (in a thread, in `__del__`, at exit) show the job's lines too.
 
     Python's own printer would look for them in a file. Costs next to nothing while nothing is raised.
+
+    sources  the texts that were run, by file name, the newest last
     """
 
     def of_thread(args: Any) -> None:
@@ -59,8 +61,9 @@ def begin(sources: Mapping[str, str]) -> None:
     sys.unraisablehook = unraisable
     if "threading" in sys.modules:
         sys.modules["threading"].excepthook = of_thread  # type: ignore[attr-defined]
-    if "linecache" in sys.modules:
-        remember_lines(sources)
+    if "linecache" in sys.modules and sources:
+        newest = next(reversed(sources))
+        remember_lines({newest: sources[newest]})
 
 
 def _print(title: str, fault: BaseException | None, sources: Mapping[str, str]) -> None:
