@@ -39,7 +39,7 @@ def wanted_hosts(denials: Sequence[Denial]) -> tuple[str, ...]:
         for words in _WANTED
         if denial.layer == "network" and denial.action.startswith(words)
     ]
-    return tuple(dict.fromkeys(_plain(host[:HOST_CHARS_MAX]) for host in hosts))[:HOSTS_MAX]
+    return tuple(dict.fromkeys(_plain(host)[:HOST_CHARS_MAX] for host in hosts))[:HOSTS_MAX]
 
 
 def _plain(text: str) -> str:

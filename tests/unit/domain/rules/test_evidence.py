@@ -49,4 +49,6 @@ def test_hosts_are_found_cut_and_few() -> None:
 def test_a_host_cannot_forge_a_line_of_the_log() -> None:
     """Controls, line feeds and text that runs backwards are shown as escapes."""
     hostile = Denial("network", "connect to a\r\n{}\x1b[2J\u202e.example:1", 1, "job")
+    long = Denial("network", "connect to " + "\u202e" * 300, 1, "job")
+    assert len(wanted_hosts([long])[0]) == HOST_CHARS_MAX
     assert wanted_hosts([hostile]) == ("a\\r\\n{}\\x1b[2J\\u202e.example:1",)
