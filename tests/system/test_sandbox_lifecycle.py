@@ -22,6 +22,7 @@ from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
 from crank.testing.contracts_sandbox import FOREVER, RecordingSink
 from tests.support.rootfs import make_build, make_rootfs
+from tests.support.tree import GUEST, INIT, SUPERVISOR, ZYGOTE, alive, descendants, named
 
 pytestmark = pytest.mark.system
 
@@ -49,19 +50,6 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
 def _groups(launcher: int) -> list[Path]:
     # os.walk passes over what other sandboxes of this machine remove meanwhile; Path.glob does not.
     found = (Path(place) for place, _, _ in os.walk("/sys/fs/cgroup"))
@@ -73,7 +61,7 @@ async def _running(
     link: LauncherLink, build: ProfileBuild
 ) -> AsyncIterator[tuple[SandboxSession, asyncio.Task[Outcome]]]:
     """Give a session whose job has begun and goes on for ever."""
-    session = await NamespaceRunner(link).open(SandboxSpec(build, Limits(wall_sec=60)))
+    session = await NamespaceRunner(link, parked=0).open(SandboxSpec(build, Limits(wall_sec=60)))
     sink = RecordingSink()
     task = asyncio.create_task(session.run_python(FOREVER, None, sink))
     await asyncio.wait_for(sink.arrived.wait(), _SOON_SEC)
@@ -87,14 +75,13 @@ async def _running(
 async def test_a_killed_supervisor_takes_its_job_with_it(link: LauncherLink, build: ProfileBuild) -> None:
     """When the supervisor is killed the job dies, the outcome says that the sandbox failed, nothing stays."""
     async with _running(link, build) as (_, task):
-        (supervisor,) = _children(link.process.pid)
-        (init,) = _children(supervisor)
-        (guest,) = _children(init)
+        (supervisor,) = named(link.process.pid, SUPERVISOR)
+        (init,), (guest,) = named(link.process.pid, INIT), named(link.process.pid, GUEST)
         os.kill(supervisor, signal.SIGKILL)
         outcome = await asyncio.wait_for(task, _SOON_SEC)
     assert outcome.end.reason is Reason.SANDBOX_FAILED
     assert outcome.stdout.text.startswith("begun")
-    _until(lambda: not any(_alive(pid) for pid in (supervisor, init, guest)), "the tree to die")
+    _until(lambda: not any(alive(pid) for pid in (supervisor, init, guest)), "the tree to die")
     _until(
         lambda: not [group for place in _groups(link.process.pid) for group in place.iterdir() if group.is_dir()],
         "its group",
@@ -104,8 +91,7 @@ async def test_a_killed_supervisor_takes_its_job_with_it(link: LauncherLink, bui
 async def test_a_killed_init_is_a_failed_sandbox(link: LauncherLink, build: ProfileBuild) -> None:
     """When the sandbox's first process is killed from outside, the job is not called failed by itself."""
     async with _running(link, build) as (_, task):
-        (supervisor,) = _children(link.process.pid)
-        (init,) = _children(supervisor)
+        (init,) = named(link.process.pid, INIT)
         os.kill(init, signal.SIGKILL)
         outcome = await asyncio.wait_for(task, _SOON_SEC)
     assert outcome.end.reason is Reason.SANDBOX_FAILED
@@ -114,7 +100,7 @@ async def test_a_killed_init_is_a_failed_sandbox(link: LauncherLink, build: Prof
 
 async def test_a_killed_launcher_ends_every_job(build: ProfileBuild) -> None:
     """When the launcher is killed its sessions end, and a runner of its own starts another launcher."""
-    runner = NamespaceRunner()
+    runner = NamespaceRunner(parked=0)
     await runner.start()
     try:
         session = await runner.open(SandboxSpec(build, Limits(wall_sec=60)))
@@ -123,13 +109,13 @@ async def test_a_killed_launcher_ends_every_job(build: ProfileBuild) -> None:
         await asyncio.wait_for(sink.arrived.wait(), _SOON_SEC)
         assert runner._link is not None
         launcher = runner._link.process.pid
-        (supervisor,) = _children(launcher)
-        tree = [supervisor, *_children(supervisor)]
+        tree = descendants(launcher)
+        assert len(tree) >= 5
         os.kill(launcher, signal.SIGKILL)
         outcome = await asyncio.wait_for(task, _SOON_SEC)
         assert outcome.end.reason in (Reason.CANCELLED, Reason.SANDBOX_FAILED)
         await session.close()
-        _until(lambda: not any(_alive(pid) for pid in tree), "the tree to die")
+        _until(lambda: not any(alive(pid) for pid in tree), "the tree to die")
         session = await runner.open(SandboxSpec(build, Limits()))
         assert (await session.run_python("1 + 1", None, RecordingSink())).result == 2
         await session.close()
@@ -167,19 +153,19 @@ def test_a_killed_worker_leaves_nothing(build: ProfileBuild) -> None:
     ) as worker:
         assert worker.stdout is not None
         launcher = int(worker.stdout.readline())
-        (supervisor,) = _children(launcher)
-        tree = [launcher, supervisor, *_children(supervisor)]
+        tree = [launcher, *descendants(launcher)]
         worker.kill()
-    _until(lambda: not any(_alive(pid) for pid in tree), "everything to die")
+    _until(lambda: not any(alive(pid) for pid in tree), "everything to die")
     assert _groups(launcher) == []
 
 
 async def test_sessions_that_never_run_are_closed(link: LauncherLink, build: ProfileBuild) -> None:
     """A sandbox that was prepared and not used goes away with its session."""
-    session = await NamespaceRunner(link).open(SandboxSpec(build, Limits()))
-    assert _children(link.process.pid)
+    session = await NamespaceRunner(link, parked=0).open(SandboxSpec(build, Limits()))
+    assert named(link.process.pid, SUPERVISOR)
     await session.close()
-    _until(lambda: not _children(link.process.pid), "the supervisor to end")
+    gone = (SUPERVISOR, INIT, GUEST)
+    _until(lambda: not any(named(link.process.pid, title) for title in gone), "the supervisor and its cell to end")
 
 
 async def test_private_folders_can_be_mounted(link: LauncherLink, build: ProfileBuild, tmp_path: Path) -> None:
@@ -229,7 +215,7 @@ async def test_a_broken_interpreter_is_a_missing_layer(link: LauncherLink, build
         await NamespaceRunner(link).open(SandboxSpec(replace(build, rootfs=tmp_path), Limits()))
     assert fault.value.error_code == "layer_interpreter"
     assert fault.value.fix
-    _until(lambda: not _children(link.process.pid), "the supervisor to end")
+    _until(lambda: not descendants(link.process.pid), "the nest to end")
 
 
 async def test_a_missing_module_of_the_profile_is_a_missing_layer(link: LauncherLink, build: ProfileBuild) -> None:
@@ -240,18 +226,46 @@ async def test_a_missing_module_of_the_profile_is_a_missing_layer(link: Launcher
     assert fault.value.error_code == "layer_preimports"
 
 
-async def test_too_little_memory_for_the_profile_is_said(link: LauncherLink, build: ProfileBuild) -> None:
-    """A profile whose own modules do not fit its limit is refused with that reason, not with a crash."""
+async def test_what_the_zygote_imported_is_not_the_jobs(link: LauncherLink, build: ProfileBuild) -> None:
+    """A module larger than the job's memory may be imported ahead; writing to all of it ends the job for memory."""
     if link.cgroup is None:
         pytest.skip("no control group counts memory here")
-    (build.rootfs / "opt/site/huge.py").write_text("x = bytearray(256 << 20)\n")
+    (build.rootfs / "opt/site/huge.py").write_text("x = bytearray(96 << 20)\n")
     greedy = make_build(build.rootfs, preimports=("huge",))
+    spec = SandboxSpec(greedy, Limits(memory_bytes=64 << 20))
+    runner = NamespaceRunner(link, parked=0)
     try:
-        with pytest.raises(SandboxError) as fault:
-            await NamespaceRunner(link).open(SandboxSpec(greedy, Limits(memory_bytes=64 << 20)))
-        assert fault.value.error_code in ("layer_memory", "layer_preimports")
+        reading = await runner.open(spec)
+        outcome = await reading.run_python("import huge\nlen(huge.x)", None, RecordingSink())
+        assert outcome.result == 96 << 20
+        await reading.close()
+        writing = await runner.open(spec)
+        code = "import huge\nfor place in range(0, len(huge.x), 4096):\n    huge.x[place] = 1\n"
+        outcome = await writing.run_python(code, None, RecordingSink())
+        await writing.close()
+        assert outcome.end.reason is Reason.MEMORY
     finally:
         (build.rootfs / "opt/site/huge.py").unlink()
+
+
+async def test_a_killed_zygote_costs_no_job(link: LauncherLink, build: ProfileBuild) -> None:
+    """When a zygote dies, what it forked goes on to its end, and the next job gets another zygote."""
+    runner = NamespaceRunner(link, parked=0)
+    session = await runner.open(SandboxSpec(build, Limits(wall_sec=60)))
+    sink = RecordingSink()
+    code = "print('begun', flush=True)\nimport sys\nsys.stdin.readline()\n'done'"
+    running = asyncio.create_task(session.run_python(code, None, sink, stdin=True))
+    await asyncio.wait_for(sink.arrived.wait(), _SOON_SEC)
+    (zygote,) = named(link.process.pid, ZYGOTE)
+    os.kill(zygote, signal.SIGKILL)
+    _until(lambda: not alive(zygote), "the zygote to die")
+    other = await runner.open(SandboxSpec(build, Limits()))
+    assert (await other.run_python("6 * 7", None, RecordingSink())).result == 42
+    await other.close()
+    await session.write_stdin(b"go on\n")
+    assert (await asyncio.wait_for(running, _SOON_SEC)).result == "done"
+    await session.close()
+    assert named(link.process.pid, ZYGOTE) != [zygote]
 
 
 def test_stale_groups_are_swept(link: LauncherLink) -> None:

@@ -53,16 +53,16 @@ def media_type(path: str) -> str:
 # --- in ---------------------------------------------------------------------------------------
 
 
-def create_file(folder: int, path: str) -> int:
+def create_file(folder: int, path: str, *, replace: bool) -> int:
     """Make a file at a path beneath the folder, with the folders on its way; return it open for writing.
 
-    What is there already is replaced. Raises InvalidRequest for a path that is not plain or is taken,
+    replace  a file that is there already is emptied; otherwise it is in the way. Raises InvalidRequest for a path that is not plain or is taken,
     TooLarge when the folder is full.
     """
     path = parse_relative_path(path, field="path")
     try:
         _make_folders(folder, os.path.dirname(path))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | (os.O_TRUNC if replace else os.O_EXCL)
         return _plain_file(kernel.open_beneath(folder, os.fsencode(path), flags, 0o644))
     except OSError as fault:
         raise _cannot_put(path, fault) from fault

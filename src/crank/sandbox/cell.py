@@ -175,6 +175,12 @@ def be_init(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
     zygotes_proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with layer("namespaces"):
         kernel.unshare(namespaces.CHILD)
+    with layer("identity"):
+        # Before the mounts: an overlay reads what lies beneath it as whoever made it.
+        os.setresgid(cell.inside, cell.inside, cell.inside)
+        os.setresuid(cell.inside, cell.inside, cell.inside)
+        # A change of identity hides a process's own files in /proc from it.
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     with layer("mounts"):
         socket.sethostname(namespaces.HOST_NAME)
         opened = mounts.furnish(cell.folders, cell.limits, owner=cell.inside)
@@ -199,12 +205,7 @@ def be_init(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
 
 
 def _own_user_namespace(cell: Cell, zygotes_proc: int) -> None:
-    with layer("identity"):
-        os.setresgid(cell.inside, cell.inside, cell.inside)
-        os.setresuid(cell.inside, cell.inside, cell.inside)
     with layer("user_namespace"):
-        # A change of identity hides a process's own files in /proc from it.
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
         kernel.unshare(kernel.CLONE_NEWUSER)
         namespaces.map_own_id(zygotes_proc, cell.inside)
     if os.getuid() != INSIDE_ID or os.getgid() != INSIDE_ID:

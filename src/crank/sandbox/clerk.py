@@ -27,7 +27,8 @@ class Clerk:
         self._out = out
         self._limits = limits
         self._operations: dict[str, Callable[[str], Answer]] = {
-            "put": self._put,
+            "create": lambda path: self._put(path, replace=False),
+            "put": lambda path: self._put(path, replace=True),
             "get": self._get,
             "list": self._list,
             "remove": self._remove,
@@ -52,8 +53,8 @@ class Clerk:
         usages = [os.fstatvfs(folder) for folder in (self._scratch, self._out)]
         return any(usage.f_bavail == 0 for usage in usages), any(usage.f_ffree == 0 for usage in usages)
 
-    def _put(self, path: str) -> Answer:
-        return {"value": None}, artifacts.create_file(self._scratch, path)
+    def _put(self, path: str, *, replace: bool) -> Answer:
+        return {"value": None}, artifacts.create_file(self._scratch, path, replace=replace)
 
     def _get(self, path: str) -> Answer:
         return _opened(self._scratch, parse_relative_path(path, field="path"))

@@ -167,7 +167,7 @@ class NamespaceSession:
 
     async def put_file(self, path: str, source: BinaryIO) -> None:
         """Copy a file to /scratch/<path>. Raises InvalidRequest, TooLarge."""
-        _, door = await self._ask("put", path)
+        _, door = await self._ask("put" if self._lasting else "create", path)
         if door is None:
             raise SandboxError(_DEAD, code="session_dead")
         try:
