@@ -4,13 +4,14 @@ import asyncio
 import base64
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crank.bootstrap.profiles import check_profile
-from crank.domain.outcome import Outcome, Reason
+from crank.domain.outcome import Clock, Outcome, Reason
 from crank.domain.profile import SelfTest
 from crank.ports import ProfileBuild, SandboxSpec
 from crank.sandbox.runner import NamespaceRunner
@@ -75,6 +76,9 @@ class DataFrame:
     def index(self): raise OSError("no")
 display(Liar(), Large(), Raises(), DataFrame())
 """,
+    "endless": "class E:\n    def _repr_html_(self):\n        while True:\n            pass\nE()\n",
+    "gigabytes": "class G:\n    def _repr_html_(self):\n        return 'x' * (1 << 40)\n    def _repr_json_(self):\n"
+    "        text = []\n        while True:\n            text.append(bytes(1 << 24))\nG()\n",
     "traceback": "\ufeffimport threading\r\ndef f():\r\n    raise KeyError(\r\n        'k')\r\nt = threading.Thread(target=f)\r\n"
     "t.start(); t.join()\r\ntry:\r\n    f()\r\nexcept KeyError as e:\r\n    raise ExceptionGroup('g', [e]) from e\r\n",
 }  # fmt: skip
@@ -100,7 +104,8 @@ async def _run_all(build: ProfileBuild) -> dict[str, Outcome]:
     try:
         outcomes = {}
         for name, code in _SCRIPTS.items():
-            session = await runner.open(SandboxSpec(build=build, limits=build.profile.limits))
+            limits = replace(build.profile.limits, wall_sec=2.0 if name == "endless" else 60.0)
+            session = await runner.open(SandboxSpec(build=build, limits=limits))
             try:
                 outcomes[name] = await session.run_python(code, None, _Silent())
             finally:
@@ -204,6 +209,15 @@ def test_hostile_objects_lose_a_form_and_cost_nobody_else(outcomes: Mapping[str,
     assert large["text/markdown"] == "small"
     assert "text/html" not in large
     assert "text/html was left out" in outcome.stderr.text
+
+
+def test_forms_are_charged_to_the_job(outcomes: Mapping[str, Outcome]) -> None:
+    """A form that never returns costs the job its time, one that fills memory costs it its memory, and both are named."""
+    assert (outcomes["endless"].end.reason, outcomes["endless"].end.clock) == (Reason.TIMEOUT, Clock.WALL)
+    # Without a control group, memory ends where the process asks for it, and the form is left out.
+    gone = outcomes["gigabytes"]
+    left_out = "application/json was left out: asking for it raised MemoryError"
+    assert gone.end.reason is Reason.MEMORY or left_out in gone.stderr.text
 
 
 def test_tracebacks_show_the_jobs_own_lines(outcomes: Mapping[str, Outcome]) -> None:

@@ -88,9 +88,11 @@ class _Encoder:
 def made_by(value: Any, library: str, *names: str) -> bool:
     """Tell whether a value's type is, or derives from, a class of these names that a library defines."""
     for kind in type.mro(type(value)):
-        module = kind.__dict__.get("__module__")
-        if kind.__name__ in names and isinstance(module, str) and module.partition(".")[0] == library:
-            return True
+        # Past the metaclass, which may be the job's own.
+        if type.__getattribute__(kind, "__name__") in names:
+            module = type.__getattribute__(kind, "__dict__").get("__module__")
+            if isinstance(module, str) and module.partition(".")[0] == library:
+                return True
     return False
 
 

@@ -25,6 +25,8 @@ _HTML_ROWS, _HTML_COLUMNS = 20, 30
 _TABLE_BYTES = 64 * 1024
 _CHART_BYTES = 64 * 1024
 _IMAGE_SIDE_MAX = 1_600
+_BYTES = (bytes, bytearray, memoryview)
+_BYTES_WRITTEN_MAX = 100
 
 _REPRESENTATIONS = (
     ("_repr_html_", "text/html"),
@@ -51,8 +53,15 @@ def is_rich(value: Any) -> bool:
     kind = type(value)
     if kind is type or _own_forms(value) is not None or isinstance(value, bytes | bytearray | memoryview):
         return kind is not type
-    names = ("_repr_mimebundle_", *(name for name, _ in _REPRESENTATIONS))
-    return any(callable(getattr(kind, name, None)) for name in names)
+    return any(_brings(kind, name) for name in ("_repr_mimebundle_", *(name for name, _ in _REPRESENTATIONS)))
+
+
+def _brings(kind: type, name: str) -> bool:
+    try:
+        return callable(getattr(kind, name, None))
+    except Exception:
+        # A metaclass of the job's own.
+        return False
 
 
 def bundle(value: Any, budget_bytes: int, complain: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -159,6 +168,8 @@ def _printable(content: Any, budget_bytes: int) -> Any:
 
 def _as_text(value: Any) -> str:
     try:
+        if type(value) in _BYTES and len(value) > _BYTES_WRITTEN_MAX:
+            return f"<{memoryview(value).nbytes} bytes>"
         shown = value if isinstance(value, str) else repr(value)
         return text(shown, _TEXT_CHARS_MAX)
     except Exception as fault:
@@ -176,7 +187,7 @@ def _own_forms(value: Any) -> Any:
         return _figure_forms
     if made_by(value, "PIL", "Image"):
         return _image_forms
-    if type(value) in (bytes, bytearray, memoryview):
+    if type(value) in _BYTES:
         return _byte_forms
     return None
 
@@ -185,11 +196,11 @@ def _brought_forms(value: Any, budget_bytes: int) -> Iterator[tuple[str | None, 
     kind = type(value)
     if kind is type:
         return
-    if callable(getattr(kind, "_repr_mimebundle_", None)):
+    if _brings(kind, "_repr_mimebundle_"):
         yield None, lambda: value._repr_mimebundle_(include=None, exclude=None)
     for name, media_type in _REPRESENTATIONS:
-        if callable(getattr(kind, name, None)):
-            yield media_type, getattr(value, name, None)
+        if _brings(kind, name):
+            yield media_type, lambda name=name: getattr(value, name)()
 
 
 def _table_forms(value: Any, budget_bytes: int) -> Iterator[tuple[str, Any]]:

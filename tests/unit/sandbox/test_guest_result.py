@@ -85,6 +85,15 @@ def test_together_the_forms_keep_the_budget() -> None:
 _Liar: type = type("_Liar", (), {"__class__": property(lambda _self: bytes), "_repr_png_": lambda _self: _Liar()})
 
 
+class _Meta(type):
+    def __getattribute__(cls, name: str) -> Any:
+        raise OSError(name)
+
+
+class _Closed(metaclass=_Meta):
+    pass
+
+
 def _endless() -> Any:
     class Endless:
         def __repr__(self) -> str:
@@ -93,7 +102,9 @@ def _endless() -> Any:
     return Endless()
 
 
-@pytest.mark.parametrize("value", [_Liar(), _endless(), "\ud800", int], ids=["liar", "endless", "surrogate", "type"])
+@pytest.mark.parametrize(
+    "value", [_Liar(), _endless(), _Closed(), "\ud800", int], ids=["liar", "endless", "closed", "surrogate", "type"]
+)
 def test_whatever_is_shown_has_a_text(value: Any) -> None:
     """Values that lie about their type, recurse or hold half characters still become a bundle of strict JSON."""
     found = bundle(value, _BUDGET)
@@ -106,6 +117,7 @@ def test_bytes_are_shown_in_base64_under_what_they_are() -> None:
     png = b"\x89PNG\r\n\x1a\n..."
     assert bundle(png, _BUDGET)["image/png"] == base64.b64encode(png).decode()
     assert bundle(bytearray(b"abc"), _BUDGET)["application/octet-stream"] == "YWJj"
+    assert bundle(bytes(5_000), _BUDGET)["text/plain"] == "<5000 bytes>"
 
 
 def test_tables_are_shown_in_three_forms() -> None:
