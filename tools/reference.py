@@ -310,7 +310,7 @@ def job_page() -> str:
             lines.append(row(f"`{prefix}{name}`", schema.get("description") or REQUEST.get(prefix + name, "")))
     lines += [
         "",
-        "In the job: `args` is a global. The result is the global `result`, else the value of the last expression. `display(value)` adds a rich result,",
+        "In the job: `args` is a global. The result is the global `result`, else the value of the last expression. `display(value)` adds a [rich result](rich-results.md),",
         "`progress(fraction, message)` tells how far it is. Mounts are `/in/<name>` (read-only), artifacts are what it leaves in `/out`, input files and scratch are",
         "`/scratch`.",
         "",
