@@ -53,7 +53,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.ends: Counter[tuple[str, str]] = Counter()
+        self._ends: Counter[tuple[str, str]] = Counter()
         self.denials: Counter[tuple[str, str]] = Counter()
         self.memory_bytes = Histogram(MEMORY_BYTES_BOUNDS)
         self.setup_sec = {"hit": Histogram(SETUP_SEC_BOUNDS), "miss": Histogram(SETUP_SEC_BOUNDS)}
@@ -61,7 +61,13 @@ class Tally:
     def ended(self, reason: Reason, tier: str = "none") -> None:
         """Count the end of a job."""
         with self._lock:
-            self.ends[str(reason), tier if tier in _TIERS else OTHER] += 1
+            self._ends[str(reason), tier if tier in _TIERS else OTHER] += 1
+
+    @property
+    def ends(self) -> dict[tuple[str, str], int]:
+        """Return how many jobs ended so far, by reason and tier."""
+        with self._lock:
+            return dict(self._ends)
 
     def completed(self, outcome: Outcome) -> None:
         """Count an outcome that settled its job: its end, what it used, what was refused."""
