@@ -42,7 +42,7 @@ from crank.worker.attempt import Attempt, Bench, Key
 from crank.worker.current import CurrentLink
 from crank.worker.deliver import deliver
 from crank.worker.devices import DevicePool
-from crank.worker.execute import Order, Seat, execute, keep, missing_mount
+from crank.worker.execute import Order, Seat, execute, keep
 from crank.worker.offers import FunctionOffer, Offer, find_offer, lowered
 from crank.worker.reach import Reach
 from crank.worker.sessions import Kept, SessionBounds, Sessions
@@ -159,6 +159,7 @@ class Worker:
                 while self._attempts:
                     self._changed.clear()
                     await self._changed.wait()
+        await self._sessions.settle()
         self._leave.set()
 
     async def _stop(self) -> None:
@@ -353,10 +354,6 @@ class Worker:
 
     async def _work(self, attempt: Attempt, order: Order) -> None:
         try:
-            missing = await asyncio.to_thread(missing_mount, order.lease)
-            if missing is not None:
-                await self._decline_mount(attempt, missing)
-                return
             (fault,) = await asyncio.gather(execute(attempt, order, self._bench, self._current), return_exceptions=True)
             if isinstance(fault, Exception):
                 _log.error("attempt.defect", job_id=attempt.job_id, exc_info=fault)
@@ -368,13 +365,6 @@ class Worker:
             if order.seat is not None:
                 # Left already, unless it was cut off before there was a run.
                 self._sessions.rest(order.seat.kept, attempt.job_id, None)
-
-    async def _decline_mount(self, attempt: Attempt, name: str) -> None:
-        self._drop(attempt.key)
-        if self._current.link is not None:
-            message = f"The folder mounted as {name!r} is not there any more, or is not a folder."
-            with suppress(Unavailable):
-                await self._current.link.send(Declined(attempt.job_id, attempt.epoch, "mount_missing", message))
 
     def _settled(self, key: Key) -> None:
         attempt = self._drop(key)

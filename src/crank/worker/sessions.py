@@ -82,6 +82,7 @@ class Sessions:
         self._spawn = spawn
         self._kept: dict[SessionId, Kept] = {}
         self._leaving = False
+        self._winding: set[asyncio.Task[None]] = set()
 
     # --- opening ---
 
@@ -220,7 +221,9 @@ class Sessions:
         if kept.end is None:
             kept.end = end
             _log.info("session.ended", session=kept.session_id, reason=str(end.reason))
-            self._spawn(self._wind_up(kept, end))
+            winding = self._spawn(self._wind_up(kept, end))
+            self._winding.add(winding)
+            winding.add_done_callback(self._winding.discard)
 
     async def _wind_up(self, kept: Kept, end: SessionEnd) -> None:
         await self._tell(_ended(kept.session_id, end))
@@ -248,6 +251,11 @@ class Sessions:
         for kept in self._kept.values():
             if kept.running is None:
                 self._end(kept, _LEFT)
+
+    async def settle(self) -> None:
+        """Wait until every end that was begun is told and its sandbox is gone."""
+        if self._winding:
+            await asyncio.wait(self._winding, timeout=_CLOSE_SEC)
 
     async def stop(self) -> None:
         """Kill everything: the worker ends."""
