@@ -36,6 +36,7 @@ import matplotlib.pyplot as plt
 first = plt.figure(); plt.plot([1, 2], [3, 4], label="up"); plt.title("first")
 second = plt.figure(); plt.scatter([1], [2]); plt.title("second")
 plt.figure(1); plt.xlabel("came back")
+plt.pause(0.01)
 plt.show()
 plt.figure(); plt.title("third")
 fourth = plt.figure(); plt.title("fourth")
@@ -57,7 +58,8 @@ figure
 """,
     "images": """
 from PIL import Image
-display(Image.new("CMYK", (4_000, 2_000)), b"\\xff\\xd8\\xff and so on", bytearray(b"abc"))
+Image.new("CMYK", (4_000, 2_000)).show()
+display(b"\\xff\\xd8\\xff and so on", bytearray(b"abc"))
 """,
     "hostile": """
 class Liar:

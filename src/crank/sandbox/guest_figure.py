@@ -1,7 +1,8 @@
 """Inside the sandbox: figures of matplotlib become pictures without a screen, each one once.
 
 `plt.show()` shows what is open at that point; what is still open at the end of a run is shown then. The
-hooks are laid when a job imports matplotlib, which is never imported here; other jobs pay nothing for them.
+hooks are laid when a job imports matplotlib (or Pillow, for `image.show()`), which is never imported here;
+other jobs pay nothing for them.
 """
 
 from __future__ import annotations
@@ -147,9 +148,13 @@ def _lay(name: str, module: Any) -> None:
 
 
 def _hook_pyplot(pyplot: Any) -> None:
-    def show(*_args: Any, **_options: Any) -> None:
-        """Show every open figure that was not shown yet, and close them all."""
-        _show_open()
+    def show(*_args: Any, block: bool | None = None, **_options: Any) -> None:
+        """Show every open figure that was not shown yet, and close them all.
+
+        With block=False nothing happens yet: the script goes on drawing, and its end shows what is open.
+        """
+        if block is not False:
+            _show_open()
 
     pyplot.show = show
 
@@ -161,6 +166,15 @@ def _hook_bases(bases: Any) -> None:
             _state.show(self.canvas.figure)
 
     bases.FigureManagerBase.show = show
+
+
+def _hook_images(images: Any) -> None:
+    def show(self: Any, title: str | None = None) -> None:
+        """Show this image now."""
+        if _state.show is not None:
+            _state.show(self)
+
+    images.Image.show = show
 
 
 def _hook_axes(axes: Any) -> None:
@@ -185,4 +199,5 @@ _HOOKS: dict[str, Callable[[Any], None]] = {
     "matplotlib.pyplot": _hook_pyplot,
     "matplotlib.backend_bases": _hook_bases,
     "matplotlib.axes": _hook_axes,
+    "PIL.Image": _hook_images,
 }

@@ -20,7 +20,7 @@ def _as_new(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     finders = list(sys.meta_path)
     yield
     sys.meta_path[:] = finders
-    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("matplotlib", "PIL")]:
         del sys.modules[name]
 
 
@@ -75,6 +75,28 @@ def test_show_shows_what_is_open_and_closes_it() -> None:
     sys.modules["matplotlib.pyplot"].show(block=True)
     assert seen == figures
     assert guest_figure.take_open() == []
+
+
+def test_a_show_that_does_not_block_leaves_figures_open() -> None:
+    """`plt.show(block=False)`, which `plt.pause` calls in every step of a loop, closes nothing and shows nothing yet."""
+    figures = _lay_pyplot([1])
+    seen: list[Any] = []
+    guest_figure.begin(seen.append)
+    sys.modules["matplotlib.pyplot"].show(block=False)
+    assert seen == []
+    assert guest_figure.take_open() == figures
+
+
+def test_an_image_is_shown_where_it_says_so() -> None:
+    """`image.show()` starts no viewer: it is a display."""
+    images: Any = ModuleType("PIL.Image")
+    images.Image = type("Image", (), {"show": lambda _self: None})
+    sys.modules["PIL.Image"] = images
+    seen: list[Any] = []
+    guest_figure.begin(seen.append)
+    image = images.Image()
+    image.show()
+    assert seen == [image]
 
 
 def test_hooks_are_laid_when_matplotlib_is_imported_later() -> None:
