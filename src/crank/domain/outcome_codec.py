@@ -36,8 +36,8 @@ def parse_outcome(document: Any) -> Outcome:
             if not isinstance(body[name], list | tuple):
                 raise ProtocolError(f"An outcome's {name} must be a list.")
         body["end"] = _parse_end(body["end"])
-        body["stdout"] = Stream(**body["stdout"])
-        body["stderr"] = Stream(**body["stderr"])
+        body["stdout"] = _parse_stream(body["stdout"])
+        body["stderr"] = _parse_stream(body["stderr"])
         body["usage"] = _parse_usage(body["usage"])
         body["displays"] = tuple(body["displays"])
         old = tuple(entry for entry in body["denials"] if isinstance(entry, str))
@@ -66,10 +66,21 @@ def _parse_end(body: Any) -> End:
     return End(**end)
 
 
+def _parse_stream(body: Any) -> Stream:
+    if not _is_count(body["seen_bytes"]) or not _is_count(body["kept_bytes"]):
+        raise ProtocolError("An outcome's streams are counted in whole bytes.")
+    return Stream(**{**body, "text": _text(body["text"])})
+
+
 def _parse_usage(body: Any) -> Usage:
-    tasks_peak = body.get("tasks_peak")
-    if not isinstance(body.get("pool_hit", False), bool) or not (tasks_peak is None or _is_count(tasks_peak)):
-        raise ProtocolError("An outcome's usage has an unknown form.")
+    # They are added up for /metrics: one that is no number must not get there.
+    spent = (body["wall_sec"], body["cpu_sec"], body["setup_sec"])
+    peaks = (body["peak_memory_bytes"], body.get("tasks_peak"))
+    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) and each >= 0 for each in spent)
+    if not numbers or not all(each is None or _is_count(each) for each in peaks):
+        raise ProtocolError("An outcome's usage is not told in numbers.")
+    if not isinstance(body.get("pool_hit", False), bool):
+        raise ProtocolError("An outcome's pool_hit is neither true nor false.")
     return Usage(**body)
 
 

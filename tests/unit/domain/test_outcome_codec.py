@@ -55,6 +55,7 @@ OUTCOME = st.builds(
     notes=st.lists(TEXT, max_size=2).map(tuple),
 )
 PLAIN = Outcome(End(Reason.EXITED, exit_code=0))
+USAGE = {"wall_sec": 1.0, "cpu_sec": 0, "peak_memory_bytes": None, "setup_sec": 0.5}
 
 
 def written(outcome: Outcome) -> dict[str, Any]:
@@ -67,6 +68,11 @@ def written(outcome: Outcome) -> dict[str, Any]:
 def test_an_outcome_comes_back_equal(outcome: Outcome) -> None:
     """Whatever an outcome holds survives the trip through JSON."""
     assert parse_outcome(written(outcome)) == outcome
+
+
+def test_the_usage_that_is_changed_below_is_good() -> None:
+    """What the cases below change is readable before it is changed."""
+    assert parse_outcome({**written(PLAIN), "usage": USAGE}).usage == Usage(1.0, 0, None, 0.5)
 
 
 def test_a_document_of_the_first_version_is_still_read() -> None:
@@ -126,10 +132,17 @@ def test_evidence_is_bounded() -> None:
         {"layers": "network"},
         {"layers": [1]},
         {"notes": [None]},
-        {"usage": {"pool_hit": 1}},
-        {"usage": {"tasks_peak": -1}},
-        {"usage": {"tasks_peak": "3"}},
+        {"usage": {**USAGE, "pool_hit": 1}},
+        {"usage": {**USAGE, "tasks_peak": -1}},
+        {"usage": {**USAGE, "tasks_peak": "3"}},
+        {"usage": {**USAGE, "wall_sec": "3"}},
+        {"usage": {**USAGE, "setup_sec": -0.5}},
+        {"usage": {**USAGE, "cpu_sec": True}},
+        {"usage": {**USAGE, "peak_memory_bytes": 1.5}},
+        {"usage": {}},
         {"usage": []},
+        {"stdout": {"text": 3, "seen_bytes": 1, "kept_bytes": 1}},
+        {"stderr": {"text": "", "seen_bytes": -1, "kept_bytes": 0}},
     ],
 )
 def test_what_came_later_is_read_strictly_too(change: dict[str, Any]) -> None:
