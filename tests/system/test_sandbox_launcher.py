@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from crank.domain.json import dumps, loads_strict
 from crank.domain.profile import Limits
 from crank.sandbox.frames import Frame, FrameReader
 from crank.sandbox.link import LauncherLink, launch, rehearse
-from crank.sandbox.plan import Plan, to_json
+from crank.sandbox.plan import Ground, Plan, to_json
 
 pytestmark = pytest.mark.system
 
-_PLAN = Plan("s1", "/opt/python/bin/python3.11", "3.11", "/opt/site", False, (), (), (), Limits())
+_GROUND = Ground("/nowhere", "/opt/python/bin/python3.11", "3.11", "/opt/site", (), False, (), ())
+_PLAN = Plan("s1", _GROUND, (), Limits())
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +68,39 @@ def test_other_requests_are_refused(link: LauncherLink, request_: bytes) -> None
     rehearse(link)
 
 
-def test_folders_must_match_the_plan(link: LauncherLink, tmp_path: Path) -> None:
-    """A session with a folder too many or too few is refused by name."""
+def _refusal(link: LauncherLink, plan: Plan) -> str:
+    frame = _answer(link, dumps({"kind": "open", "plan": to_json(plan)}).encode())
+    assert frame is not None
+    assert frame.kind == "F"
+    told: dict[str, Any] = loads_strict(frame.payload)
+    return str(told["code"])
+
+
+def test_only_profiles_beneath_the_named_places_are_opened(tmp_path: Path) -> None:
+    """A launcher that was told where profiles lie opens no other folder as a root, by whatever way it is named."""
+    roots, outside = tmp_path / "roots", tmp_path / "outside"
+    for folder in (roots, outside):
+        (folder / "opt").mkdir(parents=True)
+    (roots / "link").symlink_to(outside)
+    link = launch(roots=[roots])
+    try:
+        for path in (outside, roots / "link", roots / "../outside", Path("/")):
+            plan = replace(_PLAN, ground=replace(_GROUND, root=str(path)))
+            assert _refusal(link, plan) == "folder_not_allowed"
+        inside = replace(_PLAN, ground=replace(_GROUND, root=str(roots)))
+        assert _refusal(link, inside) == "layer_interpreter"
+    finally:
+        link.close()
+
+
+def test_a_request_brings_one_descriptor(link: LauncherLink, tmp_path: Path) -> None:
+    """A folder that a caller sends along is not used: the launcher opens what it shows itself."""
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
-        for folders in ((), (folder, folder)):
-            frame = _answer(link, dumps({"kind": "open", "plan": to_json(_PLAN)}).encode(), *folders)
-            assert frame is not None
-            told: dict[str, Any] = loads_strict(frame.payload)
-            assert (frame.kind, told["code"]) == ("F", "request_shape")
+        assert _answer(link, dumps({"kind": "open", "plan": to_json(_PLAN)}).encode(), folder) is None
     finally:
         os.close(folder)
+    rehearse(link)
 
 
 def test_a_request_without_a_channel_is_dropped(link: LauncherLink) -> None:

@@ -97,6 +97,7 @@ class Profile:
     packages    distribution name to version, everything a job may import beside the standard library
     programs    programs a job may start; empty means no new process at all
     preimports  modules imported before the job's code
+    processes   a job may fork, and so use multiprocessing, without starting any program
     lock        file of hashed requirements, beside the profile's own file, per accelerator: `cpu`, `gpu`
     limits      defaults, and at the same time ceilings, for a job
     """
@@ -112,11 +113,12 @@ class Profile:
     locks: Mapping[str, str]
     limits: Limits
     self_tests: tuple[SelfTest, ...]
+    processes: bool = False
 
 
 _TEXT_KEYS = ("name", "capability", "version", "python", "summary")
 _LIST_KEYS = ("packages", "programs", "preimports")
-_KNOWN = {"schema", "locks", "limits", "self_test", *_TEXT_KEYS, *_LIST_KEYS}
+_KNOWN = {"schema", "locks", "limits", "self_test", "processes", *_TEXT_KEYS, *_LIST_KEYS}
 
 
 def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
@@ -148,6 +150,9 @@ def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
     if not isinstance(locks, Mapping) or not locks or set(locks) - {"cpu", "gpu"}:
         wrong("locks", "must name a file of hashed requirements for cpu, gpu or both", 'Write cpu = "….txt".')
         locks = {}
+    processes = source.get("processes", False)
+    if not isinstance(processes, bool):
+        wrong("processes", "must be true or false", "Write processes = true, or leave it out.")
     limits = _parse_limits(source.get("limits", {}), wrong)
     self_tests = _parse_self_tests(source.get("self_test", []), wrong)
     if problems:
@@ -164,6 +169,7 @@ def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
         locks=dict(locks),
         limits=limits,
         self_tests=self_tests,
+        processes=processes is True,
     )
 
 

@@ -116,16 +116,18 @@ def list_folder(root: int, path: str, *, most: int) -> list[tuple[str, str, int,
     """
     folder = _open_folder(root, os.fsencode(path) or b".")
     try:
-        found = []
-        for entry in itertools.islice(os.scandir(folder), most):
-            status = entry.stat(follow_symlinks=False)
-            is_file, is_folder = stat.S_ISREG(status.st_mode), stat.S_ISDIR(status.st_mode)
-            kind = "file" if is_file else "folder" if is_folder else "other"
-            name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-            found.append((name, kind, status.st_size if is_file else 0, status.st_mtime_ns // 1000))
-        return sorted(found)
+        with os.scandir(folder) as entries:
+            return sorted(_listed(entry) for entry in itertools.islice(entries, most))
     finally:
         os.close(folder)
+
+
+def _listed(entry: "os.DirEntry[str]") -> tuple[str, str, int, int]:
+    status = entry.stat(follow_symlinks=False)
+    is_file, is_folder = stat.S_ISREG(status.st_mode), stat.S_ISDIR(status.st_mode)
+    kind = "file" if is_file else "folder" if is_folder else "other"
+    name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+    return name, kind, status.st_size if is_file else 0, status.st_mtime_ns // 1000
 
 
 def remove(root: int, path: str) -> None:

@@ -32,6 +32,7 @@ _MODULES = (
     "sandbox/landlock",
     "sandbox/mounts",
     "sandbox/namespaces",
+    "sandbox/programs",
     "sandbox/syscalls",
     "sandbox/zygote",
 )

@@ -27,6 +27,7 @@ FIXES: Mapping[str, str] = {
     "seccomp": "Use a kernel built with CONFIG_SECCOMP_FILTER; in a container do not forbid seccomp(2).",
     "limits": "Raise the worker's own hard limits ('ulimit -H -a'); a job's limits must fit inside them.",
     "interpreter": "Build the profile again: 'crank profile build'.",
+    "programs": "Build the profile again: 'crank profile build'.",
     "preimports": "Build the profile again: 'crank profile build', then 'crank profile check'.",
     "memory": "Raise the profile's memory limit: its own modules do not fit.",
     "network": "Report this: the network of the sandbox is not empty.",

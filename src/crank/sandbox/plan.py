@@ -119,6 +119,8 @@ def _texts(source: JsonObject, name: str, pattern: re.Pattern[str]) -> tuple[str
 
 
 def _mounts(source: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(source, list | tuple):
+        raise ProtocolError("mounts is not a list.", code="plan_mounts")
     pairs = [pair if isinstance(pair, list | tuple) and len(pair) == 2 else ("", "") for pair in source]
     mounts = tuple(
         (_text({"mounts": name}, "mounts", _MOUNT), _text({"mounts": path}, "mounts", _HOST_PATH))

@@ -154,7 +154,7 @@ def _ground(build: ProfileBuild, devices: tuple[str, ...]) -> Ground:
         version=profile.python,
         site=build.site,
         programs=profile.programs,
-        processes=bool(profile.programs),
+        processes=profile.processes,
         preimports=profile.preimports,
         devices=devices,
     )

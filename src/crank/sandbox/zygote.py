@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crank.domain.profile import Limits
-from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, kernel, landlock, mounts
+from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, kernel, landlock, programs, mounts
 from crank.sandbox.cell import Cell, Ends
 
 ORDER_BYTES_MAX = 60 * 1024
@@ -42,11 +42,10 @@ class Order:
 
     site        folder of the profile's packages
     preimports  the profile's own modules to import ahead
-    programs    paths that a job may execute
+    programs    names of the programs that a job may start
     processes   whether a job may fork
     devices     device nodes that a job may drive
     filter      the system call filter of this profile's jobs
-    children    the zygote leaves after so many forks; the launcher starts the next one before
     """
 
     site: str
@@ -66,6 +65,7 @@ class Zygote:
         self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._networks: dict[int, int] = {}
         self._order = self._receive_order()
+        self._programs: tuple[str, ...] = ()
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         raw, descriptors, _, _ = socket.recv_fds(
@@ -97,6 +97,10 @@ class Zygote:
                 except Exception as fault:  # noqa: BLE001 - whatever a package raises, it is the profile's fault
                     self._fail("preimports", f"import {name}: {type(fault).__name__}: {fault}"[:500])
         fresh.check_one_thread(self._fail)
+        try:
+            self._programs = programs.find(self._order.programs)
+        except OSError as fault:
+            self._fail("programs", str(fault))
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         guest.rehearse(guest_result)
         gc.collect()
@@ -130,7 +134,7 @@ class Zygote:
             limits=Limits(**message["limits"]),
             groups=tuple(groups),
             folders=dict(zip(message["mounts"], folders, strict=True)),
-            programs=self._order.programs,
+            programs=self._programs,
             devices=self._order.devices,
             ends=Ends(request=request, result=result, stdout=stdout, stderr=stderr),
             link=socket.socket(fileno=os.dup(link)),

@@ -1,6 +1,5 @@
 """Files in and out by descriptors: nothing outside the folder is touched, every loop ends."""
 
-import io
 import os
 import socket
 import subprocess
@@ -11,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from crank.domain.profile import Limits
-from crank.errors import InvalidRequest, TooLarge
-from crank.sandbox.artifacts import collect, media_type, put_file
-from crank.testing.contracts_sandbox import Shelf
+from crank.errors import InvalidRequest
+from crank.sandbox.artifacts import create_file, list_folder, media_type, open_file, remove, survey
 
 _LIMITS = Limits()
 
@@ -37,21 +35,34 @@ def root(place: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
-def test_plain_files_are_taken_with_their_types(place: Path, root: int) -> None:
+def _content(root: int, path: str) -> bytes:
+    descriptor, size = open_file(root, path)
+    with os.fdopen(descriptor, "rb") as source:
+        content = source.read()
+    assert len(content) == size
+    return content
+
+
+def _put(root: int, path: str, content: bytes, *, replace: bool = False) -> None:
+    with os.fdopen(create_file(root, path, replace=replace), "wb") as target:
+        target.write(content)
+
+
+def test_plain_files_are_listed_and_opened(place: Path, root: int) -> None:
     """Files at any ordinary depth are stored whole and listed by path."""
     (place / "a/b").mkdir(parents=True)
     (place / "a/b/c.json").write_text("{}")
     (place / "z.csv").write_text("1,2")
     (place / "empty").touch()
-    shelf = Shelf()
-    artifacts, skipped = collect(root, _LIMITS, shelf)
-    assert [(item.path, item.size_bytes, item.media_type) for item in artifacts] == [
-        ("empty", 0, "application/octet-stream"),
-        ("z.csv", 3, "text/csv"),
-        ("a/b/c.json", 2, "application/json"),
+    found = survey(root, _LIMITS)
+    assert found.files == (("empty", 0), ("z.csv", 3), ("a/b/c.json", 2))
+    assert found.skipped == ()
+    assert [_content(root, path) for path, _ in found.files] == [b"", b"1,2", b"{}"]
+    assert [media_type(path) for path, _ in found.files] == [
+        "application/octet-stream",
+        "text/csv",
+        "application/json",
     ]
-    assert [shelf.blobs[item.sha256] for item in artifacts] == [b"", b"1,2", b"{}"]
-    assert skipped == ()
 
 
 def test_everything_else_is_skipped_with_a_cause(place: Path, root: int) -> None:
@@ -65,10 +76,12 @@ def test_everything_else_is_skipped_with_a_cause(place: Path, root: int) -> None
     os.close(os.open(os.fsencode(place) + b"/bad\xff", os.O_CREAT))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place / "sock"))
-        shelf = Shelf()
-        artifacts, skipped = collect(root, _LIMITS, shelf)
-    assert (artifacts, shelf.blobs) == ((), {})
-    causes = {entry.path: entry.cause for entry in skipped}
+        found = survey(root, _LIMITS)
+        for name in ("link", "pipe", "sock"):
+            with pytest.raises(OSError, match="."):
+                open_file(root, name)
+    assert found.files == ()
+    causes = {entry.path: entry.cause for entry in found.skipped}
     assert causes["link"] == causes["folder"] == causes["loop"] == "a symbolic link"
     assert causes["pipe"] == "a named pipe"
     assert causes["sock"] == "a socket"
@@ -85,10 +98,10 @@ def test_depth_and_length_are_bounded(place: Path, root: int) -> None:
         os.close(here)
         here = deeper
     os.close(here)
-    artifacts, skipped = collect(root, _LIMITS, Shelf())
-    assert artifacts == ()
-    assert len(skipped) == 1
-    assert "not plain" in skipped[0].cause
+    found = survey(root, _LIMITS)
+    assert found.files == ()
+    assert len(found.skipped) == 1
+    assert "not plain" in found.skipped[0].cause
 
 
 def test_count_and_bytes_are_bounded(place: Path, root: int) -> None:
@@ -97,12 +110,11 @@ def test_count_and_bytes_are_bounded(place: Path, root: int) -> None:
         (place / f"{number:02}").write_text("x")
     with (place / "sparse").open("wb") as target:
         target.truncate(1 << 40)
-    artifacts, skipped = collect(root, replace(_LIMITS, artifacts=5), Shelf())
-    assert len(artifacts) == 5
-    assert len(skipped) == 16
-    artifacts, skipped = collect(root, _LIMITS, Shelf())
-    assert len(artifacts) == 20
-    assert [entry.path for entry in skipped] == ["sparse"]
+    found = survey(root, replace(_LIMITS, artifacts=5))
+    assert (len(found.files), len(found.skipped)) == (5, 16)
+    found = survey(root, _LIMITS)
+    assert len(found.files) == 20
+    assert [entry.path for entry in found.skipped] == ["sparse"]
 
 
 def test_hard_to_open_is_opened_for_its_owner(place: Path, root: int) -> None:
@@ -111,42 +123,70 @@ def test_hard_to_open_is_opened_for_its_owner(place: Path, root: int) -> None:
     (place / "locked/file").write_text("x")
     (place / "locked/file").chmod(0)
     (place / "locked").chmod(0)
-    artifacts, _ = collect(root, _LIMITS, Shelf())
-    assert [item.path for item in artifacts] == ["locked/file"]
+    assert survey(root, _LIMITS).files == (("locked/file", 1),)
+    assert _content(root, "locked/file") == b"x"
 
 
 def test_files_are_put_with_their_folders(place: Path, root: int) -> None:
     """A file arrives whole, in folders made on the way."""
-    put_file(root, "a/b/c.txt", io.BytesIO(b"content"), None)
-    put_file(root, "a/d.txt", io.BytesIO(b""), None)
+    _put(root, "a/b/c.txt", b"content")
+    _put(root, "a/d.txt", b"")
     assert (place / "a/b/c.txt").read_bytes() == b"content"
     assert (place / "a/d.txt").exists()
 
 
-@pytest.mark.parametrize("path", ["link/x", "twice", "file/x"])
-def test_no_link_is_followed_in(path: str, place: Path, root: int) -> None:
+@pytest.mark.parametrize("replace_", [False, True])
+@pytest.mark.parametrize("path", ["link/x", "twice", "file/x", "folder"])
+def test_no_link_is_followed_in(path: str, replace_: bool, place: Path, root: int) -> None:
     """Neither a link nor a file in the way is followed or replaced."""
     (place / "link").symlink_to(place.parent)
     (place / "twice").symlink_to("nowhere")
     (place / "file").touch()
+    (place / "folder").mkdir()
     with pytest.raises(InvalidRequest):
-        put_file(root, path, io.BytesIO(b"x"), None)
+        create_file(root, path, replace=replace_)
     assert not (place.parent / "x").exists()
     assert not (place / "nowhere").exists()
 
 
-def test_a_full_folder_is_too_large(place: Path, root: int) -> None:
-    """A source that does not fit is the caller's excess, not a fault of the sandbox."""
+def test_a_file_is_replaced_only_when_asked(place: Path, root: int) -> None:
+    """A path given twice is refused, unless the new content is meant to take the old one's place."""
+    _put(root, "x", b"first")
+    with pytest.raises(InvalidRequest):
+        create_file(root, "x", replace=False)
+    assert (place / "x").read_bytes() == b"first"
+    _put(root, "x", b"new", replace=True)
+    assert (place / "x").read_bytes() == b"new"
 
-    class Full(io.RawIOBase):
-        def readinto(self, buffer: object) -> int:
-            raise OSError(28, "No space left on device")
 
-        def readable(self) -> bool:
-            return True
+def test_folders_are_listed_by_name(place: Path, root: int) -> None:
+    """A listing names kinds and sizes, follows no link and shows any name as text."""
+    (place / "b").mkdir()
+    (place / "a.txt").write_text("123")
+    (place / "link").symlink_to(place.parent)
+    listed = list_folder(root, "", most=10)
+    assert [(name, kind, size) for name, kind, size, _ in listed] == [
+        ("a.txt", "file", 3),
+        ("b", "folder", 0),
+        ("link", "other", 0),
+    ]
+    assert len(list_folder(root, "", most=2)) == 2
+    with pytest.raises(OSError, match="."):
+        list_folder(root, "link", most=10)
 
-    with pytest.raises(TooLarge):
-        put_file(root, "x", io.BufferedReader(Full()), None)
+
+def test_what_is_removed_is_beneath(place: Path, root: int) -> None:
+    """A folder goes with what it holds; a link goes, what it names stays; nothing outside is reached."""
+    (place / "deep/er").mkdir(parents=True)
+    (place / "deep/er/file").touch()
+    (place / "link").symlink_to(place.parent / "outside.txt")
+    (place / "way").symlink_to(place.parent)
+    remove(root, "deep")
+    remove(root, "link")
+    assert sorted(os.listdir(place)) == ["way"]
+    with pytest.raises(OSError, match="."):
+        remove(root, "way/outside.txt")
+    assert (place.parent / "outside.txt").read_text() == "outside"
 
 
 def test_types_come_from_names_alone() -> None:

@@ -1,11 +1,13 @@
 """What a job is born with: a declared environment, ceilings, and files that its interpreter can read."""
 
+import ast
+import importlib.util
 import marshal
 import resource
 from dataclasses import replace
 
 from crank.domain.profile import Limits
-from crank.sandbox.bundle import guest_files, order_bytes
+from crank.sandbox.bundle import inner_files, order_bytes
 from crank.sandbox.cell import environment, rlimits
 from crank.sandbox.syscalls import AARCH64, X86_64
 
@@ -30,15 +32,36 @@ def test_ceilings_follow_the_limits() -> None:
     assert resource.RLIMIT_DATA in rlimits(limits, counted=False)
 
 
-def test_the_guest_is_compiled_only_for_its_own_version() -> None:
+def test_what_runs_inside_is_compiled_only_for_its_own_version() -> None:
     """An interpreter of another version gets the source, which it can read, not bytecode, which it cannot."""
-    files, start = guest_files("3.11")
+    files, start = inner_files("3.11")
     assert start == "start.pyc"
-    assert set(files) == {"guest.pyc", "guest_proof.pyc", "guest_result.pyc", "start.pyc"}
-    files, start = guest_files("3.99")
+    assert "crank/sandbox/zygote.pyc" in files
+    assert all(name.endswith(".pyc") for name in files)
+    files, start = inner_files("3.99")
     assert start == "start.py"
     assert all(name.endswith(".py") for name in files)
-    compile(files["guest.py"], "guest.py", "exec")
+    compile(files["crank/sandbox/guest.py"], "guest.py", "exec")
+
+
+def test_what_runs_inside_is_whole() -> None:
+    """The files laid into a cell import nothing of Crank that does not lie beside them."""
+    files, _ = inner_files("3.99")
+    wanted = set()
+    for source in files.values():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("crank"):
+                wanted |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+    there = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in files}
+    modules = {name for name in wanted if name in there or _is_module(name)}
+    assert modules <= there, modules - there
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def test_orders_keep_their_values() -> None:

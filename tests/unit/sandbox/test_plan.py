@@ -8,19 +8,19 @@ import pytest
 
 from crank.domain.profile import Limits
 from crank.errors import ProtocolError
-from crank.sandbox.plan import Plan, from_json, to_json
+from crank.sandbox.plan import Ground, Plan, from_json, to_json
 
-_PLAN = Plan(
-    session="s1",
+_GROUND = Ground(
+    root="/srv/profiles/core",
     python="/opt/python/bin/python3.11",
     version="3.11",
     site="/opt/site",
+    programs=("pandoc",),
     processes=True,
     preimports=("json", "xml.sax"),
-    mounts=("docs",),
     devices=("/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap1"),
-    limits=Limits(),
 )
+_PLAN = Plan(session="s1", ground=_GROUND, mounts=(("docs", "/home/someone/My documents"),), limits=Limits())
 
 
 def test_a_plan_survives_the_wire() -> None:
@@ -31,8 +31,9 @@ def test_a_plan_survives_the_wire() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("session", "../x"),
-        ("session", ""),
+        ("root", "relative"),
+        ("root", "/a\0b"),
+        ("root", "/" + "x" * 5_000),
         ("python", "opt/python"),
         ("python", "/opt/../etc"),
         ("python", "/opt//x"),
@@ -40,14 +41,37 @@ def test_a_plan_survives_the_wire() -> None:
         ("site", 5),
         ("processes", 1),
         ("processes", "true"),
+        ("programs", ["../sh"]),
+        ("programs", ["/bin/sh"]),
         ("preimports", ["os;import x"]),
         ("preimports", "json"),
         ("preimports", ["json", "json"]),
-        ("mounts", ["Docs"]),
-        ("mounts", [".."]),
-        ("mounts", [f"m{n}" for n in range(17)]),
         ("devices", ["/dev/../etc/shadow"]),
         ("devices", ["/etc/shadow"]),
+    ],
+)
+def test_other_grounds_are_refused(field: str, value: Any) -> None:
+    """No field of a ground takes anything but its own form."""
+    source = to_json(_PLAN)
+    source["ground"][field] = value
+    with pytest.raises(ProtocolError):
+        from_json(source)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("session", "../x"),
+        ("session", ""),
+        ("ground", None),
+        ("mounts", [["Docs", "/x"]]),
+        ("mounts", [["..", "/x"]]),
+        ("mounts", [["docs", "x"]]),
+        ("mounts", [["docs", "/x", "/y"]]),
+        ("mounts", ["docs"]),
+        ("mounts", [["docs", "/x"], ["docs", "/y"]]),
+        ("mounts", [[f"m{n}", "/x"] for n in range(17)]),
+        ("mounts", 5),
         ("limits", {}),
         ("limits", None),
     ],
@@ -72,4 +96,4 @@ def test_fields_are_exactly_those_agreed() -> None:
     with pytest.raises(ProtocolError):
         from_json({**to_json(_PLAN), "rootfs": "/"})
     with pytest.raises(ProtocolError):
-        from_json({name: value for name, value in to_json(_PLAN).items() if name != "site"})
+        from_json({name: value for name, value in to_json(_PLAN).items() if name != "session"})

@@ -124,10 +124,14 @@ def test_terminal_tricks_fail_with_any_high_bits(machine: Machine, high: int, ca
 
 @_MACHINES
 def test_new_processes_need_permission(machine: Machine) -> None:
-    """Programs and processes start only where the profile lists programs."""
+    """Programs start only where the profile lists programs; leave to fork is not leave to start one."""
     for name in ("execve", "execveat"):
         assert ask(machine, name) == _EPERM
-        assert ask(machine, name, granted=Permissions(processes=True)) == ALLOW
+        assert ask(machine, name, granted=Permissions(processes=True)) == _EPERM
+        assert ask(machine, name, granted=Permissions(programs=True)) == ALLOW
+    for granted in (Permissions(processes=True), Permissions(programs=True)):
+        assert ask(machine, "clone", 17, granted=granted) == ALLOW
+    assert ask(machine, "clone", 17) == _EPERM
 
 
 @_MACHINES
