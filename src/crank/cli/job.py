@@ -132,6 +132,20 @@ def cancel(job_id: JobId, /, *, json: Json = False) -> int:
     return ExitCode.OK
 
 
+def interrupt(job_id: JobId, /, *, json: Json = False) -> int:
+    """Interrupt a running job's code: KeyboardInterrupt. A session that it runs in keeps its state."""
+
+    async def interrupting(client: AsyncClient) -> JobResult:
+        return await client.interrupt(job_id)
+
+    job = ask(interrupting)
+    if json:
+        print_json(job.document)
+    else:
+        say(f"job {job.job_id} was interrupted")
+    return ExitCode.OK
+
+
 def fetch(
     job_id: JobId,
     /,

@@ -32,7 +32,20 @@ _GROUPS = (
             ("logs", "crank.cli.job:logs", "Print what a job printed; -f follows it."),
             ("wait", "crank.cli.job:wait", "Wait until a job has ended, and show it."),
             ("cancel", "crank.cli.job:cancel", "Ask for the end of a job."),
+            ("interrupt", "crank.cli.job:interrupt", "Interrupt a running job's code, as Ctrl-C would."),
             ("fetch", "crank.cli.job:fetch", "Download the files that a job left."),
+        ),
+    ),
+    (
+        "session",
+        "Sandboxes that live on between jobs.",
+        (
+            ("open", "crank.cli.session:open_one", "Open a session and print its id."),
+            ("list", "crank.cli.session:list_sessions", "List sessions, newest first."),
+            ("show", "crank.cli.session:show", "Show one session."),
+            ("run", "crank.cli.session:run_in", "Run a script with the state that earlier ones left."),
+            ("files", "crank.cli.session:files", "List a session's files; or get, put or remove one."),
+            ("close", "crank.cli.session:close", "End a session, with what runs in it."),
         ),
     ),
     (

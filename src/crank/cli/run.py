@@ -59,6 +59,8 @@ class Asked:
     no_output_sec: Annotated[
         float | None, Parameter(help="End it when it printed nothing for so many seconds.", negative=())
     ] = None
+    session: Annotated[str | None, Parameter(help="Run it in this session, with the state that is there.")] = None
+    context: Annotated[str | None, Parameter(help="Named globals in the session; main unless given.")] = None
     job_id: Annotated[str | None, Parameter(help="A job id of your own.")] = None
     idempotency_key: Annotated[str | None, Parameter(help="The same key runs the job once within an hour.")] = None
 
@@ -139,6 +141,8 @@ def _fields(asked: Asked) -> dict[str, Any]:
         "cpu_sec": asked.cpu_sec,
         "idle_sec": asked.idle_sec,
         "no_output_sec": asked.no_output_sec,
+        "session": asked.session,
+        "context": asked.context,
         "job_id": asked.job_id,
         "idempotency_key": asked.idempotency_key,
         "files": dict(_file(entry) for entry in asked.file),

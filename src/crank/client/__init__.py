@@ -1,13 +1,16 @@
 """The Python client of a node. It speaks HTTPS and nothing else: no other part of Crank is needed here."""
 
 from crank.client.face import Client
+from crank.client.face_session import Session
 from crank.client.link import ClientOptions, job_id_of
 from crank.client.remote import AsyncClient
 from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics, Mount, Page, Skipped, StreamMetrics
+from crank.client.sessions import AsyncSession, SessionFile, SessionState
 
 __all__ = [
     "Artifact",
     "AsyncClient",
+    "AsyncSession",
     "Client",
     "ClientOptions",
     "JobEnd",
@@ -16,6 +19,9 @@ __all__ = [
     "Metrics",
     "Mount",
     "Page",
+    "Session",
+    "SessionFile",
+    "SessionState",
     "Skipped",
     "StreamMetrics",
     "job_id_of",

@@ -6,9 +6,11 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
 
+from crank.client.face_session import Session
 from crank.client.link import ClientOptions
 from crank.client.remote import AsyncClient, Contents, Mounts, OnOutput
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page
+from crank.client.sessions import SessionState
 from crank.domain.json import JsonObject, JsonValue
 
 T = TypeVar("T")
@@ -104,6 +106,24 @@ class Client:
     def cancel(self, job_id: str) -> JobResult:
         """Ask for the end of a job."""
         return self._wait_for(self._remote.cancel(job_id))
+
+    def interrupt(self, job_id: str) -> JobResult:
+        """Send SIGINT to a running job's code."""
+        return self._wait_for(self._remote.interrupt(job_id))
+
+    def write_stdin(
+        self, job_id: str, chunk: str | bytes, *, offset_bytes: int | None = None, end: bool = False
+    ) -> int:
+        """Write to the stdin of a job that was submitted with stdin=True; return the bytes it has taken in all."""
+        return self._wait_for(self._remote.write_stdin(job_id, chunk, offset_bytes=offset_bytes, end=end))
+
+    def session(self, *, profile: str | None = None, mounts: Mounts | None = None, **more: Any) -> Session:
+        """Return a session that opens with `with` and closes at its end."""
+        return Session(self._remote.session(profile=profile, mounts=mounts, **more), self._wait_for)
+
+    def sessions(self, *, limit: int = 50) -> Sequence[SessionState]:
+        """Return sessions, newest first, the ended ones too."""
+        return self._wait_for(self._remote.sessions(limit=limit))
 
     def artifacts(self, job_id: str) -> Sequence[Artifact]:
         """Return the files that a job left."""

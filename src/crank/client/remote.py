@@ -16,6 +16,7 @@ import httpx2
 
 from crank.client.link import EVENT_BYTES_MAX, ClientOptions, Link, transport_fault
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page, parse_job, parse_mount, parse_page
+from crank.client.sessions import AsyncSession, SessionState, parse_session
 from crank.domain.json import JsonObject, JsonValue
 from crank.domain.quantity import WAIT_SEC_MAX
 from crank.errors import CrankError, ProtocolError, Unavailable
@@ -27,6 +28,10 @@ _QUIET_SEC = 60.0
 
 _CONSTRAINTS = (
     "accelerator", "gpu_model", "memory_bytes", "max_output_bytes", "cpu_sec", "idle_sec", "no_output_sec",
+)  # fmt: skip
+_FIELDS = frozenset(
+    ("capability", "version", "job_id", "idempotency_key", "effects", "route", "detach",
+     "session", "context", "program", "stdin")
 )  # fmt: skip
 
 Contents: TypeAlias = str | bytes | Path
@@ -85,7 +90,8 @@ class AsyncClient:
 
         on_output  called with `stdout` or `stderr` and the text, while the job prints
         more  `capability`, `version`, `accelerator`, `gpu_model`, `memory_bytes`, `max_output_bytes`,
-              `cpu_sec`, `idle_sec`, `no_output_sec`, `job_id`, `idempotency_key`, `effects`
+              `cpu_sec`, `idle_sec`, `no_output_sec`, `job_id`, `idempotency_key`, `effects`, `session`, `context`,
+              `program` (a list, in place of code), `stdin` (True keeps it open for `write_stdin`)
         Raises as `submit`; when the caller is cancelled, the job goes on.
         """
         body = await self.prepare(
@@ -114,12 +120,12 @@ class AsyncClient:
     ) -> JsonObject:
         """Return the request body of a job; big files are uploaded on the way."""
         constraints = {"timeout_sec": timeout_sec, **{name: more.pop(name, None) for name in _CONSTRAINTS}}
-        unknown = set(more) - {"capability", "version", "job_id", "idempotency_key", "effects", "route", "detach"}
+        unknown = set(more) - _FIELDS
         if unknown:
             raise TypeError(f"unknown argument: {', '.join(sorted(unknown))}")
         body: JsonObject = {
             "code": code,
-            "env_profile": profile or (None if more.get("capability") else "python-core"),
+            "env_profile": profile or (None if more.get("capability") or more.get("session") else "python-core"),
             "args": args,
             "files": [await self._file(path, contents) for path, contents in (files or {}).items()] or None,
             "mounts": _mount_uses(mounts) or None,
@@ -154,6 +160,27 @@ class AsyncClient:
         """Ask for the end of a job; doing it twice changes nothing. Raises NotFound."""
         _, document = await self._link.ask("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
         return parse_job(document)
+
+    async def interrupt(self, job_id: str) -> JobResult:
+        """Send SIGINT to a running job's code. Raises NotFound, Conflict (`job_not_running`)."""
+        _, document = await self._link.ask("POST", f"/v1/jobs/{quote(job_id, safe='')}/interrupt", retry=False)
+        return parse_job(document)
+
+    async def write_stdin(
+        self, job_id: str, chunk: str | bytes, *, offset_bytes: int | None = None, end: bool = False
+    ) -> int:
+        """Write to the stdin of a job that was submitted with stdin=True; return the bytes it has taken in all.
+
+        offset_bytes  where these begin; then a lost answer is asked for again and no byte is taken twice
+        Raises NotFound, Conflict (`job_not_running`, `stdin_closed`, `stdin_gap`), Unavailable (`stdin_full`).
+        """
+        octets = chunk.encode("utf-8") if isinstance(chunk, str) else chunk
+        body: JsonObject = {"base64": base64.b64encode(octets).decode("ascii"), "end": end}
+        if offset_bytes is not None:
+            body["offset_bytes"] = offset_bytes
+        path = f"/v1/jobs/{quote(job_id, safe='')}/stdin"
+        _, document = await self._link.ask("POST", path, json=body, retry=offset_bytes is not None)
+        return int(document["taken_bytes"])
 
     async def events(self, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """Yield what the job prints and tells, then its end; goes on where it was when the link drops.
@@ -202,6 +229,21 @@ class AsyncClient:
                     if on_event is not None:
                         on_event(event)
         return await self.get(job_id)
+
+    # --- sessions ----------------------------------------------------------------------------
+
+    def session(self, *, profile: str | None = None, mounts: Mounts | None = None, **more: Any) -> AsyncSession:
+        """Return a session that opens with `async with` and closes at its end.
+
+        more  `name`, `capability`, `version`, `accelerator`, `gpu_model`, `memory_bytes`, `idle_sec`, `lifetime_sec`
+        """
+        body: JsonObject = {"env_profile": profile, "mounts": _mount_uses(mounts) or None, **more}
+        return AsyncSession(self._link, self.run, {name: value for name, value in body.items() if value is not None})
+
+    async def sessions(self, *, limit: int = 50) -> Sequence[SessionState]:
+        """Return sessions, newest first, the ended ones too."""
+        _, document = await self._link.ask("GET", "/v1/sessions", params={"limit": limit})
+        return tuple(parse_session(entry) for entry in document["sessions"])
 
     # --- files -------------------------------------------------------------------------------
 

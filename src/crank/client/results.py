@@ -107,6 +107,8 @@ class JobResult:
     env_profile: str | None = None
     accelerator: str | None = None
     effects: str | None = None
+    session_id: str | None = None
+    context: str | None = None
     submitted_at: str | None = None
     started_at: str | None = None
     ended_at: str | None = None
@@ -150,8 +152,8 @@ class Page:
 
 
 _PLAIN = (
-    "capability", "version", "env_profile", "accelerator", "effects", "submitted_at", "started_at", "ended_at",
-    "attempts", "epoch", "worker_id", "cancel_requested", "pending", "stdout", "stderr", "result", "has_result", "tier",
+    "capability", "version", "env_profile", "accelerator", "effects", "session_id", "context", "submitted_at", "started_at",
+    "ended_at", "attempts", "epoch", "worker_id", "cancel_requested", "pending", "stdout", "stderr", "result", "has_result", "tier",
 )  # fmt: skip
 
 
