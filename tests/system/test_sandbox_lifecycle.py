@@ -204,8 +204,9 @@ async def test_a_folder_that_is_not_there_is_named(link: LauncherLink, build: Pr
     with pytest.raises(SandboxError, match="the profile") as fault:
         await runner.open(SandboxSpec(replace(build, rootfs=tmp_path / "none"), Limits()))
     assert fault.value.error_code == "folder_missing"
-    with pytest.raises(SandboxError, match="docs"):
+    with pytest.raises(SandboxError, match="docs") as fault:
         await runner.open(SandboxSpec(build, Limits(), mounts=(MountBinding("docs", tmp_path / "none"),)))
+    assert fault.value.error_code == "mount_missing"
 
 
 async def test_a_broken_interpreter_is_a_missing_layer(link: LauncherLink, build: ProfileBuild, tmp_path: Path) -> None:

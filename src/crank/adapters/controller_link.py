@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import http.client
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
@@ -25,6 +26,8 @@ from crank.errors import InvalidRequest, NotFound, ProtocolError, TooLarge, Unav
 from crank.wire import MESSAGE_BYTES_MAX, Message, decode, encode
 
 T = TypeVar("T")
+# Makes a TCP connection to the controller.
+Dial = Callable[[], socket.socket]
 
 OPEN_SEC = 10.0
 PING_SEC = 5.0
@@ -38,18 +41,22 @@ _quiet.setLevel(logging.CRITICAL)
 
 class WebSocketConnector:
     """The Connector port. `url` is `wss://host:port/v1/worker`; the context carries this worker's certificate
-    and trusts one authority alone."""
+    and trusts one authority alone. `dial` makes a TCP connection to that host and port, where this process has
+    no network of its own; it blocks, and raises Unavailable."""
 
-    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str) -> None:
+    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str, dial: Dial | None = None) -> None:
         self._url = url
         self._ssl = ssl_context
         self._trust_domain = trust_domain
+        self._dial = dial
 
     async def connect(self) -> "WebSocketLink":
         """Open a mutually authenticated link. Raises Unavailable, UntrustedPeer."""
+        dialed = await asyncio.to_thread(self._dial) if self._dial is not None else None
         try:
-            socket = await connect(
+            opened = await connect(
                 self._url,
+                sock=dialed,
                 ssl=self._ssl,
                 proxy=None,
                 compression=None,
@@ -69,11 +76,11 @@ class WebSocketConnector:
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as fault:
             raise Unavailable(f"The controller at {self._url} does not answer.", detail=str(fault)) from fault
         try:
-            _check_controller(socket.transport.get_extra_info("ssl_object"), self._trust_domain)
+            _check_controller(opened.transport.get_extra_info("ssl_object"), self._trust_domain)
         except UntrustedPeer:
-            await socket.close()
+            await opened.close()
             raise
-        return WebSocketLink(socket, _Blobs(self._url, self._ssl, self._trust_domain))
+        return WebSocketLink(opened, _Blobs(self._url, self._ssl, self._trust_domain, self._dial))
 
 
 class WebSocketLink:
@@ -149,15 +156,29 @@ def _check_controller(tls: Any, trust_domain: str) -> SpiffeId:
     return identity
 
 
+class _Connection(http.client.HTTPSConnection):
+    """HTTPS on a connection that somebody else may have made."""
+
+    def reach(self, dial: Dial | None, tls: ssl.SSLContext) -> None:
+        """Connect, by `dial` where there is one. Raises OSError, Unavailable."""
+        if dial is None:
+            self.connect()
+            return
+        plain = dial()
+        plain.settimeout(BLOB_SEC)
+        self.sock = tls.wrap_socket(plain, server_hostname=self.host)
+
+
 class _Blobs:
     """Blobs over HTTPS, one short connection each; blocking."""
 
-    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str) -> None:
+    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str, dial: Dial | None) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or 443
         self._ssl = ssl_context
         self._trust_domain = trust_domain
+        self._dial = dial
 
     def fetch(self, digest: Digest, target: BinaryIO) -> None:
         """Copy a blob into `target`."""
@@ -187,11 +208,11 @@ class _Blobs:
     def _exchange(
         self, method: str, digest: Digest, source: BinaryIO | None = None, size_bytes: int = 0
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = http.client.HTTPSConnection(self._host, self._port, context=self._ssl, timeout=BLOB_SEC)
+        connection = _Connection(self._host, self._port, context=self._ssl, timeout=BLOB_SEC)
         headers = {"Content-Length": str(size_bytes)} if source is not None else {}
         try:
             with closing(connection):
-                connection.connect()
+                connection.reach(self._dial, self._ssl)
                 _check_controller(connection.sock, self._trust_domain)
                 connection.request(method, f"/v1/blobs/{digest}", body=source, headers=headers)
                 # The answer holds the socket too, so it is closed whether or not it was read.

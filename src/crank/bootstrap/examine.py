@@ -14,6 +14,7 @@ from cryptography import x509
 
 from crank.adapters.clock import SystemClock
 from crank.adapters.nvml import NvmlProbe
+from crank.bootstrap.confinement import try_confinement
 from crank.bootstrap.controller import EARLIEST_US
 from crank.bootstrap.files import is_locked
 from crank.bootstrap.node import client_options, node_info
@@ -43,7 +44,7 @@ class Finding:
 def examine(settings: Settings) -> Sequence[Finding]:
     """Look at this machine and its node; never changes anything."""
     looks: tuple[Callable[[Settings], Sequence[Finding]], ...] = (
-        _python, _sandbox, _home, _disk, _clock, _ports, _profiles, _gpu, _certificates, _node,
+        _python, _sandbox, _confinement, _home, _disk, _clock, _ports, _profiles, _gpu, _certificates, _node,
     )  # fmt: skip
     return tuple(finding for look in looks for finding in look(settings))
 
@@ -57,6 +58,21 @@ def _python(settings: Settings) -> Sequence[Finding]:
 
 def _sandbox(settings: Settings) -> Sequence[Finding]:
     return [Finding(each.name, each.status, each.text, each.fix) for each in host.examine()]
+
+
+def _confinement(settings: Settings) -> Sequence[Finding]:
+    try:
+        layers = try_confinement(settings)
+    except CrankError as fault:
+        return [Finding("worker confinement", "fail", fault.message, fault.fix)]
+    held = ", ".join(layer.name for layer in layers if layer.holds)
+    findings = [Finding("worker confinement", "ok", f"tried from inside, and held: {held}")]
+    for layer in layers:
+        if not layer.holds:
+            # An ordinary user cannot have another account; that is how rootless works.
+            state: State = "ok" if layer.name == "account" else "warn"
+            findings.append(Finding(f"worker confinement, {layer.name}", state, layer.text, layer.fix))
+    return findings
 
 
 def _home(settings: Settings) -> Sequence[Finding]:

@@ -50,6 +50,7 @@ class Keeper:
         self._children: dict[str, Child] = {}
         self._started_at = datetime.fromtimestamp(SystemClock().now_us() / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._addresses: JsonObject = {}
+        self._confinement: list[JsonObject] = []
         self.up = False
         # Drain may take its time; the controller has nothing to wait for.
         self._grace_sec = {"worker": settings.drain_sec + GRACE_SEC, "controller": GRACE_SEC}
@@ -83,6 +84,8 @@ class Keeper:
             self._settings = dataclasses.replace(
                 self._settings, api_port=told["api_port"], workers_port=told["workers_port"]
             )
+        else:
+            self._confinement = told["confinement"]
 
     async def _enrolled(self) -> None:
         """Wait until the controller knows the worker: until then every job would be refused."""
@@ -142,11 +145,14 @@ class Keeper:
             "pid": os.getpid(),
             "controller_pid": self._children["controller"].pid,
             "worker_pids": [self._children["worker"].pid],
+            "worker_confinement": self._confinement,
             "home": str(settings.home),
             "version": crank.__version__,
             "spiffe_id": str(make_spiffe_id(settings.trust_domain, "controller", name)),
             "node_id": name,
             "started_at": self._started_at,
+            "lowest_tier": str(settings.sandbox_tier),
+            "ceilings": dict(settings.ceilings),
         }
 
     def _publish(self) -> None:

@@ -1,6 +1,7 @@
 """How a process of a node tells that it cannot go on."""
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 
 from crank.bootstrap.leash import Leash
 from crank.config import Settings
@@ -9,10 +10,11 @@ from crank.errors import ConfigurationError, CrankError
 Serve = Callable[[Settings, Leash], Awaitable[None]]
 
 
-async def held(serve: Serve, settings: Settings, leash: Leash) -> None:
-    """Run a part of the node; whatever keeps it from running is told on the leash and raised on."""
+@contextlib.contextmanager
+def telling(leash: Leash) -> Iterator[None]:
+    """Tell on the leash whatever keeps this process from going on, and raise it on."""
     try:
-        await serve(settings, leash)
+        yield
     except CrankError as fault:
         leash.tell_fault(fault)
         raise
@@ -25,6 +27,12 @@ async def held(serve: Serve, settings: Settings, leash: Leash) -> None:
         )
         leash.tell_fault(told)
         raise told from fault
+
+
+async def held(serve: Serve, settings: Settings, leash: Leash) -> None:
+    """Run a part of the node; whatever keeps it from running is told on the leash and raised on."""
+    with telling(leash):
+        await serve(settings, leash)
 
 
 async def watched(serve: Serve, settings: Settings, leash: Leash) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -14,69 +15,124 @@ from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.nvml import NvmlProbe
 from crank.adapters.process_runner import ProcessRunner
 from crank.adapters.spool import FileSpool
+from crank.bootstrap.confinement import dialer_to, document, give_folders, log_layers, shut_in, spool_dir, worker_view
 from crank.bootstrap.controller import RENEW_EVERY_SEC, make_failpoints, worker_id_of
 from crank.bootstrap.files import node_id
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
-from crank.bootstrap.processes import watched
+from crank.bootstrap.processes import telling, watched
 from crank.bootstrap.profiles import Profiles
 from crank.config import Settings
+from crank.domain.isolation import Tier, require
 from crank.domain.quantity import TIMEOUT_SEC_MAX
+from crank.domain.worker import GpuDevice
+from crank.sandbox.confine import Layer, abilities
+from crank.sandbox.dialer import Dialer
+from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
 from crank.security import client_context
 from crank.worker.attempt import Bench
-from crank.worker.offers import script_offers
+from crank.worker.offers import ScriptOffer, script_offers
 from crank.worker.serve import EXIT_LEFT, Worker, WorkerIdentity
 from crank.worker.sessions import SessionBounds
 
 # As long as the longest job that anybody may ask for.
 RENEW_DRAIN_SEC = float(TIMEOUT_SEC_MAX)
 DRAIN_MARGIN_SEC = 5.0
+BESIDE_LOOK_SEC = 0.5
+# What ran went with its launcher; this is for telling how it ended.
+BESIDE_LOST_DRAIN_SEC = 5.0
 _log = structlog.get_logger(__name__)
 
 
-async def serve_worker(settings: Settings, leash: Leash) -> None:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a worker gathered while it could still see the machine, and the walls that stand around it now.
+
+    link    the launcher, which stays outside the walls
+    dialer  makes the connections to the controller, in walls of its own
+    """
+
+    link: LauncherLink
+    dialer: Dialer
+    identity: WorkerIdentity
+    offers: tuple[ScriptOffer, ...]
+    devices: tuple[GpuDevice, ...]
+    layers: tuple[Layer, ...]
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Start launcher and dialer, gather what the worker needs to know, then shut this process in.
+
+    From here on the process can reach its own folders and its controller, nothing else. Blocking, in a single
+    thread. Raises SandboxError when no sandbox or no confinement can be had here.
+    """
+    # What the launcher may show to jobs is not this process's to say.
+    link = launch(roots=[settings.profiles_builds.resolve()], mounts_register=settings.mounts_register)
+    try:
+        devices = tuple(NvmlProbe().devices())
+        offers = tuple(script_offers(Profiles(settings).built(), devices, NamespaceRunner.tier))
+        identity = WorkerIdentity(
+            worker_id=worker_id_of(settings),
+            instance_id=SystemIdSource().uuid7(),
+            node_id=node_id(settings),
+            software=f"crank/{crank.__version__}",
+        )
+        able = abilities()
+        give_folders(settings, able.account)
+        dialer = dialer_to(workers_url(settings), able)
+        layers = shut_in(settings, worker_view(settings), able)
+        log_layers(layers)
+    except BaseException:
+        link.close()
+        raise
+    return Prepared(link, dialer, identity, offers, devices, layers)
+
+
+async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> None:
     """Run the worker until told to stop; then it drains.
 
     Raises SandboxError when no sandbox can be built here, ConfigurationError for a damaged identity.
     """
-    ids = SystemIdSource()
     async with AsyncExitStack() as opened:
-        sandbox = NamespaceRunner()
+        sandbox = NamespaceRunner(prepared.link)
         await sandbox.start()
+        require(Tier(sandbox.tier), settings.sandbox_tier)
         opened.push_async_callback(sandbox.stop)
-        devices = NvmlProbe().devices()
-        offers = script_offers(await asyncio.to_thread(lambda: Profiles(settings).built()), devices)
         folder = settings.identity_dir
         tls = client_context(
             certificate_file=folder / "cert.pem", key_file=folder / "key.pem", ca_file=folder / "ca.pem"
         )
         worker = Worker(
-            WebSocketConnector(workers_url(settings), tls, settings.trust_domain),
-            WorkerIdentity(
-                worker_id=worker_id_of(settings),
-                instance_id=ids.uuid7(),
-                node_id=node_id(settings),
-                software=f"crank/{crank.__version__}",
-            ),
-            offers=offers,
+            WebSocketConnector(workers_url(settings), tls, settings.trust_domain, prepared.dialer.dial),
+            prepared.identity,
+            offers=prepared.offers,
             bench=Bench(
                 sandbox=sandbox,
                 functions=ProcessRunner(python=sys.executable, directory=settings.worker_dir, environment={}),
-                spool=FileSpool(settings.worker_dir / "spool"),
+                spool=FileSpool(spool_dir(settings)),
                 clock=SystemClock(),
-                ids=ids,
+                ids=SystemIdSource(),
                 failpoints=make_failpoints(settings),
             ),
             slots=settings.worker_slots,
             bounds=SessionBounds(settings.worker_sessions, settings.worker_sessions_bytes),
-            devices=devices,
+            devices=prepared.devices,
         )
-        reloading = asyncio.create_task(reload_identity(tls, folder), name="reload")
-        opened.callback(reloading.cancel)
-        _log.info("worker_ready", capabilities=[offer.capability.name for offer in offers])
-        leash.tell({"capabilities": [offer.capability.name for offer in offers]})
+        for beside in (reload_identity(tls, folder), leave_when_lost(prepared, worker)):
+            opened.callback(asyncio.create_task(beside).cancel)
+        names = [offer.capability.name for offer in prepared.offers]
+        _log.info("worker_ready", capabilities=names)
+        leash.tell({"capabilities": names, "confinement": document(prepared.layers)})
         await run_until_told(worker, leash, drain_sec=settings.drain_sec)
+
+
+async def leave_when_lost(prepared: Prepared, worker: Worker) -> None:
+    """End the worker when launcher or dialer has died: from inside it cannot start another, its keeper can."""
+    while prepared.link.alive and prepared.dialer.alive:
+        await asyncio.sleep(BESIDE_LOOK_SEC)
+    _log.error("launcher_lost" if prepared.dialer.alive else "dialer_lost")
+    worker.drain(limit_sec=BESIDE_LOST_DRAIN_SEC)
 
 
 async def reload_identity(tls: ssl.SSLContext, folder: Path) -> None:
@@ -110,8 +166,8 @@ async def run_until_told(worker: Worker, leash: Leash, *, drain_sec: float) -> i
         # One that was already making room was given more time than this.
         await asyncio.wait({running}, timeout=drain_sec + DRAIN_MARGIN_SEC)
         running.cancel()
-    for telling in (stopping, renewing):
-        telling.cancel()
+    for word in (stopping, renewing):
+        word.cancel()
     await asyncio.gather(stopping, renewing, return_exceptions=True)
     try:
         return await running
@@ -122,4 +178,11 @@ async def run_until_told(worker: Worker, leash: Leash, *, drain_sec: float) -> i
 def run_worker(settings: Settings, leash_descriptor: int | None) -> None:
     """Be the worker until told to stop. Raises what kept it from starting."""
     log_to_stderr("worker")
-    asyncio.run(watched(serve_worker, settings, Leash(leash_descriptor)))
+    leash = Leash(leash_descriptor)
+    with telling(leash):
+        prepared = prepare(settings)
+
+    async def serve(settings: Settings, leash: Leash) -> None:
+        await serve_worker(settings, leash, prepared)
+
+    asyncio.run(watched(serve, settings, leash))

@@ -1,6 +1,6 @@
 """`crank down` and `crank node info`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -29,5 +29,12 @@ def info(*, json: Json = False) -> int:
         print_json(document)
     else:
         for name, value in document.items():
-            print(f"{name:15} {value}")
+            print(f"{name:18} {_plain(value)}")
     return ExitCode.OK
+
+
+def _plain(value: Any) -> str:
+    """Write a value for a person: of the worker's walls those that stand, and those that do not."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return ", ".join(each["layer"] if each["holds"] else f"no {each['layer']}" for each in value)
+    return str(value)

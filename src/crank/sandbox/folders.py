@@ -33,7 +33,7 @@ class Allowed:
 
     def open_root(self, path: str) -> int:
         """Open a profile's folder. Raises SandboxError."""
-        folder = _open("the profile", path)
+        folder = _open_profile(path)
         real = _real(folder)
         if self.roots is not None and not any(Path(real).is_relative_to(root) for root in self.roots):
             os.close(folder)
@@ -42,7 +42,7 @@ class Allowed:
 
     def open_mount(self, name: str, path: str) -> int:
         """Open a folder that a job may read. Raises SandboxError."""
-        folder = _open(name, path)
+        folder = _open_mount(name, path)
         real = _real(folder)
         if self.register is not None and real not in _registered(self.register):
             os.close(folder)
@@ -50,14 +50,30 @@ class Allowed:
         return folder
 
 
-def _open(name: str, path: str) -> int:
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FIX = "Check that the folder exists and that the node's account may read it."
+
+
+def _open_profile(path: str) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(path, _FLAGS)
     except OSError as fault:
         raise SandboxError(
-            f"The folder of {name} cannot be opened: {fault.strerror}.",
+            f"The folder of the profile cannot be opened: {fault.strerror}.",
             code="folder_missing",
-            fix="Check that the folder exists and that the node's account may read it.",
+            fix=_FIX,
+            detail=path,
+        ) from fault
+
+
+def _open_mount(name: str, path: str) -> int:
+    try:
+        return os.open(path, _FLAGS)
+    except OSError as fault:
+        raise SandboxError(
+            f"The folder mounted as {name!r} cannot be opened: {fault.strerror}.",
+            code="mount_missing",
+            fix=_FIX,
             detail=path,
         ) from fault
 

@@ -60,15 +60,6 @@ class Order:
     seat: Seat | None = None
 
 
-def missing_mount(lease: Lease) -> str | None:
-    """Return the name of the first mount whose folder is not there. Blocking."""
-    for mount in lease.mounts:
-        path = Path(mount.host_path)
-        if not path.is_absolute() or not path.is_dir():
-            return mount.name
-    return None
-
-
 async def execute(attempt: Attempt, order: Order, bench: Bench, current: CurrentLink) -> None:
     """Bring an attempt to its outcome. Raises nothing that the job did; CancelledError when abandoned."""
     run: Run | None = None
