@@ -3,6 +3,7 @@
 Runs in the zygote and in each child before any line of the job. Libraries that are not loaded are left alone.
 """
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ def begin(environment: Mapping[str, str], *, threads: int) -> None:
     os.environ.clear()
     os.environ.update(environment)
     _seed()
+    _forget_exits()
     _forget_crank()
     _raise_threads(threads)
 
@@ -47,6 +49,20 @@ def _seed() -> None:
         torch.seed()
     if process := _loaded("multiprocessing.process"):
         process.current_process()._config["authkey"] = process.AuthenticationString(os.urandom(32))
+
+
+def _forget_exits() -> None:
+    """Leave the zygote's exit functions behind, but those that finish a job's own work.
+
+    Libraries register what tidies up a whole process, at a cost; ours ends at once, with nothing to tidy.
+    """
+    atexit._clear()
+    if weakref := _loaded("weakref"):
+        weakref.finalize._registered_with_atexit = False
+    if logging := _loaded("logging"):
+        atexit.register(logging.shutdown)
+    if processes := _loaded("multiprocessing.util"):
+        atexit.register(processes._exit_function)
 
 
 def _forget_crank() -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crank.domain.profile import Limits
-from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, kernel, landlock, programs, mounts
+from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, kernel, landlock, mounts, programs
 from crank.sandbox.cell import Cell, Ends
 
 ORDER_BYTES_MAX = 60 * 1024

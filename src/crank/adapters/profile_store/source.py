@@ -142,6 +142,7 @@ def promise_digest(profile: Profile, content: Digest) -> Digest:
             "version": profile.version,
             "summary": profile.summary,
             "preimports": list(profile.preimports),
+            "processes": profile.processes,
             "limits": {name: getattr(profile.limits, name) for name in profile.limits.__slots__},
             "self_tests": [[test.name, test.code, test.expect] for test in profile.self_tests],
         }
