@@ -120,7 +120,9 @@ def files(
     path: Annotated[str, Parameter(help="A file or folder in /scratch.")] = "",
     /,
     *,
-    get: Annotated[Path | None, Parameter(help="Copy the file into this folder; - for stdout.")] = None,
+    get: Annotated[
+        Path | None, Parameter(help="Copy the file into this folder; - for stdout.", allow_leading_hyphen=True)
+    ] = None,
     put: Annotated[Path | None, Parameter(help="Write this file to the path.")] = None,
     remove: Annotated[bool, Parameter(help="Remove what is there.", negative=(), show_default=False)] = False,
     json: Json = False,
