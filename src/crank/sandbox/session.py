@@ -44,6 +44,8 @@ class _Run:
         self.displays: list[JsonValue] = []
         self.result: JsonValue = None
         self.broken: str | None = None
+        # Until the order is out, a word for the run would overtake it and be lost.
+        self.sent = False
         self.ended: asyncio.Future[JsonObject | None] = asyncio.get_running_loop().create_future()
         self._at_sec = 0.0
 
@@ -259,6 +261,7 @@ class NamespaceSession:
         sending = asyncio.ensure_future(self.channel.send("r", order))
         try:
             await asyncio.shield(sending)
+            run.sent = True
             async with asyncio.timeout(run.limits.wall_sec + _PATIENCE_SEC):
                 ended = await asyncio.shield(run.ended)
         except TimeoutError:
@@ -302,7 +305,7 @@ class NamespaceSession:
             raise Conflict("The standard input of what runs is empty, or was ended.", code="stdin_closed")
 
     def _running(self) -> None:
-        if self._run is None or self._run.ended.done():
+        if self._run is None or not self._run.sent or self._run.ended.done():
             raise Conflict("Nothing runs in this session now.", code="not_running")
 
     # --- the end ---
