@@ -10,7 +10,7 @@ from crank.domain.outcome import End, Reason
 from crank.domain.profile import Limits
 from crank.ports import SandboxRunner, SandboxSpec
 from crank.sandbox.runner import NamespaceRunner
-from crank.testing.contracts_lasting import DIES, ECHOES, FAILS, LEAVES, SETS, WAITS, LastingProtocol
+from crank.testing.contracts_lasting import DIES, ECHOES, FAILS, LEAVES, SETS, WAITS, LastingExecution, LastingProtocol
 from crank.testing.contracts_sandbox import (
     FOREVER,
     HELLO,
@@ -74,3 +74,21 @@ class TestNamespaceRunner(SandboxExecution):
 
     def make_spec(self, **limits: float) -> SandboxSpec:
         return SandboxSpec(make_build(self.rootfs), _limits(**limits))
+
+
+@pytest.mark.system
+class TestNamespaceLastingSession(LastingExecution):
+    """The real runner, with sessions that last."""
+
+    rootfs: Path
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _root(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
+        cls.rootfs = make_rootfs(tmp_path_factory.mktemp("lasting") / "rootfs")
+
+    def make_runner(self) -> SandboxRunner:
+        return NamespaceRunner()
+
+    def make_spec(self, **limits: float) -> SandboxSpec:
+        return SandboxSpec(make_build(self.rootfs), _limits(**limits), lasting=True)
