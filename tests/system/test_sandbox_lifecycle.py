@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from crank.domain.outcome import Outcome, Reason
+from crank.domain.ids import Digest
+from crank.domain.outcome import End, Outcome, Reason
 from crank.domain.profile import Limits
 from crank.errors import SandboxError
 from crank.ports import MountBinding, ProfileBuild, SandboxSession, SandboxSpec
@@ -86,6 +87,42 @@ async def test_a_killed_supervisor_takes_its_job_with_it(link: LauncherLink, bui
         lambda: not [group for place in _groups(link.process.pid) for group in place.iterdir() if group.is_dir()],
         "its group",
     )
+
+
+async def test_a_sandbox_whose_supervisor_died_is_counted_as_burnt(build: ProfileBuild) -> None:
+    """Nobody saw what it left, so it counts as doubtful, for its profile and in all; one that ended well does not."""
+    runner = NamespaceRunner()
+    await runner.start()
+    try:
+        well = await runner.open(SandboxSpec(build, build.profile.limits))
+        await well.run_python("1", None, RecordingSink())
+        await asyncio.to_thread(well.collect, lambda _: Digest("0" * 64), Outcome(End(Reason.EXITED)))
+        await well.close()
+        assert runner.pool_counts().burnt == 0
+        session = await runner.open(SandboxSpec(build, build.profile.limits))
+        await runner.settled(build)
+        sink = RecordingSink()
+        task = asyncio.create_task(session.run_python(FOREVER, None, sink))
+        await asyncio.wait_for(sink.arrived.wait(), _SOON_SEC)
+        assert runner._link is not None
+        parked = runner.pools()[0].parked
+        supervisors = named(runner._link.process.pid, SUPERVISOR)
+        for supervisor in supervisors:
+            os.kill(supervisor, signal.SIGKILL)
+        outcome = await asyncio.wait_for(task, _SOON_SEC)
+        assert outcome.end.reason is Reason.SANDBOX_FAILED
+        assert runner.pool_counts().burnt == 1
+        _until(lambda: not any(alive(pid) for pid in supervisors), "every supervisor to die")
+        # Their ends can be read now; the loop needs one turn to do so.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        again = await runner.open(SandboxSpec(build, build.profile.limits))
+        await again.close()
+        # Those that died while they waited were passed over and are counted as well.
+        assert runner.pool_counts().burnt == 1 + parked
+        assert sum(pool.burnt for pool in runner.pools()) == 1 + parked
+    finally:
+        await runner.stop()
 
 
 async def test_a_killed_init_is_a_failed_sandbox(link: LauncherLink, build: ProfileBuild) -> None:

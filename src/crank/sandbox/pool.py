@@ -60,7 +60,7 @@ class _Shelf(Generic[P]):
 
     wanted    how many to keep ready
     failures  how often in a row none could be made
-    burnt     how many died while they waited
+    burnt     how many died while they waited, or left something behind
     """
 
     make: Callable[[], Awaitable[P]]
@@ -118,9 +118,11 @@ class Pool(Generic[P]):
         """Wait until as many as wanted stand ready."""
         await self._shelves[kind].full.wait()
 
-    def count_burnt(self) -> None:
-        """Count a sandbox of which something was left."""
+    def count_burnt(self, kind: Hashable) -> None:
+        """Count a sandbox of which something was left, or may be."""
         self._counts.burnt += 1
+        if kind in self._shelves:
+            self._shelves[kind].burnt += 1
 
     @property
     def counts(self) -> Counts:

@@ -94,6 +94,7 @@ class NamespaceRunner:
         if session is None:
             mounts = tuple((mount.name, str(mount.host_path)) for mount in spec.mounts)
             session = await self._make(ground, spec.limits, mounts)
+        session.tell_doubts(lambda: self._pool.count_burnt((ground, ceilings)))
         session.give(spec.limits, lasting=spec.lasting, hit=hit, setup_sec=time.monotonic() - began)
         return session
 

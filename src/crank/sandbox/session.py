@@ -97,6 +97,7 @@ class NamespaceSession:
         self.limits = self._stood_for = limits
         self._programs = frozenset(programs)
         self._lasting = False
+        self._doubtful: Callable[[], None] | None = None
         self._ready: asyncio.Future[JsonObject] = loop.create_future()
         self._gone: asyncio.Future[bool] = loop.create_future()
         self._answers: asyncio.Queue[tuple[JsonObject, int | None]] = asyncio.Queue()
@@ -117,7 +118,10 @@ class NamespaceSession:
         elif frame.kind == "F":
             self._ready.set_exception(refusal(loads_strict(frame.payload)))
         elif frame.kind == "C":
-            self._set_gone(clean=loads_strict(frame.payload)["clean"])
+            clean = loads_strict(frame.payload)["clean"]
+            if not clean:
+                self._doubt()
+            self._set_gone(clean=clean)
         elif frame.kind == "Y":
             answer = loads_strict(frame.payload)
             has_door = "value" in answer and bool(self.channel.doors)
@@ -127,6 +131,11 @@ class NamespaceSession:
         elif self._run is not None:
             self._run.take(frame)
 
+    def _doubt(self) -> None:
+        if self._doubtful is not None:
+            self._doubtful()
+            self._doubtful = None
+
     def _set_gone(self, *, clean: bool) -> None:
         if not self._gone.done():
             self._gone.set_result(clean)
@@ -135,10 +144,17 @@ class NamespaceSession:
         if not self._ready.done():
             fault = SandboxError("The sandbox launcher ended before the sandbox stood.", code="launcher_lost")
             self._ready.set_exception(fault)
+        elif not self._gone.done():
+            # Its supervisor died without a word: what it left is anybody's guess.
+            self._doubt()
         self._set_gone(clean=False)
         self._answers.put_nowait(({"fault": {"kind": "SandboxError", "code": "session_dead", "message": _DEAD}}, None))
         if self._run is not None and not self._run.ended.done():
             self._run.ended.set_result(None)
+
+    def tell_doubts(self, to: Callable[[], None]) -> None:
+        """Call this, once, if it turns out that something of the session may be left when it is over."""
+        self._doubtful = to
 
     def give(self, limits: Limits, *, lasting: bool, hit: bool, setup_sec: float) -> None:
         """Hand a session over to its job: from now on it has the job's limits, and lasts if it shall."""
