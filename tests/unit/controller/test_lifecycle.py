@@ -8,17 +8,31 @@ import pytest
 from structlog.testing import capture_logs
 
 from crank.controller.cancel import cancel
+from crank.controller.enroll import enroll
 from crank.controller.follow import events, wait_ended
 from crank.controller.reap import reap, sweep
 from crank.controller.submit import Submission, submit
 from crank.controller.views import job_document, jobs_page, records_page, workers_document
+from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Status
 from crank.domain.outcome import Denial, End, Outcome, Reason
 from crank.domain.outcome_codec import outcome_document
 from crank.errors import InvalidRequest, NotAllowed, NotFound, ProtocolError, Unavailable
-from crank.wire import Cancel, Declined, Draining, Finished, Holding, Output, Settled, Started
-from tests.support.desk import DONE, ScriptedWorker, open_desk
+from crank.wire import (
+    HELLO_SINCE,
+    VERSION_MAX,
+    Cancel,
+    Declined,
+    Draining,
+    Finished,
+    Hello,
+    Holding,
+    Output,
+    Settled,
+    Started,
+)
+from tests.support.desk import DONE, TRUST_DOMAIN, QueueLink, ScriptedWorker, open_desk
 from tests.unit.domain.rules.builders import CORE
 
 RUN = {"code": "print(1)"}
@@ -102,6 +116,20 @@ async def test_kept_output_stays_below_the_operators_ceiling(tmp_path: Path) -> 
         with pytest.raises(InvalidRequest) as caught:
             await send(desk, constraints={"max_output_bytes": 1001})
         assert caught.value.field == "constraints.max_output_bytes"
+
+
+async def test_controllers_are_renewed_before_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of this version is turned away by an older controller with a clear code; an older worker is served."""
+    hello = Hello(HELLO_SINCE, VERSION_MAX, "w1", "not looked at yet", "n1", "0", 2, [], [])
+    async with open_desk(tmp_path) as desk:
+        peer = make_spiffe_id(TRUST_DOMAIN, "worker", "w1")
+        monkeypatch.setattr("crank.controller.enroll.VERSION_MAX", HELLO_SINCE - 1)
+        with pytest.raises(ProtocolError) as caught:
+            await enroll(desk, hello=hello, peer=peer, link=QueueLink())
+        assert caught.value.error_code == "version_mismatch"
+        monkeypatch.undo()
+        welcome = await ScriptedWorker(desk, "w1", [CORE]).connect()
+        assert welcome.version == 1
 
 
 async def test_nobody_can_run_it(tmp_path: Path) -> None:
