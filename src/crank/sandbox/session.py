@@ -104,7 +104,7 @@ class NamespaceSession:
         self._asking = asyncio.Lock()
         self._loop = loop
         self._run: _Run | None = None
-        self._ran = self._stdin = False
+        self._ran = self._stdin = self._died = False
         self.facts: JsonObject = {}
         self.pool_hit = False
         self.setup_sec = 0.0
@@ -127,7 +127,10 @@ class NamespaceSession:
             has_door = "value" in answer and bool(self.channel.doors)
             self._answers.put_nowait((answer, self.channel.doors.pop(0) if has_door else None))
         elif self._run is not None and frame.kind == "Z":
-            self._run.ended.set_result(loads_strict(frame.payload))
+            ended = loads_strict(frame.payload)
+            # Known before the word that the tree is gone: whoever has the outcome must not try again.
+            self._died = not ended["alive"]
+            self._run.ended.set_result(ended)
         elif self._run is not None:
             self._run.take(frame)
 
@@ -168,7 +171,8 @@ class NamespaceSession:
     @property
     def alive(self) -> bool:
         """Tell whether it can still be used."""
-        return self.channel.is_open and not self._gone.done() and (self._lasting or not self._ran)
+        usable = self.channel.is_open and not self._gone.done() and not self._died
+        return usable and (self._lasting or not self._ran)
 
     @property
     def memory_bytes(self) -> int:
