@@ -35,6 +35,8 @@ _log = structlog.get_logger(__name__)
 
 # How exact the clocks are; a session may outlive its clock by this much.
 TICK_SEC = 0.25
+# A sandbox that does not stand after so long never will.
+BUILD_SEC = 60.0
 _CLOSE_SEC = 30.0
 
 
@@ -130,7 +132,12 @@ class Sessions:
         nodes = kept.device.nodes if kept.device else ()
         spec = SandboxSpec(kept.offer.build, kept.limits, mounts, nodes, lasting=True)
         try:
-            kept.sandbox = await self._bench.sandbox.open(spec)
+            async with asyncio.timeout(BUILD_SEC):
+                kept.sandbox = await self._bench.sandbox.open(spec)
+        except TimeoutError:
+            message = f"Its sandbox did not stand within {BUILD_SEC:g} s."
+            self._end(kept, SessionEnd(SessionReason.FAILED, "sandbox_slow", message))
+            return
         except CrankError as fault:
             _log.warning("session.not_built", session=kept.session_id, code=fault.error_code, detail=fault.detail)
             self._end(kept, SessionEnd(SessionReason.FAILED, fault.error_code, fault.message))
