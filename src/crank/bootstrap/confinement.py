@@ -114,7 +114,7 @@ def shut_in(settings: Settings, view: View, able: Abilities) -> tuple[Layer, ...
 
     Raises SandboxError when a layer that this machine can have does not stand.
     """
-    view = replace(view, hidden=tuple(path for path in view.hidden if path.is_dir()))
+    view = replace(view, hidden=_under_every_name(view))
     if len(os.listdir("/proc/self/task")) > 1:
         raise SandboxError(
             "The worker cannot confine itself: a library has started threads.",
@@ -125,6 +125,17 @@ def shut_in(settings: Settings, view: View, able: Abilities) -> tuple[Layer, ...
         layers = confine(view, able)
         prove(view, able, seen)
     return layers
+
+
+def _under_every_name(view: View) -> tuple[Path, ...]:
+    """Return where the hidden folders would show: as named, and inside what is readable, whatever links lead there."""
+    found = {path for path in view.hidden if path.is_dir()}
+    for secret in [path.resolve() for path in found]:
+        for shown in view.readable:
+            real = shown.resolve()
+            if secret.is_relative_to(real):
+                found.add(shown / secret.relative_to(real))
+    return tuple(sorted(found))
 
 
 def log_layers(layers: Sequence[Layer]) -> None:
@@ -199,23 +210,23 @@ def try_confinement(settings: Settings) -> Sequence[Layer]:
 
     Raises SandboxError that names what does not stand.
     """
-    done = subprocess.run(
-        [interpreter(), "-m", "crank.bootstrap.confinement"],
-        env=child_environment(settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=TRIAL_SEC,
-        cwd="/",
-        check=False,
-    )
     try:
+        done = subprocess.run(
+            [interpreter(), "-m", "crank.bootstrap.confinement"],
+            env=child_environment(settings),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TRIAL_SEC,
+            cwd="/",
+            check=False,
+        )
         told = json.loads(done.stdout)
-    except ValueError:
+    except (ValueError, subprocess.TimeoutExpired) as fault:
         raise SandboxError(
             "The trial of a worker's confinement ended without an answer.",
             code="confinement_broken",
-            detail=done.stderr.decode("utf-8", "replace")[-2000:],
-        ) from None
+            detail=str(fault),
+        ) from fault
     if "fault" in told:
         raise parse_fault(told["fault"])
     return [Layer(**each) for each in told["layers"]]

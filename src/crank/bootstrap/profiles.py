@@ -1,6 +1,6 @@
 """The environment profiles of this machine: what there is, what is built, what is proven."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from crank.adapters.profile_store import ProfileStore
 from crank.config import Settings, interpreter
 from crank.domain.outcome import Outcome, Reason
 from crank.domain.profile import Profile, SelfTest, under
+from crank.domain.worker import GpuDevice
 from crank.errors import ProfileError
 from crank.ports import ProfileBuild, SandboxSpec
 from crank.sandbox.runner import NamespaceRunner
@@ -28,7 +29,8 @@ class Profiles:
     or gives more than they allow.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, devices: Sequence[GpuDevice] | None = None) -> None:
+        """Take the settings, and this machine's GPUs where the caller has looked already."""
         self._store = ProfileStore(
             settings.profiles_source,
             settings.profiles_builds,
@@ -36,7 +38,7 @@ class Profiles:
             Path(interpreter()),
             SystemClock(),
         )
-        self._devices = NvmlProbe().devices()
+        self._devices = NvmlProbe().devices() if devices is None else devices
         self._ceilings = settings.ceilings
 
     def names(self) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
 """The node's own worker process, wired from top to bottom in the order it starts; closed in reverse."""
 
 import asyncio
+import json
+import os
 import ssl
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import structlog
@@ -70,8 +72,8 @@ def prepare(settings: Settings) -> Prepared:
     # What the launcher may show to jobs is not this process's to say.
     link = launch(roots=[settings.profiles_builds.resolve()], mounts_register=settings.mounts_register)
     try:
-        devices = tuple(NvmlProbe().devices())
-        offers = tuple(script_offers(Profiles(settings).built(), devices, NamespaceRunner.tier))
+        devices = find_devices()
+        offers = tuple(script_offers(Profiles(settings, devices).built(), devices, NamespaceRunner.tier))
         identity = WorkerIdentity(
             worker_id=worker_id_of(settings),
             instance_id=SystemIdSource().uuid7(),
@@ -87,6 +89,22 @@ def prepare(settings: Settings) -> Prepared:
         link.close()
         raise
     return Prepared(link, dialer, identity, offers, devices, layers)
+
+
+def find_devices() -> tuple[GpuDevice, ...]:
+    """Return this machine's GPUs, asked by a child: what the driver's library starts or breaks stays there."""
+    answer_from, answer_to = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(answer_to, json.dumps([asdict(device) for device in NvmlProbe().devices()]).encode())
+        finally:
+            os._exit(0)
+    os.close(answer_to)
+    with os.fdopen(answer_from, "rb") as source:
+        raw = source.read()
+    os.waitpid(pid, 0)
+    return tuple(GpuDevice(**{**each, "nodes": tuple(each["nodes"])}) for each in json.loads(raw or b"[]"))
 
 
 async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> None:
