@@ -368,7 +368,9 @@ class Supervisor:
         if group is None:
             return 0, 0
         reading = group.read()
-        self._cpu_sec, self._peaks = reading.cpu_sec, (reading.peak_memory_bytes, reading.tasks_peak)
+        # The sandbox's own first process is not the job's.
+        tasks_peak = None if reading.tasks_peak is None else max(0, reading.tasks_peak - 1)
+        self._cpu_sec, self._peaks = reading.cpu_sec, (reading.peak_memory_bytes, tasks_peak)
         now = reading.memory_kills, reading.process_refusals
         if self._run is None:
             self._refused_before = now

@@ -162,12 +162,16 @@ class SandboxLimits:
         assert witnesses == ({"kernel"} if "cgroup" in outcome.layers else set())
 
     async def test_an_outcome_names_its_walls(self) -> None:
-        """Tier and proven layers stand in every outcome, the most threads at one time where the host can count."""
-        code = "import threading\nfor _ in range(3):\n    threading.Thread(target=print).start()\n"
+        """Tier and proven layers stand in every outcome, and the most threads at one time where the host can count."""
+        code = "import threading\nmeet = threading.Barrier(4)\nfor _ in range(3):\n"
+        code += "    threading.Thread(target=meet.wait).start()\nmeet.wait()\n"
         outcome = await self._under(code, {})
         assert outcome.tier in ("namespaces", "landlock")
         assert {"seccomp", "landlock"} <= set(outcome.layers)
-        assert outcome.usage.tasks_peak is None or outcome.usage.tasks_peak >= 1
+        # Seen from time to time where no control group counts, so it may have missed them there.
+        assert outcome.usage.tasks_peak is None or 1 <= outcome.usage.tasks_peak <= 4
+        if "cgroup" in outcome.layers and outcome.usage.tasks_peak is not None:
+            assert outcome.usage.tasks_peak == 4
 
 
 def _told(outcome: Outcome) -> str:
