@@ -70,6 +70,7 @@ class _Home:
     """A nest as the launcher uses it.
 
     networks  numbers of the empty network namespaces that its zygote keeps, free for the next child
+    replaced_at  how many children it had when its successor was last started
     """
 
     ground: Ground
@@ -77,6 +78,7 @@ class _Home:
     since: float
     ready: bool = False
     children: int = 0
+    replaced_at: int = 0
     wishes: list[_Wish] = field(default_factory=list)
     networks: list[int] = field(default_factory=list)
     networks_made: int = 0
@@ -92,8 +94,9 @@ class _Home:
 class Launcher:
     """Serves one worker until it goes away."""
 
-    def __init__(self, link: socket.socket, allowed: Allowed) -> None:
+    def __init__(self, link: socket.socket, allowed: Allowed, *, children_max: int = CHILDREN_MAX) -> None:
         self._link = link
+        self._children_max = children_max
         self._allowed = allowed
         self._privileged = namespaces.is_privileged()
         self._slots = Slots(privileged=self._privileged)
@@ -284,7 +287,10 @@ class Launcher:
 
     def _renew(self, home: _Home) -> None:
         """Start the successor of a zygote that has had its number of children; it takes over when it is ready."""
-        if home.children == CHILDREN_MAX:
+        coming = any(other.ground == home.ground and not other.ready for other in self._others)
+        if home.children >= home.replaced_at + self._children_max and not coming:
+            # If that fails, it is tried again after as many more.
+            home.replaced_at = home.children
             with contextlib.suppress(CrankError):
                 self._others.append(self._raise(home.ground))
 
@@ -448,10 +454,11 @@ def _drop(identity: Identity) -> None:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
 
-def main(descriptor: int, roots: list[str] | None, register: str | None) -> None:
+def main(descriptor: int, roots: list[str] | None, register: str | None, children_max: int = CHILDREN_MAX) -> None:
     """Serve the worker at the other end of this descriptor (a Unix socket of type SOCK_SEQPACKET).
 
     roots, register  where folders may come from, see `crank.sandbox.folders.Allowed`
+    children_max     after so many children a zygote is replaced
     """
     # Ctrl-C in the worker's terminal is the worker's to handle; it then closes the link.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -459,6 +466,6 @@ def main(descriptor: int, roots: list[str] | None, register: str | None) -> None
     link.set_inheritable(False)
     allowed = Allowed(None if roots is None else tuple(os.path.realpath(root) for root in roots), register)
     with contextlib.closing(link):
-        Launcher(link, allowed).run()
+        Launcher(link, allowed, children_max=children_max).run()
 
 

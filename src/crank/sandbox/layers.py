@@ -28,6 +28,7 @@ FIXES: Mapping[str, str] = {
     "limits": "Raise the worker's own hard limits ('ulimit -H -a'); a job's limits must fit inside them.",
     "interpreter": "Build the profile again: 'crank profile build'.",
     "programs": "Build the profile again: 'crank profile build'.",
+    "zygote": "Take the module that starts a thread out of the profile's 'preimports'; jobs may import it themselves.",
     "preimports": "Build the profile again: 'crank profile build', then 'crank profile check'.",
     "memory": "Raise the profile's memory limit: its own modules do not fit.",
     "network": "Report this: the network of the sandbox is not empty.",

@@ -89,11 +89,14 @@ def refusal(source: JsonObject) -> SandboxError:
     return SandboxError(source["message"], code=source["code"], fix=source["fix"], detail=source["detail"])
 
 
-def launch(*, roots: Sequence[Path] | None = None, mounts_register: Path | None = None) -> LauncherLink:
+def launch(
+    *, roots: Sequence[Path] | None = None, mounts_register: Path | None = None, children_max: int | None = None
+) -> LauncherLink:
     """Start a launcher and wait for its greeting. Blocking, a fraction of a second. Raises SandboxError.
 
     roots            places beneath which profiles lie; None lets the caller name any folder
     mounts_register  file that lists the folders that may be mounted; None lets the caller name any
+    children_max     after so many jobs a zygote is replaced; None for the launcher's own number
     """
     source = Path(__file__).resolve().parents[2]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -101,7 +104,8 @@ def launch(*, roots: Sequence[Path] | None = None, mounts_register: Path | None 
         f"import sys; sys.path.insert(0, {str(source)!r}); "
         "from crank.sandbox.launcher import main; "
         f"main({theirs.fileno()}, {None if roots is None else [str(root) for root in roots]!r}, "
-        f"{None if mounts_register is None else str(mounts_register)!r})"
+        f"{None if mounts_register is None else str(mounts_register)!r}"
+        f"{'' if children_max is None else f', children_max={children_max}'})"
     )
     with contextlib.closing(theirs):
         # -I and -S: nothing of the caller's environment, working folder or site packages decides what runs.

@@ -23,6 +23,11 @@ _PAUSE_MAX_SEC = 30.0
 _IDLE_SEC = 120.0
 
 
+def pause_sec(failures: int) -> float:
+    """Return how long to wait after so many failures in a row, in seconds: twice as long each time, up to a bound."""
+    return float(min(_PAUSE_MAX_SEC, 0.2 * 2 ** min(failures, 10)))
+
+
 class Parked(Protocol):
     """What the pool keeps."""
 
@@ -168,10 +173,10 @@ class Pool(Generic[P]):
             try:
                 async with self._refills:
                     made = await shelf.make()
-            except CrankError as fault:
+            except (CrankError, OSError) as fault:
                 shelf.failures += 1
-                _log.warning("sandbox.not_parked", code=fault.error_code, cause=fault.message)
-                await asyncio.sleep(min(_PAUSE_MAX_SEC, 0.2 * 2**shelf.failures))
+                _log.warning("sandbox.not_parked", code=getattr(fault, "error_code", None), cause=str(fault))
+                await asyncio.sleep(pause_sec(shelf.failures))
                 continue
             shelf.failures = 0
             shelf.ready.append(made)
