@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from crank.errors import SandboxError
-from crank.sandbox.pool import Pool
+from crank.sandbox.pool import Pool, pause_sec
 
 
 class Parked:
@@ -22,8 +24,9 @@ class Parked:
 class Maker:
     """Makes them, as large as it is told, and fails where it is told to."""
 
-    def __init__(self, memory_bytes: int = 1, *, failures: int = 0) -> None:
+    def __init__(self, memory_bytes: int = 1, *, failures: int = 0, fault: Exception | None = None) -> None:
         self.made: list[Parked] = []
+        self._fault = fault or SandboxError("not now", code="slots_full")
         self._memory_bytes = memory_bytes
         self._failures = failures
 
@@ -31,7 +34,7 @@ class Maker:
         """Make one."""
         if self._failures:
             self._failures -= 1
-            raise SandboxError("not now", code="slots_full")
+            raise self._fault
         self.made.append(Parked(self._memory_bytes))
         return self.made[-1]
 
@@ -125,12 +128,50 @@ async def test_what_nobody_asks_for_is_let_go() -> None:
     await kept.stop()
 
 
-async def test_a_failure_is_tried_again() -> None:
-    """When one cannot be made, the pool pauses and goes on."""
-    kept, make = pool(), Maker(failures=1)
+@pytest.mark.parametrize("fault", [SandboxError("not now", code="slots_full"), OSError(24, "Too many open files")])
+async def test_a_failure_is_tried_again(fault: Exception) -> None:
+    """When one cannot be made, whoever refused it, the pool pauses and goes on."""
+    kept, make = pool(), Maker(failures=1, fault=fault)
     kept.warm("core", make)
     await asyncio.wait_for(kept.settled("core"), 10)
     assert kept.held("core")[0] == 2
+    await kept.stop()
+
+
+def test_pauses_grow_and_are_bounded() -> None:
+    """What fails again and again is tried ever more rarely, and for ever."""
+    pauses = [pause_sec(failures) for failures in range(1, 9)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1.0
+    assert pause_sec(8) == pause_sec(100_000) == 30.0
+
+
+async def test_a_stop_while_one_is_made_leaves_nothing() -> None:
+    """A refill that is under way is cancelled, and waited for, before the pool says that it has stopped."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Parked:
+        begun.set()
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+
+    kept = pool()
+    kept.warm("core", slow)
+    await begun.wait()
+    await kept.stop()
+    assert ended.is_set()
+    assert kept.counts.parked == 0
+
+
+async def test_demand_while_a_refill_runs_is_served_later() -> None:
+    """Askers that come while one is made each miss, and the pool is full when it comes to rest."""
+    kept, make = pool(most=4), Maker()
+    assert [kept.take("core", make) for _ in range(3)] == [None] * 3
+    assert kept.counts.misses == 3
+    await kept.settled("core")
+    assert kept.held("core")[0] == 4
     await kept.stop()
 
 
