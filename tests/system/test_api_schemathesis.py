@@ -18,10 +18,9 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from crank.wire import Lease
-from tests.support.desk import SECRET, ScriptedWorker, open_desk
+from tests.support.desk import SECRET, open_desk
 from tests.support.listeners import open_listeners
-from tests.unit.api.conftest import CORE
+from tests.support.pair import paired
 
 CHECKS = [
     not_a_server_error,
@@ -34,7 +33,7 @@ CHECKS = [
 ]
 
 
-OPERATIONS = 19
+OPERATIONS = 30
 
 
 @dataclass
@@ -43,14 +42,6 @@ class Served:
 
     url: str
     ca_file: str
-
-
-async def work(worker: ScriptedWorker) -> None:
-    """Run every job to its end, so that answers with an end are judged as well."""
-    while True:
-        message = await worker.link.sent.get()
-        if isinstance(message, Lease):
-            await worker.finish(message)
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +57,10 @@ def served(tmp_path_factory):
         async with open_desk(folder, lease_sec=600.0) as desk, open_listeners(desk, folder / "identities") as listeners:
             ready.append(Served(f"https://127.0.0.1:{listeners.api_port}", str(listeners.authority.ca_file)))
             stopping.append((asyncio.get_running_loop(), stop))
-            worker = ScriptedWorker(desk, "w1", [CORE])
-            await worker.connect()
-            working = asyncio.create_task(work(worker))
-            opened.set()
-            await stop.wait()
-            working.cancel()
+            # A whole worker, so that answers with an end, and those of sessions, are judged as well.
+            async with paired(desk, {}):
+                opened.set()
+                await stop.wait()
 
     running = threading.Thread(target=lambda: asyncio.run(main()))
     running.start()

@@ -26,8 +26,9 @@ from crank.domain.job import InputFile, Job, JobRequest, Mount, MountUse, Refusa
 from crank.domain.json import JsonObject
 from crank.domain.quantity import BLOB_BYTES_MAX
 from crank.domain.rules import placement, replay
-from crank.domain.rules.request import Draft, DraftMount, parse_idempotency_key, parse_request, request_digest
+from crank.domain.rules.request import Draft, parse_idempotency_key, parse_request, request_digest
 from crank.domain.session import Session
+from crank.domain.wanted import DraftMount
 from crank.domain.worker import Replay
 from crank.errors import Conflict, InvalidRequest, NotAllowed, Unavailable
 from crank.ports import Transaction

@@ -18,16 +18,22 @@ from crank.domain.quantity import (
     FILE_PATH_BYTES_MAX,
     FILES_MAX,
     IDEMPOTENCY_KEY_CHARS_MAX,
-    MOUNTS_MAX,
     OUTPUT_BYTES_MAX,
     PROGRAM_BYTES_MAX,
     PROGRAM_WORDS_MAX,
 )
 from crank.domain.session import DEFAULT_CONTEXT
+from crank.domain.wanted import (
+    DEFAULT_PROFILE,
+    DraftMount,
+    bounded,
+    capability_of_profile,
+    parse_accelerator,
+    parse_mounts,
+)
 from crank.errors import InvalidRequest, NotSupported, TooLarge
 
 RUNTIMES = frozenset({"python", "python3", "python3.11", "python-3.11"})
-DEFAULT_PROFILE = "python-core"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +43,6 @@ class DraftFile:
     path: str
     content: bytes | None
     sha256: Digest | None
-
-
-@dataclass(frozen=True, slots=True)
-class DraftMount:
-    """A mount as it was asked for: seen in the job as `name`, found by `source` (a mount's id or name)."""
-
-    name: str
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +91,6 @@ def parse_idempotency_key(text: str) -> str:
             field="idempotency_key",
         )
     return text
-
-
-def capability_of_profile(profile: str) -> str:
-    """Return the capability that runs scripts in a profile: `python-core` is `python.run.core`."""
-    language, _, rest = profile.partition("-")
-    return f"{language}.run.{rest}" if rest else profile
 
 
 def parse_request(fields: JsonObject) -> Draft:
@@ -214,18 +206,6 @@ def _refuse_unsupported(fields: JsonObject) -> None:
         )
 
 
-def parse_accelerator(text: str) -> Accelerator:
-    """Read `cpu` or `gpu`. Raises InvalidRequest."""
-    if text not in set(Accelerator):
-        raise InvalidRequest(
-            f"The accelerator {text[:40]!r} is not known.",
-            code="invalid_field",
-            field="constraints.accelerator",
-            fix=f"Use one of {', '.join(Accelerator)}, or leave it out.",
-        )
-    return Accelerator(text)
-
-
 def _effects(text: str | None) -> Effects:
     if text is None:
         return Effects.EXTERNAL
@@ -237,23 +217,6 @@ def _effects(text: str | None) -> Effects:
             fix=f"Use one of {', '.join(Effects)}, or leave it out for external.",
         )
     return Effects(text)
-
-
-def bounded(
-    fields: Mapping[str, Any], name: str, low: float, high: float, *, prefix: str = "constraints."
-) -> float | None:
-    """Read a number that must lie in a range; None where there is none. Raises InvalidRequest."""
-    value = fields.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidRequest(
-            f"{name} must be a number from {low} to {high}.",
-            code="limit_out_of_range",
-            field=f"{prefix}{name}",
-            fix="Choose a value in that range, or leave it out for the profile's default.",
-        )
-    return float(value)
 
 
 def _whole(value: float | None) -> int | None:
@@ -356,18 +319,3 @@ def _check_no_file_is_folder(paths: list[str]) -> None:
                     code="duplicate_file",
                     field="files",
                 )
-
-
-def parse_mounts(entries: list[Any]) -> tuple[DraftMount, ...]:
-    """Read which mounts are wanted, each by name or under another name. Raises InvalidRequest, TooLarge."""
-    if len(entries) > MOUNTS_MAX:
-        raise TooLarge(f"A job takes at most {MOUNTS_MAX} mounts.", code="too_many_mounts", field="mounts")
-    found: dict[str, DraftMount] = {}
-    for position, entry in enumerate(entries):
-        where = f"mounts.{position}"
-        name, source = (entry, entry) if isinstance(entry, str) else (entry["name"], entry["mount"])
-        parse_name(name, field=f"{where}.name")
-        if name in found:
-            raise InvalidRequest(f"The mount {name!r} is given twice.", code="duplicate_mount", field=where)
-        found[name] = DraftMount(name, source)
-    return tuple(found.values())

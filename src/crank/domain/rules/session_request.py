@@ -7,7 +7,7 @@ from crank.domain.ids import parse_name
 from crank.domain.json import JsonObject
 from crank.domain.profile import LIMIT_RANGES
 from crank.domain.quantity import SESSION_SEC_MIN, TIMEOUT_SEC_MAX
-from crank.domain.rules.request import (
+from crank.domain.wanted import (
     DEFAULT_PROFILE,
     DraftMount,
     bounded,
