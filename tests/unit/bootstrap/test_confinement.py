@@ -7,6 +7,7 @@ import pytest
 
 from crank.bootstrap import confinement
 from crank.config import Settings, load
+from crank.sandbox.confine import View
 
 ACCOUNT = 199_998
 
@@ -97,3 +98,16 @@ def test_a_module_in_the_owners_home_comes_alone(
     assert tmp_path not in view.readable
     assert tmp_path / "lonely_tools.py" in view.readable
     assert tmp_path in view.listed
+
+
+def test_the_home_is_hidden_under_every_name(settings: Settings, tmp_path: Path) -> None:
+    """A home inside a shown folder is hidden there too, whichever links name the folder or the home."""
+    (tmp_path / "other-name").symlink_to(tmp_path)
+    linked = tmp_path / "other-name" / "home"
+    view = View((tmp_path / "other-name", tmp_path), hidden=(linked,))
+    assert set(confinement._under_every_name(view)) == {linked, settings.home}
+
+
+def test_a_home_that_is_not_there_needs_no_hiding(tmp_path: Path) -> None:
+    """What does not exist yet is not covered: a cover would need a place that cannot be made."""
+    assert confinement._under_every_name(View((tmp_path,), hidden=(tmp_path / "none",))) == ()
