@@ -5,6 +5,7 @@ import json
 import os
 import ssl
 import sys
+import traceback
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,12 +99,16 @@ def find_devices() -> tuple[GpuDevice, ...]:
     if pid == 0:
         try:
             os.write(answer_to, json.dumps([asdict(device) for device in NvmlProbe().devices()]).encode())
+        except BaseException:  # noqa: BLE001 - the border of a forked process: it is logged, then the process ends
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(answer_to)
     with os.fdopen(answer_from, "rb") as source:
         raw = source.read()
     os.waitpid(pid, 0)
+    if not raw:
+        _log.error("gpu_probe_failed", fix="Jobs that ask for a GPU are refused; run 'nvidia-smi' to see why.")
     return tuple(GpuDevice(**{**each, "nodes": tuple(each["nodes"])}) for each in json.loads(raw or b"[]"))
 
 

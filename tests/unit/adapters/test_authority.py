@@ -54,6 +54,18 @@ def test_keys_are_nobody_elses(authority, tmp_path):
     assert not list(tmp_path.rglob("*.new"))
 
 
+def test_certificates_can_be_read_by_whoever_may_look(authority, tmp_path):
+    """Certificates are no secrets: a worker with an account of its own reads them, however strict the umask is."""
+    before = os.umask(0o077)
+    try:
+        authority.ensure()
+        worker = authority.issue_worker("w1", tmp_path / "w1")
+    finally:
+        os.umask(before)
+    for public in (worker.certificate_file, worker.ca_file):
+        assert stat.S_IMODE(public.stat().st_mode) == 0o644
+
+
 def test_the_authority_signs_leaves_only(authority):
     """Its certificate may sign certificates, one level deep, and says for which trust domain."""
     authority.ensure()
