@@ -167,7 +167,7 @@ def test_the_lifetime_ends_a_running_job(node: Node) -> None:
     job_id = begun(node, session_id)
     assert over(node, session_id)["reason"] == "lifetime"
     job = node.client().ended(job_id)
-    assert (job["status"], job["end"]["code"], job["stdout"]) == ("cancelled", "session_ended", "begun\n")
+    assert (job["status"], job["end"]["clock"], job["stdout"]) == ("timed_out", "lifetime", "begun\n")
 
 
 def test_a_session_outlives_its_controller(node: Node) -> None:

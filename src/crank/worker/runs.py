@@ -165,8 +165,7 @@ class SessionRun(ScriptRun):
 
     def _ended(self, outcome: Outcome) -> Outcome:
         if self._kept.end is not None and outcome.end.reason is Reason.CANCELLED:
-            message = rules.ended_sentence(self._kept.end)
-            return replace(outcome, end=End(Reason.CANCELLED, code=rules.SESSION_ENDED, message=message))
+            return replace(outcome, end=rules.cut_off(self._kept.end))
         finished = outcome.end.reason is Reason.EXITED and outcome.end.exit_code == 0
         if self._stopping is Reason.CANCELLED and not finished and self.sandbox.alive:
             message = "It was interrupted; its session lives on."

@@ -214,7 +214,7 @@ async def test_the_lifetime_ends_even_a_running_job(api, pair) -> None:
     pair.clock.advance(31)
     assert (await ended(api, session_id))["reason"] == "lifetime"
     job = (await api.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=20"})).json()
-    assert (job["status"], job["end"]["code"]) == ("cancelled", "session_ended")
+    assert (job["status"], job["end"]["clock"], job["end"]["code"]) == ("timed_out", "lifetime", "session_ended")
     assert "lifetime" in job["end"]["message"]
 
 

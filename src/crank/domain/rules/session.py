@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from crank.domain.job import Refusal
-from crank.domain.outcome import End, Reason
+from crank.domain.outcome import Clock, End, Reason
 from crank.domain.session import SENTENCES, Session, SessionEnd, SessionReason, SessionState
 
 SESSION_ENDED = "session_ended"
@@ -92,6 +92,14 @@ def ended_sentence(end: SessionEnd | None) -> str:
 def job_end(end: SessionEnd | None) -> End:
     """Return how a job ends that never ran because its session had ended."""
     return End(Reason.REFUSED, code=SESSION_ENDED, message=ended_sentence(end))
+
+
+def cut_off(end: SessionEnd) -> End:
+    """Return how a job ends that ran when its session ended."""
+    message = ended_sentence(end)
+    if end.reason is SessionReason.LIFETIME:
+        return End(Reason.TIMEOUT, clock=Clock.LIFETIME, code=SESSION_ENDED, message=message)
+    return End(Reason.CANCELLED, code=SESSION_ENDED, message=message)
 
 
 def clocks_refusal(
