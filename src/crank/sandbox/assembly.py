@@ -17,13 +17,16 @@ from typing import Any
 from crank.domain.json import loads_strict
 from crank.domain.quantity import KIB
 from crank.errors import InvalidRequest, ProtocolError, SandboxError
-from crank.sandbox import kernel, layers
+from crank.sandbox import kernel, layers, yard
+from crank.sandbox.bare_watch import BareTree
 from crank.sandbox.bundle import order_bytes
 from crank.sandbox.cell import LINK_BYTES_MAX, environment
 from crank.sandbox.cgroup import Group
 from crank.sandbox.frames import FrameReader, encode
 from crank.sandbox.namespaces import Identity
+from crank.sandbox.notify import Refusals
 from crank.sandbox.plan import Plan
+from crank.sandbox.watch import SpaceTree
 
 SETUP_SEC = 60.0
 REAP_SEC = 10.0
@@ -69,7 +72,9 @@ def lay_lines() -> tuple[Lines, list[int]]:
 class Order:
     """What the launcher hands to the supervisor that it forked.
 
+    notify         the guest's filter asks us about what it refuses
     argument_area  where this process's title is
+    bare           the cell stands without namespaces
     """
 
     plan: Plan
@@ -77,7 +82,9 @@ class Order:
     lines: Lines
     group: Group | None
     privileged: bool
+    notify: bool
     argument_area: tuple[int, int]
+    bare: bool = False
 
 
 @dataclass(slots=True)
@@ -85,7 +92,8 @@ class Standing:
     """A cell that stands: its first process, the guest, and doors to its private folders.
 
     init, guest  pidfds
-    folders      descriptors of /scratch, /out, /tmp, /dev/shm and /proc, in this order
+    folders      descriptors of /scratch, /out, /tmp, /dev/shm, in this order, and of a /proc of its own
+    tree         its processes and what its folders hold
     """
 
     lines: Lines
@@ -94,6 +102,8 @@ class Standing:
     init: int = -1
     guest: int = -1
     folders: tuple[int, ...] = ()
+    tree: SpaceTree | BareTree = field(default_factory=lambda: SpaceTree(-1, ()))
+    refusals: Refusals | None = None
     proof: dict[str, Any] = field(default_factory=dict)
 
 
@@ -131,16 +141,22 @@ def _shake_hands(standing: Standing) -> None:
         raise _died_early(standing, message)
     standing.init, standing.guest, *folders = descriptors
     standing.folders = tuple(folders)
+    if "yard" in message:
+        standing.tree = BareTree(message["init"], standing.folders, message["yard"])
+    else:
+        standing.tree = SpaceTree(folders[-1], tuple(folders[:-1]))
 
 
 def _prove(order: Order, standing: Standing) -> None:
     """Give the guest its secret, and read from it which walls it found standing."""
     setup: dict[str, object] = {
         "token": standing.token.hex(),
-        "environment": sorted(environment(order.plan.limits)),
+        "environment": [*environment(order.plan.limits), *(yard.VARIABLES if order.bare else ())],
     }
     with contextlib.suppress(OSError):
         standing.lines.request.sendall(encode("s", order_bytes(setup)))
+    if order.notify:
+        standing.refusals = _listen(standing)
     payload = _read_proof(standing)
     try:
         proof = loads_strict(payload)
@@ -151,15 +167,32 @@ def _prove(order: Order, standing: Standing) -> None:
     standing.proof = proof["seen"]
 
 
+def _listen(standing: Standing) -> Refusals | None:
+    """Take the listener of the guest's filter; None when the guest ended before it had one."""
+    request = standing.lines.request
+    request.settimeout(SETUP_SEC)
+    try:
+        _, descriptors, _, _ = socket.recv_fds(request, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    except OSError as fault:
+        raise layers.missing("seccomp", f"the filter was not installed: {fault}") from fault
+    return Refusals(descriptors[0]) if descriptors else None
+
+
 def _read_proof(standing: Standing) -> bytes:
     reader = FrameReader({"p": _PROOF_BYTES_MAX}, prefix=standing.token)
     lines = standing.lines
     waiting = select.poll()
     waiting.register(lines.result, select.POLLIN)
     waiting.register(lines.link, select.POLLIN)
+    if standing.refusals is not None:
+        waiting.register(standing.refusals.listener, select.POLLIN)
     deadline = time.monotonic() + SETUP_SEC
     while (left := deadline - time.monotonic()) > 0:
         for descriptor, _ in waiting.poll(left * 1000):
+            if standing.refusals is not None and descriptor == standing.refusals.listener:
+                # The guest tries its walls.
+                standing.refusals.answer()
+                continue
             if descriptor == lines.link.fileno():
                 message, _ = _receive(standing)
                 raise _died_early(standing, message)
@@ -192,15 +225,29 @@ def take_down(standing: Standing) -> bool:
     kill(standing)
     gone = wait_gone(standing)
     standing.lines.close()
+    if standing.refusals is not None:
+        standing.refusals.close()
     for descriptor in (standing.init, standing.guest, *standing.folders):
         if descriptor >= 0:
             os.close(descriptor)
+    clear(standing)
     return gone
 
 
+def clear(standing: Standing) -> None:
+    """Remove from disk what a cell without mounts left there."""
+    if isinstance(standing.tree, BareTree):
+        standing.tree.clear()
+
+
 def kill(standing: Standing) -> None:
-    """Kill the init: the kernel kills everything in its process namespace with it, whatever it ignores."""
-    if standing.init >= 0:
+    """Kill the init: the kernel kills everything in its process namespace with it, whatever it ignores.
+
+    Without such a namespace the init kills, and goes last.
+    """
+    if isinstance(standing.tree, BareTree):
+        standing.tree.end(standing.lines.link)
+    elif standing.init >= 0:
         with contextlib.suppress(ProcessLookupError):
             kernel.send_signal(standing.init, signal.SIGKILL)
 

@@ -18,11 +18,14 @@ _MODULES = (
     "domain/profile",
     "domain/quantity",
     "sandbox/__init__",
+    "sandbox/bare",
+    "sandbox/bare_proof",
     "sandbox/cell",
     "sandbox/fresh",
     "sandbox/guest",
     "sandbox/guest_chart",
     "sandbox/guest_figure",
+    "sandbox/guest_paths",
     "sandbox/guest_plain",
     "sandbox/guest_proof",
     "sandbox/guest_result",
@@ -34,8 +37,16 @@ _MODULES = (
     "sandbox/namespaces",
     "sandbox/programs",
     "sandbox/syscalls",
+    "sandbox/tree",
+    "sandbox/yard",
     "sandbox/zygote",
 )
+# Without a root of its own, the code lies beside what starts it.
+_START_BARE = (
+    "import os, sys; sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)));"
+    " from crank.sandbox.bare import main; main()\n"
+)
+BARE = "bare"
 _START = "import sys; sys.path.insert(0, '/.crank'); from crank.sandbox.zygote import main; main()\n"
 
 
@@ -51,7 +62,7 @@ def inner_files(version: str) -> tuple[Mapping[str, bytes], str]:
     sources = {f"crank/{name}": (package / f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
     # Ours brings the whole of Crank along when asked; the one inside is bare.
     sources["crank/__init__"] = ""
-    sources["start"] = _START
+    sources["start"], sources[BARE] = _START, _START_BARE
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return {f"{name}.pyc": _compiled(source, f"{name}.py") for name, source in sources.items()}, "start.pyc"
     return {f"{name}.py": source.encode() for name, source in sources.items()}, "start.py"

@@ -35,7 +35,7 @@ _INIT_TITLE, _GUEST_TITLE = "crank-init", "python job.py"
 _STACK_BYTES = 8 * MIB
 _LOCKED_BYTES = 64 * KIB
 _SIGNALS_QUEUED_MAX = 1_024
-_OOM_SCORE = "500"
+OOM_SCORE = "500"
 _THREADS_MAX = 4
 
 
@@ -171,7 +171,7 @@ def be_init(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
             os.close(group)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         # Best effort: it only makes the kernel choose the job before the worker when the host runs out.
-        score.write(_OOM_SCORE)
+        score.write(OOM_SCORE)
     zygotes_proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with layer("namespaces"):
         kernel.unshare(namespaces.CHILD)
@@ -231,11 +231,14 @@ def _reap(link: socket.socket, woken: int, guest: int) -> NoReturn:
                     os._exit(0)
 
 
-def _be_guest(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
-    limits = cell.limits
+def begin_guest(cell: Cell, place: str) -> int:
+    """Make this process look like one that was started alone, in `place`.
+
+    Return the number of the link, which is left to tell of a failure and must be closed.
+    """
     signal.set_wakeup_fd(-1)
     os.setsid()
-    os.chdir("/scratch")
+    os.chdir(place)
     os.umask(0o022)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     link = place_descriptors(cell.ends, keep=cell.link.fileno())
@@ -247,19 +250,30 @@ def _be_guest(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kernel.overwrite_arguments(cell.argument_area, _GUEST_TITLE)
+    return link
+
+
+def _be_guest(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
+    link = begin_guest(cell, "/scratch")
     with layer("landlock"):
         version = landlock.abi()
         if version:
             landlock.restrict(_file_rules(cell, version), version=version)
     with layer("limits"):
-        limit_process(limits, counted=bool(cell.groups))
+        limit_process(cell.limits, counted=bool(cell.groups))
     os.close(link)
     run_guest(cell)
 
 
-def limit_process(limits: Limits, *, counted: bool) -> None:
-    """Lower this process's ceilings to the limits; never raises one. Raises OSError."""
-    for kind, (soft, hard) in rlimits(limits, counted=counted).items():
+def limit_process(limits: Limits, *, counted: bool, beside: int = 0) -> None:
+    """Lower this process's ceilings to the limits; never raises one. Raises OSError.
+
+    beside  how many processes of this account are not the job's, and count for it all the same
+    """
+    ceilings = rlimits(limits, counted=counted)
+    soft, hard = ceilings[resource.RLIMIT_NPROC]
+    ceilings[resource.RLIMIT_NPROC] = soft + beside, hard + beside
+    for kind, (soft, hard) in ceilings.items():
         _, allowed = resource.getrlimit(kind)
         most = hard if allowed == resource.RLIM_INFINITY else min(hard, allowed)
         resource.setrlimit(kind, (min(soft, most), most))

@@ -24,7 +24,7 @@ _REGISTER_BYTES_MAX = 4 << 20
 class Allowed:
     """Where folders may come from.
 
-    roots     places beneath which profiles lie; None where the caller could read everything itself
+    roots     places beneath which profiles and modules lie; None where the caller could read everything itself
     register  file with the JSON list of the folders that may be mounted; None likewise
     """
 
@@ -39,6 +39,23 @@ class Allowed:
             os.close(folder)
             raise _refused("the profile", real)
         return folder
+
+    def open_layer(self, path: str) -> int:
+        """Open a file or folder that a module is imported from. Raises SandboxError."""
+        try:
+            opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError as fault:
+            raise SandboxError(
+                f"What the module is imported from cannot be opened: {fault.strerror}.",
+                code="folder_missing",
+                fix=_FIX,
+                detail=path,
+            ) from fault
+        real = _real(opened)
+        if self.roots is not None and not any(Path(real).is_relative_to(root) for root in self.roots):
+            os.close(opened)
+            raise _refused("the module", real)
+        return opened
 
     def open_mount(self, name: str, path: str) -> int:
         """Open a folder that a job may read. Raises SandboxError."""

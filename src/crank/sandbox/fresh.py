@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def check_one_thread(fail: Callable[[str, str], None]) -> None:
+def check_one_thread(fail: Callable[[str, str], None], layer: str, what: str) -> None:
     """Refuse to serve with more than one thread: a fork copies one thread and every lock that others hold."""
     count = len(os.listdir("/proc/self/task"))
     if count != 1:
-        fail("zygote", f"its imports started {count - 1} thread(s)")
+        fail(layer, f"{what} started {count - 1} thread(s)")
 
 
 def begin(environment: Mapping[str, str], *, threads: int) -> None:
@@ -23,7 +23,6 @@ def begin(environment: Mapping[str, str], *, threads: int) -> None:
     os.environ.update(environment)
     _seed()
     _forget_exits()
-    _forget_crank()
     _raise_threads(threads)
 
 
@@ -65,8 +64,8 @@ def _forget_exits() -> None:
         atexit.register(processes._exit_function)
 
 
-def _forget_crank() -> None:
-    """Take our own modules out of the job's sight; what we still need of them we hold."""
+def forget_crank() -> None:
+    """Take our own modules out of sight; what we still need of them we hold. An author's module imports others."""
     for name in [name for name in sys.modules if name == "crank" or name.startswith("crank.")]:
         del sys.modules[name]
 

@@ -49,12 +49,16 @@ class Walls(NamedTuple):
     """What stands around this process, and what it may still do.
 
     program    the system call filter to install, as an array of struct sock_filter
+    number     of the call that installs it, on this machine
+    notify     the supervisor is asked about, and remembers, what the filter refuses
     landlock   whether this kernel has Landlock, and so must have been asked
     processes  whether the job may fork
     programs   whether it may start programs
     """
 
     program: bytes
+    number: int
+    notify: bool
     landlock: bool
     processes: bool
     programs: bool
@@ -116,6 +120,11 @@ class _Orders:
             count -= len(chunk)
         return b"".join(parts), descriptors
 
+    def pass_on(self, descriptor: int) -> None:
+        """Give the supervisor a descriptor, and keep none."""
+        socket.send_fds(self._socket, [b"n"], [descriptor])
+        os.close(descriptor)
+
     def close(self) -> None:
         """Take no more orders."""
         self._socket.close()
@@ -134,6 +143,7 @@ class _Watcher:
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "socket.__new__":
             if args[1] != 1:
+                self.remember("network", "open a socket")
                 raise PermissionError(errno.EPERM, _NETWORK_CLOSED)
         elif event in _NETWORK_EVENTS:
             self.remember("network", _asked(event, args))
@@ -387,10 +397,12 @@ def _fail(channel: _Channel, dumps: Any, missing: dict[str, str]) -> None:
     os._exit(1)
 
 
-def _prove(proof: Any, dumps: Any, walls: Walls, environment: list[str], channel: _Channel) -> None:
+def _prove(proof: Any, dumps: Any, walls: Walls, environment: list[str], orders: _Orders, channel: _Channel) -> None:
     """Close the last wall and try all of them. Ends the process if one is missing."""
     try:
-        proof.install(walls.program)
+        listener = proof.install(walls.program, number=walls.number, notify=walls.notify)
+        if listener is not None:
+            orders.pass_on(listener)
     except OSError as fault:
         _fail(channel, dumps, {"seccomp": str(fault)})
     missing, standing = proof.examine(landlock=walls.landlock, environment=environment)
@@ -415,7 +427,7 @@ def rehearse(results: Any) -> None:
     main = sys.modules["__main__"]
     sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
     try:
-        watcher = _Watcher(Walls(b"", False, False, False))
+        watcher = _Watcher(Walls(b"", 0, False, False, False, False))
         job = _Job(_Nowhere(), results, 1 << 16, watcher)  # type: ignore[arg-type]
         code = "import json\nprint(1 + 1, args)\nfor n in range(3):\n    n = str(n)\n{'a': [n, 1.5]}"
         job.run(type(sys)("__main__"), Script(code, 1), {"a": 1}, last=False)
@@ -434,7 +446,7 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     orders = _Orders()
     setup, _ = orders.take("s")
     channel = _Channel(bytes.fromhex(setup["token"]))
-    _prove(proof, results.dumps, walls, setup["environment"], channel)
+    _prove(proof, results.dumps, walls, setup["environment"], orders, channel)
     watcher = _Watcher(walls)
     sys.addaudithook(watcher)
     os.register_at_fork(after_in_child=lambda: _leave(orders))

@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PR_SET_SECCOMP = 22
-_SECCOMP_MODE_FILTER = 2
+_SECCOMP_SET_MODE_FILTER = 1
+_FLAG_NEW_LISTENER = 1 << 3
 _INSTRUCTION_BYTES = 8
 _CLONE_NEWUSER = 0x10000000
 _WRITABLE = {"/scratch", "/out", "/tmp", "/dev/shm"}
@@ -31,12 +31,21 @@ class _Program(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def install(program: bytes) -> None:
-    """Install the system call filter for this process and all it starts. Raises OSError."""
+def install(program: bytes, *, number: int, notify: bool) -> int | None:
+    """Install the system call filter for this process and all it starts. Raises OSError.
+
+    number  of the call seccomp(2) on this machine
+    notify  return a descriptor on which somebody else is asked about the calls that the filter does not decide
+    """
     holder = _Program(len(program) // _INSTRUCTION_BYTES, program)
-    if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(holder), 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    flags = _FLAG_NEW_LISTENER if notify else 0
+    value = _libc.syscall(
+        ctypes.c_long(number), ctypes.c_long(_SECCOMP_SET_MODE_FILTER), ctypes.c_long(flags), ctypes.byref(holder)
+    )
+    if value < 0:
+        fault = ctypes.get_errno()
+        raise OSError(fault, os.strerror(fault))
+    return int(value) if notify else None
 
 
 def _status() -> dict[str, str]:

@@ -22,10 +22,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from crank.domain.json import dumps, loads_strict
+from crank.domain.json import JsonObject, dumps, loads_strict
 from crank.domain.quantity import KIB
 from crank.errors import CrankError, ProtocolError, SandboxError
-from crank.sandbox import assembly, cgroup, folders, kernel, layers, namespaces, nest, seccomp, supervisor
+from crank.sandbox import (
+    assembly,
+    cgroup,
+    folders,
+    ground,
+    kernel,
+    layers,
+    mounts,
+    namespaces,
+    nest,
+    notify,
+    seccomp,
+    supervisor,
+)
 from crank.sandbox.bundle import inner_files
 from crank.sandbox.folders import Allowed
 from crank.sandbox.namespaces import Identity, Slots
@@ -52,7 +65,7 @@ class _Session:
     name: str
     pid: int
     identity: Identity
-    nest: "_Home"
+    nest: "Home"
     network: int
 
 
@@ -66,16 +79,18 @@ class _Wish:
 
 
 @dataclass(slots=True)
-class _Home:
+class Home:
     """A nest as the launcher uses it.
 
     networks  numbers of the empty network namespaces that its zygote keeps, free for the next child
     replaced_at  how many children it had when its successor was last started
+    private   layers, by place, that each child must be shown as its own; kept open
     """
 
     ground: Ground
     nest: Nest
     since: float
+    private: dict[str, int]
     ready: bool = False
     children: int = 0
     replaced_at: int = 0
@@ -92,7 +107,12 @@ class _Home:
 
 
 class Launcher:
-    """Serves one worker until it goes away."""
+    """Serves one worker until it goes away.
+
+    bare  whether sandboxes stand without namespaces, see `crank.sandbox.bare_launcher`
+    """
+
+    bare = False
 
     def __init__(self, link: socket.socket, allowed: Allowed, *, children_max: int = CHILDREN_MAX) -> None:
         self._link = link
@@ -101,10 +121,11 @@ class Launcher:
         self._privileged = namespaces.is_privileged()
         self._slots = Slots(privileged=self._privileged)
         self._groups = cgroup.detect(os.getpid())
+        self._notify = notify.works()
         self._sessions: dict[int, _Session] = {}
-        self._homes: dict[Ground, _Home] = {}
+        self._homes: dict[Ground, Home] = {}
         # Not for new sessions any more: dead, replaced, or still importing in place of one that serves.
-        self._others: list[_Home] = []
+        self._others: list[Home] = []
         self._uncleared: set[str] = set()
         self._files: dict[str, tuple[Mapping[str, bytes], str]] = {}
         self._area = kernel.argument_area()
@@ -193,11 +214,33 @@ class Launcher:
 
     def _rehearse(self, channel: socket.socket) -> None:
         began = time.monotonic()
-        files, start = self._inner_files("3.11")
-        nest.rehearse(Site(None, (), "/nothing", files, start, self._slots.nest, self._area))
+        self._try_nest()
         self._try_group()
         with contextlib.closing(channel), contextlib.suppress(OSError):
             channel.sendall(supervisor.ready_frame({"setup_sec": time.monotonic() - began}))
+
+    def _try_nest(self) -> None:
+        files, start = self._inner_files("3.11")
+        nest.rehearse(Site(None, (), None, files, start, self._slots.nest, self._area))
+
+    def _stand(self, wanted: Ground, site: Site) -> Nest:
+        return nest.raise_nest(site)
+
+    def _permissions(self, wanted: Ground) -> seccomp.Permissions:
+        return seccomp.Permissions(
+            processes=wanted.processes,
+            programs=bool(wanted.programs),
+            devices=bool(wanted.devices),
+            memory_files=self._groups is not None,
+            notify=self._notify,
+        )
+
+    def _told(self, wanted: Ground) -> JsonObject:
+        """Return what a zygote is told of its ground beside what every one is."""
+        return {}
+
+    def _detach(self, opened: list[int], home: Home, identity: Identity) -> list[int]:
+        return _detached(opened, home, identity)
 
     def _try_group(self) -> None:
         if self._groups is None:
@@ -228,29 +271,31 @@ class Launcher:
         else:
             home.wishes.append(wish)
 
-    def _raise(self, ground: Ground) -> _Home:
-        files, start = self._inner_files(ground.version)
-        root = self._allowed.open_root(ground.root)
-        try:
-            site = Site(root, ground.devices, ground.python, files, start, self._slots.nest, self._area)
-            standing = nest.raise_nest(site)
-        finally:
-            os.close(root)
-        home = _Home(ground, standing, time.monotonic())
-        permissions = seccomp.Permissions(
-            processes=ground.processes,
-            programs=bool(ground.programs),
-            devices=bool(ground.devices),
-            memory_files=self._groups is not None,
+    def _raise(self, wanted: Ground) -> Home:
+        inner = self._inner_files(wanted.version)
+        site = ground.open_site(
+            wanted, self._allowed, inner=inner, identity=self._slots.nest, argument_area=self._area
         )
+        private = {place: os.dup(site.layers[place]) for place in site.private}
+        try:
+            standing = self._stand(wanted, site)
+        except BaseException:
+            ground.close(private.values())
+            raise
+        finally:
+            ground.close(site.folders)
+        home = Home(wanted, standing, time.monotonic(), private)
         standing.control.settimeout(5.0)
         order = {
-            "site": ground.site,
-            "preimports": ground.preimports,
-            "programs": ground.programs,
-            "processes": ground.processes,
-            "devices": ground.devices,
-            "filter": seccomp.program(native(), permissions).hex(),
+            "site": wanted.site,
+            "paths": wanted.paths,
+            "preimports": wanted.preimports,
+            "programs": wanted.programs,
+            "processes": wanted.processes,
+            "devices": wanted.devices,
+            "filter": seccomp.program(native(), self._permissions(wanted)).hex(),
+            "notify": self._notify,
+            **self._told(wanted),
         }
         with contextlib.suppress(OSError):
             # When it is already dead, its socket says why.
@@ -259,7 +304,7 @@ class Launcher:
         self._watch(standing.init, lambda: self._on_nest_gone(home))
         return home
 
-    def _on_zygote(self, home: _Home) -> bool:
+    def _on_zygote(self, home: Home) -> bool:
         """Read the zygote's first word, or its end: it never says anything else."""
         if home.ready:
             self._lose(home, None)
@@ -285,7 +330,7 @@ class Launcher:
                 _refuse(wish.channel, refusal)
         return True
 
-    def _renew(self, home: _Home) -> None:
+    def _renew(self, home: Home) -> None:
         """Start the successor of a zygote that has had its number of children; it takes over when it is ready."""
         coming = any(other.ground == home.ground and not other.ready for other in self._others)
         if home.children >= home.replaced_at + self._children_max and not coming:
@@ -294,7 +339,7 @@ class Launcher:
             with contextlib.suppress(CrankError):
                 self._others.append(self._raise(home.ground))
 
-    def _lose(self, home: _Home, fault: CrankError | None) -> None:
+    def _lose(self, home: Home, fault: CrankError | None) -> None:
         """Let go of a zygote that died or never came. What it forked goes on; what waits is refused."""
         if self._homes.get(home.ground) is home:
             del self._homes[home.ground]
@@ -307,23 +352,24 @@ class Launcher:
             _refuse(wish.channel, fault or SandboxError("The zygote died.", code="zygote_lost"))
         home.wishes.clear()
 
-    def _on_nest_gone(self, home: _Home) -> bool:
+    def _on_nest_gone(self, home: Home) -> bool:
         self._lose(home, layers.missing("interpreter", "the nest of its zygote died"))
         self._forget(home.nest.init)
         home.nest.bury()
+        ground.close(home.private.values())
         self._others = [other for other in self._others if other is not home]
         return True
 
     # --- sessions ---
 
-    def _start(self, wish: _Wish, home: _Home) -> None:
+    def _start(self, wish: _Wish, home: Home) -> None:
         """Fork a supervisor, and let the zygote fork what it supervises."""
         plan, began = wish.plan, wish.began
         identity = self._slots.claim()
         opened: list[int] = []
         try:
             opened += [self._allowed.open_mount(name, path) for name, path in plan.mounts]
-            trees = _detached(opened, home.nest, identity)
+            trees = self._detach(opened, home, identity)
             group, doors = self._group(plan, identity)
         except BaseException:
             self._slots.release(identity)
@@ -332,7 +378,7 @@ class Launcher:
             for folder in opened:
                 os.close(folder)
         lines, theirs = assembly.lay_lines()
-        order = assembly.Order(plan, identity, lines, group, self._privileged, self._area)
+        order = assembly.Order(plan, identity, lines, group, self._privileged, self._notify, self._area, self.bare)
         network = home.take_network()
         launcher = os.getpid()
         pid = os.fork()
@@ -342,7 +388,7 @@ class Launcher:
         message = {
             "inside": identity.inside,
             "groups": len(doors),
-            "mounts": [name for name, _ in plan.mounts],
+            "mounts": [*(name for name, _ in plan.mounts), *home.private],
             "network": network,
             "limits": asdict(plan.limits),
         }
@@ -409,9 +455,11 @@ class Launcher:
             self._groups.close()
 
 
-def _detached(opened: list[int], standing: Nest, identity: Identity) -> list[int]:
+def _detached(opened: list[int], home: Home, identity: Identity) -> list[int]:
+    """Copy a child's mounts, and the layers that it is shown as its own."""
     try:
-        return folders.detach(opened, standing, identity)
+        trees = folders.detach(opened, home.nest, identity)
+        return trees + [mounts.detach_layer(layer, identity, private=True) for layer in home.private.values()]
     except OSError as fault:
         raise layers.missing("mounts", str(fault)) from fault
 
@@ -454,7 +502,14 @@ def _drop(identity: Identity) -> None:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
 
-def main(descriptor: int, roots: list[str] | None, register: str | None, children_max: int = CHILDREN_MAX) -> None:
+def main(
+    descriptor: int,
+    roots: list[str] | None,
+    register: str | None,
+    children_max: int = CHILDREN_MAX,
+    *,
+    kind: type[Launcher] = Launcher,
+) -> None:
     """Serve the worker at the other end of this descriptor (a Unix socket of type SOCK_SEQPACKET).
 
     roots, register  where folders may come from, see `crank.sandbox.folders.Allowed`
@@ -466,6 +521,6 @@ def main(descriptor: int, roots: list[str] | None, register: str | None, childre
     link.set_inheritable(False)
     allowed = Allowed(None if roots is None else tuple(os.path.realpath(root) for root in roots), register)
     with contextlib.closing(link):
-        Launcher(link, allowed, children_max=children_max).run()
+        kind(link, allowed, children_max=children_max).run()
 
 

@@ -30,6 +30,7 @@ FIXES: Mapping[str, str] = {
     "programs": "Build the profile again: 'crank profile build'.",
     "zygote": "Take the module that starts a thread out of the profile's 'preimports'; jobs may import it themselves.",
     "preimports": "Build the profile again: 'crank profile build', then 'crank profile check'.",
+    "module": "Correct the module: it is imported in a sandbox, without network, other files, programs or threads.",
     "memory": "Raise the profile's memory limit: its own modules do not fit.",
     "network": "Report this: the network of the sandbox is not empty.",
 }

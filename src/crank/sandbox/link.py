@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crank.domain.json import JsonObject, dumps, loads_strict
+from crank.domain.isolation import Tier
 from crank.domain.quantity import KIB
 from crank.errors import SandboxError
 from crank.sandbox.frames import Frame, FrameReader
@@ -21,16 +22,18 @@ _REQUEST_SEC = 5.0
 _LEAVE_SEC = 20.0
 _REHEARSAL_SEC = 60.0
 _GREETING_BYTES_MAX = 64 * KIB
+_LAUNCHERS = {Tier.NAMESPACES: "launcher", Tier.LANDLOCK: "bare_launcher"}
 
 
 @dataclass(slots=True)
 class LauncherLink:
-    """A running launcher. `privileged` and `cgroup` (`v1`, `v2` or None) are what it found at its start."""
+    """A running launcher of one tier. `privileged` and `cgroup` (`v1`, `v2` or None) are what it found at its start."""
 
     process: subprocess.Popen[bytes]
     socket: socket.socket
     privileged: bool
     cgroup: str | None
+    tier: Tier = Tier.NAMESPACES
 
     @property
     def alive(self) -> bool:
@@ -90,19 +93,24 @@ def refusal(source: JsonObject) -> SandboxError:
 
 
 def launch(
-    *, roots: Sequence[Path] | None = None, mounts_register: Path | None = None, children_max: int | None = None
+    *,
+    roots: Sequence[Path] | None = None,
+    mounts_register: Path | None = None,
+    children_max: int | None = None,
+    tier: Tier = Tier.NAMESPACES,
 ) -> LauncherLink:
     """Start a launcher and wait for its greeting. Blocking, a fraction of a second. Raises SandboxError.
 
     roots            places beneath which profiles lie; None lets the caller name any folder
     mounts_register  file that lists the folders that may be mounted; None lets the caller name any
     children_max     after so many jobs a zygote is replaced; None for the launcher's own number
+    tier             what its sandboxes stand on
     """
     source = Path(__file__).resolve().parents[2]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     program = (
         f"import sys; sys.path.insert(0, {str(source)!r}); "
-        "from crank.sandbox.launcher import main; "
+        f"from crank.sandbox.{_LAUNCHERS[tier]} import main; "
         f"main({theirs.fileno()}, {None if roots is None else [str(root) for root in roots]!r}, "
         f"{None if mounts_register is None else str(mounts_register)!r}"
         f"{'' if children_max is None else f', children_max={children_max}'})"
@@ -134,4 +142,4 @@ def launch(
         )
     greeting = loads_strict(raw)
     ours.settimeout(_REQUEST_SEC)
-    return LauncherLink(process, ours, privileged=greeting["privileged"], cgroup=greeting["cgroup"])
+    return LauncherLink(process, ours, privileged=greeting["privileged"], cgroup=greeting["cgroup"], tier=tier)

@@ -133,6 +133,36 @@ def detach_folder(folder: int, identity: Identity) -> int:
     return tree
 
 
+def detach_layer(layer: int, identity: Identity, *, private: bool) -> int:
+    """Copy a folder or file that a module is imported from, read-only; return the tree's descriptor. Raises OSError.
+
+    private  show what its owner alone may read on disk as the identity's own
+    """
+    tree = _clone(layer, "", rootless=not identity.privileged)
+    kernel.change_tree(tree, _PLAIN | _READ_ONLY)
+    if private:
+        _give_to(tree, layer, identity)
+    return tree
+
+
+def is_folder(opened: int) -> bool:
+    """Tell whether a descriptor is a folder's."""
+    return stat.S_ISDIR(os.fstat(opened).st_mode)
+
+
+def is_private(opened: int) -> bool:
+    """Tell whether not everybody may read a folder or what lies directly in it, or a file."""
+    found = [os.fstat(opened)]
+    if is_folder(opened):
+        with os.scandir(f"/proc/self/fd/{opened}") as entries:
+            found += [entry.stat(follow_symlinks=False) for entry in entries if not entry.is_symlink()]
+    return any(each.st_mode & _read_bits(each.st_mode) != _read_bits(each.st_mode) for each in found)
+
+
+def _read_bits(mode: int) -> int:
+    return 0o005 if stat.S_ISDIR(mode) else 0o004
+
+
 def _profile_folders(root: int | None) -> list[tuple[str, int]]:
     if root is None:
         return []
@@ -193,14 +223,22 @@ def _lay_out(root: int, trees: Sequence[Tree], links: Mapping[str, str], files: 
     for place, target in {**_LINKS, **links}.items():
         os.symlink(target, place, dir_fd=root)
     for tree in trees:
-        parent = os.path.dirname(tree.place)
-        if tree.place.startswith("dev/") and parent != "dev":
+        for parent in _parents(tree.place):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(parent, 0o755, dir_fd=root)
         if tree.is_folder:
             os.mkdir(tree.place, 0o755, dir_fd=root)
         else:
             _write(tree.place, b"", root)
+
+
+def _attach(tree: Tree, proc: int) -> None:
+    """Put a tree in its place, and close it."""
+    if tree.is_folder:
+        _attach_veiled(tree, proc)
+    else:
+        kernel.attach(tree.descriptor, f"/{tree.place}")
+    os.close(tree.descriptor)
 
 
 def _attach_veiled(tree: Tree, proc: int) -> None:
@@ -250,11 +288,7 @@ def raise_root(trees: Sequence[Tree], links: Mapping[str, str], files: Mapping[s
     kernel.unmount(".")
     os.chdir("/")
     for tree in trees:
-        if tree.is_folder:
-            _attach_veiled(tree, proc)
-        else:
-            kernel.attach(tree.descriptor, f"/{tree.place}")
-        os.close(tree.descriptor)
+        _attach(tree, proc)
     kernel.change_tree(root, _READ_ONLY, recursive=False)
     os.close(root)
     kernel.attach(proc, "/proc")
@@ -276,7 +310,7 @@ def workbench() -> Iterator[None]:
 def furnish(folders: Mapping[str, int], limits: Limits, *, owner: int) -> Opened:
     """Give one job its own places: private writable folders, its mounts under /in, its own masked /proc.
 
-    folders  a detached tree for each mount, by name
+    folders  a detached tree for each mount, by name, and for each layer that is laid anew, by its place
     owner    the id that owns the writable folders. Raises OSError.
     """
     proc = kernel.new_filesystem("proc", [], _INERT | _READ_ONLY)
@@ -302,11 +336,12 @@ def furnish(folders: Mapping[str, int], limits: Limits, *, owner: int) -> Opened
 def _furnish_mounts(folders: Mapping[str, int], proc: int) -> None:
     places = _tmpfs(size=1 << 16, inodes=len(folders) + 8, mode="0755", owner=None)
     kernel.attach(places, "/in")
-    for name in folders:
-        os.mkdir(f"/in/{name}", 0o755)
     for name, tree in folders.items():
-        _attach_veiled(Tree(f"in/{name}", tree, is_folder=True), proc)
-        os.close(tree)
+        if name.startswith("/"):
+            _attach(Tree(name.lstrip("/"), tree, is_folder(tree)), proc)
+            continue
+        os.mkdir(f"/in/{name}", 0o755)
+        _attach(Tree(f"in/{name}", tree, is_folder=True), proc)
     kernel.change_tree(places, _READ_ONLY, recursive=False)
     os.close(places)
 

@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from crank.domain.json import JsonObject, loads_strict
@@ -40,18 +40,37 @@ _ZYGOTE_CAPABILITIES = (
 class Site:
     """Everything a builder needs, prepared before the fork.
 
-    root    descriptor of the profile's folder, None in a rehearsal
+    root    descriptor of the profile's folder, None where there is none
     files   what lies in /.crank inside; `start` is the one that the interpreter is given
-    python  the interpreter, a path inside
+    python  the interpreter, a path inside; None in a rehearsal
+    layers  descriptor of each file or folder that is shown beside the root, by its place
+    private the places of those that not everybody may read
+    links   links of the root beside its own
     """
 
     root: int | None
     devices: tuple[str, ...]
-    python: str
+    python: str | None
     files: Mapping[str, bytes]
     start: str
     identity: Identity
     argument_area: tuple[int, int]
+    layers: Mapping[str, int] = field(default_factory=dict)
+    private: frozenset[str] = frozenset()
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folders(self) -> list[int]:
+        """Return every descriptor that was opened for it."""
+        return [*([] if self.root is None else [self.root]), *self.layers.values()]
+
+    def detach(self) -> tuple[list[mounts.Tree], dict[str, str]]:
+        """Copy what it shows of the host; see `mounts.detach`. Raises OSError."""
+        trees, links = mounts.detach(self.root, self.devices, rootless=not self.identity.privileged)
+        for place, opened in self.layers.items():
+            tree = mounts.detach_layer(opened, self.identity, private=place in self.private)
+            trees.append(mounts.Tree(place.lstrip("/"), tree, mounts.is_folder(opened)))
+        return trees, {**links, **self.links}
 
 
 @dataclass(slots=True)
@@ -109,7 +128,7 @@ def raise_nest(site: Site) -> Nest:
     pid = 0
     try:
         while True:
-            message = _hear(life)
+            message = hear(life)
             if "map" in message:
                 _map_ids(site.identity, builder)
                 life.send(b"mapped")
@@ -132,7 +151,8 @@ def raise_nest(site: Site) -> Nest:
             os.waitpid(builder, 0)
 
 
-def _hear(life: socket.socket) -> JsonObject:
+def hear(life: socket.socket) -> JsonObject:
+    """Read one word of whoever builds a nest. Raises SandboxError, also for one that tells of a failure."""
     try:
         raw = life.recv(LINK_BYTES_MAX)
     except TimeoutError as fault:
@@ -168,7 +188,7 @@ def _build(site: Site, life: socket.socket, control: socket.socket) -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
     life, control = (socket.socket(fileno=lift(end.detach())) for end in (life, control))
-    kernel.close_all_but([life.fileno(), control.fileno(), *([] if site.root is None else [site.root])])
+    kernel.close_all_but([life.fileno(), control.fileno(), *site.folders])
     for _ in range(3):
         # The launcher's own 0, 1 and 2 have no business in here.
         os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
@@ -177,7 +197,7 @@ def _build(site: Site, life: socket.socket, control: socket.socket) -> None:
     identity = site.identity
     if identity.privileged:
         with layer("mounts"):
-            trees, links = mounts.detach(site.root, site.devices, rootless=False)
+            trees, links = site.detach()
         with layer("identity"):
             os.setgroups([])
             os.setresgid(identity.gid, identity.gid, identity.gid)
@@ -207,23 +227,23 @@ def _be_init(
     with layer("mounts"):
         socket.sethostname(namespaces.HOST_NAME)
         if not site.identity.privileged:
-            trees, links = mounts.detach(site.root, site.devices, rootless=True)
+            trees, links = site.detach()
         mounts.raise_root(trees, links, site.files)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     zygote = 0
-    if site.root is not None:
+    if (python := site.python) is not None:
         zygote = os.fork()
         if zygote == 0:
-            end_after(control, lambda: _be_zygote(site, control))
+            end_after(control, lambda: _be_zygote(python, site.start, control))
     control.close()
     say(life, built=True)
     _reap(life, woken, zygote)
 
 
-def _be_zygote(site: Site, control: socket.socket) -> None:
+def _be_zygote(python: str, start: str, control: socket.socket) -> None:
     for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
@@ -231,11 +251,11 @@ def _be_zygote(site: Site, control: socket.socket) -> None:
         kernel.keep_capabilities(_ZYGOTE_CAPABILITIES)
     os.dup2(control.fileno(), CONTROL_DESCRIPTOR, inheritable=True)
     kernel.close_all_but([0, 1, 2, CONTROL_DESCRIPTOR])
-    argv = [site.python, "-I", "-S", "-B", "-u", f"/.crank/{site.start}"]
+    argv = [python, "-I", "-S", "-B", "-u", f"/.crank/{start}"]
     # Numeric libraries start threads when they are imported, and threads do not survive a fork.
     variables = environment(Limits()) | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
-        os.execve(site.python, argv, variables)  # noqa: S606 - a fixed program of the profile's root
+        os.execve(python, argv, variables)  # noqa: S606 - a fixed program of the profile's root
     except OSError as fault:
         raise Broken("interpreter", str(fault)) from fault
 

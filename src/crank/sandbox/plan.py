@@ -6,6 +6,7 @@ and the folders that it names are opened by the launcher only where `folders.All
 
 import re
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 from crank.domain.json import JsonObject
@@ -19,6 +20,10 @@ _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _PROGRAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 _INNER_PATH = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._+-]*)+")
 _HOST_PATH = re.compile(r"/[^\0]{0,4095}")
+# Any absolute path without empty, `.` or `..` parts.
+_PLACE = re.compile(r"(?=.{2,4095}\Z)(/(?!\.\.?(?:/|\Z))[^/\0]+)+", re.DOTALL)
+# What a sandbox has of its own: nothing of the host may lie there, or be laid around it.
+_OWN_PLACES = re.compile(r"/(\.crank|dev|etc|in|out|proc|run|scratch|sys|tmp|var/tmp)(/.*)?|/usr|/var", re.DOTALL)
 _DEVICE = re.compile(r"/dev(/[A-Za-z0-9][A-Za-z0-9_-]*)+")
 _VERSION = re.compile(r"3\.\d{1,2}")
 _LIST_MAX = 64
@@ -28,7 +33,7 @@ _LIST_MAX = 64
 class Ground:
     """What a zygote stands on; plans of the same ground share one.
 
-    root        folder of the host that becomes the sandbox's read-only root
+    root        folder of the host that becomes the sandbox's read-only root; None where layers do
     python      the interpreter, a path inside the root
     version     that interpreter's language version, `3.11`
     site        folder of packages inside the root
@@ -36,9 +41,12 @@ class Ground:
     processes   whether a job may fork
     preimports  modules imported ahead of any job
     devices     device nodes of the host that appear in the sandbox's /dev
+    layers      (place inside, file or folder of the host) of each read-only layer; with them and without a root
+                come the host's shared libraries
+    paths       where modules are looked for after `site`, places inside
     """
 
-    root: str
+    root: str | None
     python: str
     version: str
     site: str
@@ -46,6 +54,8 @@ class Ground:
     processes: bool
     preimports: tuple[str, ...]
     devices: tuple[str, ...]
+    layers: tuple[tuple[str, str], ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +95,43 @@ def _check_fields(source: Any, kind: type, name: str) -> None:
 
 def _ground(source: Any) -> Ground:
     _check_fields(source, Ground, "ground")
+    layers = _layers(source["layers"])
+    if (source["root"] is None) != bool(layers):
+        raise ProtocolError("A ground has a root or layers, and not both.", code="plan_layers")
+    inner = _PLACE if layers else _INNER_PATH
     return Ground(
-        root=_text(source, "root", _HOST_PATH),
-        python=_text(source, "python", _INNER_PATH),
+        root=None if layers else _text(source, "root", _HOST_PATH),
+        python=_text(source, "python", inner),
         version=_text(source, "version", _VERSION),
-        site=_text(source, "site", _INNER_PATH),
+        site=_text(source, "site", inner),
         programs=_texts(source, "programs", _PROGRAM),
         processes=_flag(source, "processes"),
         preimports=_texts(source, "preimports", _MODULE),
         devices=_texts(source, "devices", _DEVICE),
+        layers=layers,
+        paths=_texts(source, "paths", _PLACE),
     )
+
+
+def _layers(source: Any) -> tuple[tuple[str, str], ...]:
+    """Read layers: no place twice, none in another, none where the sandbox has something of its own."""
+    pairs = _pairs(source, "layers")
+    layers = tuple(
+        (_text({"layers": place}, "layers", _PLACE), _text({"layers": path}, "layers", _HOST_PATH))
+        for place, path in pairs
+    )
+    # With a slash behind each, a place that is the start of the next one is around it.
+    places = sorted(f"{place}/" for place, _ in layers)
+    nested = any(after.startswith(before) for before, after in pairwise(places))
+    if nested or len(layers) > _LIST_MAX or any(_OWN_PLACES.fullmatch(place) for place, _ in layers):
+        raise ProtocolError(f"layers is not a list of at most {_LIST_MAX} free places.", code="plan_layers")
+    return layers
+
+
+def _pairs(source: Any, name: str) -> list[Any]:
+    if not isinstance(source, list | tuple):
+        raise ProtocolError(f"{name} is not a list.", code=f"plan_{name}")
+    return [pair if isinstance(pair, list | tuple) and len(pair) == 2 else ("", "") for pair in source]
 
 
 def _flag(source: JsonObject, name: str) -> bool:
@@ -119,9 +156,7 @@ def _texts(source: JsonObject, name: str, pattern: re.Pattern[str]) -> tuple[str
 
 
 def _mounts(source: Any) -> tuple[tuple[str, str], ...]:
-    if not isinstance(source, list | tuple):
-        raise ProtocolError("mounts is not a list.", code="plan_mounts")
-    pairs = [pair if isinstance(pair, list | tuple) and len(pair) == 2 else ("", "") for pair in source]
+    pairs = _pairs(source, "mounts")
     mounts = tuple(
         (_text({"mounts": name}, "mounts", _MOUNT), _text({"mounts": path}, "mounts", _HOST_PATH))
         for name, path in pairs

@@ -24,13 +24,13 @@ def find(names: Iterable[str]) -> tuple[str, ...]:
         if path is None:
             raise FileNotFoundError(f"the program {name} is not there")
         found.append(os.path.realpath(path))
-        loader = _loader(path)
-        if loader is not None:
-            found.append(os.path.realpath(loader))
+        named = loader(path)
+        if named is not None:
+            found.append(os.path.realpath(named))
     return tuple(dict.fromkeys(found))
 
 
-def _loader(path: str) -> str | None:
+def loader(path: str) -> str | None:
     """Return the loader that a 64-bit little-endian ELF file names (elf(5), PT_INTERP), or None."""
     with open(path, "rb") as source:
         head = source.read(_HEAD_BYTES)

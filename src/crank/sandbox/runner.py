@@ -11,7 +11,7 @@ from dataclasses import replace
 from crank.domain.profile import Limits
 from crank.domain.quantity import GIB, MIB
 from crank.errors import SandboxError
-from crank.ports import PoolCount, ProfileBuild, SandboxSession, SandboxSpec
+from crank.ports import ModuleBuild, PoolCount, ProfileBuild, SandboxSession, SandboxSpec
 from crank.sandbox.link import LauncherLink, launch, rehearse
 from crank.sandbox.plan import Ground, Plan, to_json
 from crank.sandbox.pool import Counts, Pool
@@ -57,17 +57,17 @@ class NamespaceRunner:
         await asyncio.to_thread(rehearse, await self._living_link())
         self._looking_after = asyncio.create_task(self._look_after(), name="pool")
 
-    def warm(self, build: ProfileBuild, devices: tuple[str, ...] = ()) -> None:
+    def warm(self, build: ProfileBuild | ModuleBuild, devices: tuple[str, ...] = ()) -> None:
         """Begin to keep sandboxes of a profile ready, before the first job asks."""
         if self._parked:
-            ground, limits = _ground(build, devices), build.profile.limits
-            self._kinds[ground, limits] = build.profile.name
+            ground, limits = _ground(build, devices), build.limits
+            self._kinds[ground, limits] = build.name
             self._pool.warm((ground, limits), self._maker(ground, limits))
 
-    async def settled(self, build: ProfileBuild) -> None:
+    async def settled(self, build: ProfileBuild | ModuleBuild) -> None:
         """Wait until the pool of a profile is full. For measurements."""
         self.warm(build)
-        await self._pool.settled((_ground(build, ()), build.profile.limits))
+        await self._pool.settled((_ground(build, ()), build.limits))
 
     def pool_counts(self) -> Counts:
         """Return what the pool did and holds."""
@@ -85,10 +85,10 @@ class NamespaceRunner:
     async def open(self, spec: SandboxSpec) -> SandboxSession:
         """Prepare a session: on return its walls stand and were tried from inside. Raises SandboxError."""
         began = time.monotonic()
-        ground, ceilings = _ground(spec.build, spec.devices), spec.build.profile.limits
+        ground, ceilings = _ground(spec.build, spec.devices), spec.build.limits
         session = None
         if self._parked and not spec.mounts and _fits(spec.limits, ceilings):
-            self._kinds[ground, ceilings] = spec.build.profile.name
+            self._kinds[ground, ceilings] = spec.build.name
             session = self._pool.take((ground, ceilings), self._maker(ground, ceilings))
         hit = session is not None
         if session is None:
@@ -147,7 +147,9 @@ class NamespaceRunner:
             return self._link
 
 
-def _ground(build: ProfileBuild, devices: tuple[str, ...]) -> Ground:
+def _ground(build: ProfileBuild | ModuleBuild, devices: tuple[str, ...]) -> Ground:
+    if isinstance(build, ModuleBuild):
+        return _module_ground(build, devices)
     profile = build.profile
     return Ground(
         root=str(build.rootfs),
@@ -158,6 +160,21 @@ def _ground(build: ProfileBuild, devices: tuple[str, ...]) -> Ground:
         processes=profile.processes,
         preimports=profile.preimports,
         devices=devices,
+    )
+
+
+def _module_ground(build: ModuleBuild, devices: tuple[str, ...]) -> Ground:
+    return Ground(
+        root=None,
+        python=build.python,
+        version=build.version,
+        site=build.paths[0],
+        programs=build.programs,
+        processes=bool(build.programs),
+        preimports=build.modules,
+        devices=devices,
+        layers=tuple((place, str(path)) for place, path in build.layers),
+        paths=build.paths,
     )
 
 

@@ -10,9 +10,10 @@ Source of the BPF machine: Linux `Documentation/userspace-api/seccomp_filter.rst
 
 import errno
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from crank.sandbox import bare_proof
 from crank.sandbox.syscalls import Machine
 
 _LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
@@ -28,6 +29,8 @@ _ARCH_AT = 4
 
 ALLOW = 0x7FFF0000
 KILL = 0x80000000
+# Ask whoever holds the filter's listener, which refuses and remembers (seccomp_unotify(2)).
+NOTIFY = 0x7FC00000
 
 
 def refuse(number: int) -> int:
@@ -87,6 +90,21 @@ _IOCTLS = (0x5401, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _TIOCSTI, _TIOCLINUX, _TIOCSCTTY, _TIOCCONS = 0x5412, 0x541C, 0x540E, 0x541D
 # F_SETLEASE and F_NOTIFY act on read-only files that other jobs share (linux/fcntl.h).
 _FCNTLS_REFUSED = (1024, 1026)
+# Without namespaces the host's processes have numbers here, and files of the same account lie in reach of calls
+# that take a path and ask for no descriptor. Landlock does not watch over these.
+_ATTRIBUTES = """
+chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat
+"""
+_SIGNALLING = "kill tgkill rt_sigqueueinfo rt_tgsigqueueinfo"
+_SCHEDULING = "sched_setparam sched_setscheduler sched_setaffinity sched_setattr"
+# Stands in a filter where the process that installs it puts its own number; no process can have it.
+OWN_PID = bare_proof.OWN_PID
+_ALL_BITS = 0xFFFFFFFF
+# What a zygote needs beyond a job: to raise its children's walls and to end their processes.
+_RAISING = "seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self prctl prlimit64"
+
+# F_SETOWN, F_SETSIG, F_SETOWN_EX: have the kernel signal somebody (asm-generic/fcntl.h).
+_FCNTLS_SIGNALLING = (8, 10, 15)
 # linux/prctl.h: questions, names, timer slack, THP, and what only makes the caller weaker.
 _PRCTLS = (1, 2, 3, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 41, 42, 0x53564D41)
 
@@ -115,12 +133,20 @@ class Permissions:
     programs   the job may start programs, and processes for them
     devices    the job was given device nodes, which are driven by ioctl
     memory_files  memfd_create: only where a cgroup counts what is written there
+    notify     what is dangerous is refused by the supervisor, which keeps it as evidence, not by the filter
+    bare       no namespaces: nothing of other processes and of files' attributes may be changed
+    scoped     Landlock keeps signals in the sandbox; else, where bare, a process reaches itself alone
+    raising    a zygote that raises its children's walls by itself
     """
 
     processes: bool = False
     programs: bool = False
     devices: bool = False
     memory_files: bool = True
+    notify: bool = False
+    bare: bool = False
+    scoped: bool = False
+    raising: bool = False
 
 
 _Instruction = tuple[int, int, int, int]
@@ -134,11 +160,12 @@ def _answers(machine: Machine, granted: Permissions) -> dict[int, "int | Rule"]:
             if name in machine.numbers:
                 answers[machine.numbers[name]] = answer
 
+    forbidden = NOTIFY if granted.notify else _EPERM
     put(_ALLOWED, ALLOW)
-    put(_FORBIDDEN, _EPERM)
+    put(_FORBIDDEN, forbidden)
     forks = granted.processes or granted.programs
-    put(_FORKING, ALLOW if forks else _EPERM)
-    put(_STARTING, ALLOW if granted.programs else _EPERM)
+    put(_FORKING, ALLOW if forks else forbidden)
+    put(_STARTING, ALLOW if granted.programs else forbidden)
     put("memfd_create", ALLOW if granted.memory_files else _ENOSYS)
     put("socketpair", Rule(0, "equal", (_AF_UNIX,), hit=ALLOW, miss=_EPERM))
     threads_only = None if forks else Rule(0, "bits", (_CLONE_THREAD,), hit=ALLOW, miss=_EPERM)
@@ -152,7 +179,25 @@ def _answers(machine: Machine, granted: Permissions) -> dict[int, "int | Rule"]:
     put("prctl", Rule(0, "equal", _PRCTLS, hit=ALLOW, miss=_EPERM))
     put("prlimit64", Rule(0, "equal", (0,), hit=ALLOW, miss=_EPERM))
     put("personality", Rule(0, "equal", (_PERSONALITY_QUERY,), hit=ALLOW, miss=_EPERM))
+    if granted.bare:
+        _keep_to_itself(put, forks=forks, scoped=granted.scoped)
+    if granted.raising:
+        put(_RAISING, ALLOW)
     return answers
+
+
+def _keep_to_itself(put: Callable[[str, "int | Rule"], None], *, forks: bool, scoped: bool) -> None:
+    """Leave a job no way to act on what has only a number or a path, and is not its own."""
+    itself = Rule(0, "equal", (0, OWN_PID), hit=ALLOW, miss=_EPERM)
+    put(_ATTRIBUTES, _EPERM)
+    put(_SCHEDULING, itself)
+    put("setpriority", Rule(0, "bits", (_ALL_BITS,), hit=_EPERM, then=replace(itself, argument=1)))
+    put("tkill", Rule(0, "equal", (OWN_PID,), hit=ALLOW, miss=_EPERM))
+    if not (forks and scoped):
+        put(_SIGNALLING, itself)
+        put("pidfd_open pidfd_send_signal", _EPERM)
+    if not scoped:
+        put("fcntl", Rule(1, "equal", (*_FCNTLS_REFUSED, *_FCNTLS_SIGNALLING), hit=_EPERM))
 
 
 def _rule_code(rule: Rule) -> list[_Instruction]:

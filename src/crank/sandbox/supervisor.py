@@ -21,11 +21,12 @@ from crank.domain.outcome import Clock, End, Reason
 from crank.domain.profile import Limits
 from crank.domain.quantity import KIB, MIB
 from crank.errors import CrankError, ProtocolError, SandboxError
-from crank.sandbox import assembly, clerk, kernel, verdict, watch
+from crank.sandbox import assembly, clerk, kernel, verdict
 from crank.sandbox.assembly import Order, Standing
 from crank.sandbox.bundle import order_bytes
 from crank.sandbox.cell import LINK_BYTES_MAX
 from crank.sandbox.frames import Frame, FrameReader, encode
+from crank.sandbox.inlet import Inlet
 from crank.sandbox.outbox import Outbox
 from crank.sandbox.run import HALF_FRAME_SEC, PROGRESS_GAP_SEC, Run
 
@@ -60,6 +61,7 @@ class Supervisor:
         self._limits = order.plan.limits
         self._lasting = False
         self._standing = standing
+        self._tree = standing.tree
         self._lines = standing.lines
         self._channel = channel
         self._wake = wake
@@ -69,11 +71,8 @@ class Supervisor:
         self._kinds = {self._lines.stdout: "O", self._lines.stderr: "E"}
         self._open = {self._lines.result, *self._kinds, self._lines.link.fileno(), channel.fileno()}
         self._clerk = clerk.Clerk(standing.folders[0], standing.folders[1], self._limits)
-        self._input = bytearray()
-        self._input_door: int | None = None
-        self._stdin = bytearray()
-        self._stdin_end = False
-        self._stdin_to: int | None = None
+        self._inlet = Inlet(self._lines.request)
+        self._refusals = standing.refusals
         self._runner_gone = False
         self._run: Run | None = None
         self._dead = False
@@ -91,7 +90,6 @@ class Supervisor:
         self._channel.setblocking(False)
         for descriptor in (self._lines.result, *self._kinds):
             os.set_blocking(descriptor, False)
-        self._lines.request.setblocking(False)
         while not self._runner_gone:
             self._turn()
         if not self._dead:
@@ -128,10 +126,9 @@ class Supervisor:
             return handlers
         if lines.link.fileno() in self._open:
             handlers[lines.link.fileno()] = (select.POLLIN, self._on_link)
-        if self._input:
-            handlers[lines.request.fileno()] = (select.POLLOUT, self._on_request)
-        if self._stdin_to is not None and self._stdin:
-            handlers[self._stdin_to] = (select.POLLOUT, self._on_stdin)
+        handlers |= self._inlet.handlers()
+        if self._refusals is not None and time.monotonic() >= self._refusals.paused_until:
+            handlers[self._refusals.listener] = (select.POLLIN, self._on_refusal)
         if len(self._outbox) < _QUEUE_BYTES_MAX:
             for descriptor in self._kinds:
                 handlers[descriptor] = (select.POLLIN, self._on_output)
@@ -146,7 +143,11 @@ class Supervisor:
     def _patience_ms(self) -> float:
         if self._run is None or self._dead:
             return _FOREVER_MS
-        return max(0.0, min(self._run.next_moment(), self._next_look) - time.monotonic()) * 1000 + 0.5
+        now = time.monotonic()
+        moments = [self._run.next_moment(), self._next_look]
+        if self._refusals is not None and self._refusals.paused_until > now:
+            moments.append(self._refusals.paused_until)
+        return max(0.0, min(moments) - now) * 1000 + 0.5
 
     # --- what arrives ---
 
@@ -186,10 +187,8 @@ class Supervisor:
             if self._run is not None and not self._dead:
                 with contextlib.suppress(ProcessLookupError):
                     kernel.send_signal(self._standing.guest, int(loads_strict(frame.payload)["number"]))
-        elif self._stdin_to is not None:
-            self._stdin += frame.payload
-            self._stdin_end = self._stdin_end or not frame.payload
-            self._close_stdin_when_done()
+        else:
+            self._inlet.feed(frame.payload)
 
     def _begin(self, payload: bytes) -> None:
         if self._run is not None or self._dead:
@@ -212,11 +211,7 @@ class Supervisor:
         self._cpu_before = self._look()[0]
         self._run = Run(limits, self._standing.token)
         self._next_look = self._run.began + _TICK_WATCHED_SEC
-        self._input += encode("r", order_bytes(order))
-        if head["stdin"]:
-            self._input_door, self._stdin_to = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(self._stdin_to, False)
-        self._on_request(self._lines.request.fileno())
+        self._inlet.send(encode("r", order_bytes(order)), stdin=head["stdin"])
 
     def _lowered(self, wanted: JsonObject | None) -> Limits:
         if not wanted:
@@ -234,40 +229,6 @@ class Supervisor:
         for descriptor in self._kinds:
             while descriptor in self._open and self._read(descriptor):
                 pass
-
-    def _on_request(self, descriptor: int) -> None:
-        try:
-            if self._input_door is not None:
-                sent = socket.send_fds(self._lines.request, [self._input[:_CHUNK]], [self._input_door])
-                os.close(self._input_door)
-                self._input_door = None
-            else:
-                sent = self._lines.request.send(self._input[:_CHUNK])
-        except BlockingIOError:
-            return
-        except OSError:
-            # The guest closed its end or is gone; how it ended is told elsewhere.
-            self._input.clear()
-            return
-        del self._input[:sent]
-
-    def _on_stdin(self, descriptor: int) -> None:
-        try:
-            sent = os.write(descriptor, self._stdin[:_CHUNK])
-        except BlockingIOError:
-            return
-        except OSError:
-            # Nobody reads it any more.
-            self._stdin.clear()
-            self._stdin_end = True
-        else:
-            del self._stdin[:sent]
-        self._close_stdin_when_done()
-
-    def _close_stdin_when_done(self) -> None:
-        if self._stdin_to is not None and self._stdin_end and not self._stdin:
-            os.close(self._stdin_to)
-            self._stdin_to = None
 
     def _on_link(self, descriptor: int) -> None:
         raw = self._lines.link.recv(LINK_BYTES_MAX)
@@ -321,6 +282,12 @@ class Supervisor:
             self._outbox.put("D", display)
         self._run.displays.clear()
 
+    def _on_refusal(self, descriptor: int) -> None:
+        refused = self._refusals.answer() if self._refusals is not None else []
+        for layer, action in refused:
+            if self._run is not None:
+                self._run.deny(layer, action, told_by="kernel")
+
     # --- clocks and counters ---
 
     def _check_clocks(self) -> None:
@@ -351,16 +318,15 @@ class Supervisor:
         limits = self._run.limits if self._run is not None else self._limits
         if self._standing.group is not None:
             memory_kills, process_refusals = self._read_group()
-            over = verdict.memory_end(limits) if memory_kills else None
+            over = verdict.memory_end(limits) if memory_kills else self._tree.passed(limits)
             return self._cpu_sec, verdict.processes_end(limits) if process_refusals else over
-        *private, proc = self._standing.folders
-        tree = watch.read_tree(proc, tuple(private))
+        tree = self._tree.read()
         self._cpu_sec = max(self._cpu_sec, tree.cpu_sec)
         memory_bytes, tasks = self._peaks
         self._peaks = max(memory_bytes or 0, tree.memory_bytes), max(tasks or 0, tree.tasks)
         if tree.memory_bytes > limits.memory_bytes:
             return self._cpu_sec, verdict.memory_end(limits)
-        return self._cpu_sec, verdict.processes_end(limits) if tree.tasks > limits.processes else None
+        return self._cpu_sec, verdict.processes_end(limits) if tree.tasks > limits.processes else self._tree.passed(limits)
 
     def _read_group(self) -> tuple[int, int]:
         """Read the group's counters; return how often it killed for memory and refused a process in this run."""
@@ -410,7 +376,7 @@ class Supervisor:
                 self._send()
         if told and self._lasting:
             self._run = None
-            self._end_stdin()
+            self._inlet.end()
             return
         self._take_down()
         if run is not None and not told:
@@ -427,22 +393,13 @@ class Supervisor:
         self._dead = True
         assembly.kill(self._standing)
         self.clean = assembly.wait_gone(self._standing)
-        self._end_stdin()
-
-    def _end_stdin(self) -> None:
-        self._stdin.clear()
-        self._stdin_end = True
-        self._close_stdin_when_done()
-        self._stdin_end = False
-        if self._input_door is not None:
-            os.close(self._input_door)
-            self._input_door = None
+        self._inlet.end()
 
     def _note_left(self, run: Run) -> None:
         """Say when processes go on after the script: they end with it, and its author may not expect that."""
         if self._lasting:
             return
-        left = sum(name.isdigit() for name in os.listdir(self._standing.folders[4])) - 2
+        left = self._tree.left()
         if left > 0:
             run.note(f"{left} process(es) were still running when the script ended and were ended with it")
 
@@ -519,8 +476,7 @@ def _used_bytes(standing: Standing) -> int:
     """Return what a cell takes before its job begins, for whoever decides how many to keep ready."""
     if standing.group is not None:
         return standing.group.used_bytes()
-    *private, proc = standing.folders
-    return watch.read_tree(proc, tuple(private)).memory_bytes
+    return standing.tree.read().memory_bytes
 
 
 def serve(order: Order, channel: socket.socket, wake: int, *, began: float, flavour: str | None) -> bool:
@@ -544,4 +500,5 @@ def serve(order: Order, channel: socket.socket, wake: int, *, began: float, flav
         return assembly.take_down(standing)
     supervisor = Supervisor(order, channel, wake, standing)
     supervisor.run()
+    assembly.clear(standing)
     return supervisor.clean

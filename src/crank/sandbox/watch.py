@@ -5,7 +5,11 @@ exactly the job's processes, and the job cannot move out of it.
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from crank.domain.outcome import End
+from crank.domain.profile import Limits
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -28,7 +32,7 @@ def _read(folder: int, path: str) -> bytes:
         os.close(descriptor)
 
 
-def _memory_bytes(proc: int, pid: str) -> int:
+def _memory_bytes(proc: int, pid: int) -> int:
     try:
         for line in _read(proc, f"{pid}/smaps_rollup").splitlines():
             if line.startswith(b"Pss:"):
@@ -44,21 +48,58 @@ def _used_bytes(folder: int) -> int:
     return (usage.f_blocks - usage.f_bfree) * usage.f_frsize
 
 
-def read_tree(proc: int, folders: tuple[int, ...]) -> TreeReading:
-    """Add up every process in the job's /proc and every file in its private folders."""
+def add_up(pids: Iterable[int], *, first: int, proc: int | None = None) -> TreeReading:
+    """Add up what processes use; of the `first`, which is ours, only the CPU time.
+
+    proc  the /proc that numbers them so, None for the host's
+    """
+    folder = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if proc is None else proc
+    try:
+        return _add_up(folder, pids, first)
+    finally:
+        if proc is None:
+            os.close(folder)
+
+
+def _add_up(proc: int, pids: Iterable[int], first: int) -> TreeReading:
     cpu_ticks = memory = tasks = 0
-    for pid in os.listdir(proc):
-        if not pid.isdigit():
-            continue
+    for pid in pids:
         try:
             fields = _read(proc, f"{pid}/stat").rpartition(b") ")[2].split()
             # utime, stime, and those of children already reaped (proc_pid_stat(5), fields 14 to 17).
             cpu_ticks += sum(map(int, fields[11:15]))
             tasks += int(fields[17])
-            if pid != "1":
+            if pid != first:
                 memory += _memory_bytes(proc, pid)
         except (OSError, IndexError, ValueError):
             # It ended between the listing and the reading.
             continue
-    memory += sum(_used_bytes(folder) for folder in folders)
     return TreeReading(cpu_ticks / _TICKS_A_SECOND, memory, tasks - 1)
+
+
+class SpaceTree:
+    """A job's processes in a process namespace of their own, and its folders, each on a tmpfs of its own.
+
+    proc  descriptor of the job's /proc
+    """
+
+    def __init__(self, proc: int, folders: tuple[int, ...]) -> None:
+        self._proc = proc
+        self._folders = folders
+
+    def _pids(self) -> list[int]:
+        return [int(name) for name in os.listdir(self._proc) if name.isdigit()]
+
+    def read(self) -> TreeReading:
+        """Add up every process in the job's /proc and every file in its private folders."""
+        reading = add_up(self._pids(), first=1, proc=self._proc)
+        files = sum(_used_bytes(folder) for folder in self._folders)
+        return replace(reading, memory_bytes=reading.memory_bytes + files)
+
+    def left(self) -> int:
+        """Return how many processes there are beside the init and the guest."""
+        return len(self._pids()) - 2
+
+    def passed(self, limits: Limits) -> End | None:
+        """Return None: the folders cannot take more than they may."""
+        return None

@@ -17,14 +17,15 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from crank.domain.profile import Limits
 from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, kernel, landlock, mounts, programs
 from crank.sandbox.cell import Cell, Ends
+from crank.sandbox.syscalls import native
 
 ORDER_BYTES_MAX = 60 * 1024
-DESCRIPTORS_MAX = 40
+DESCRIPTORS_MAX = 100
 CONTROL_DESCRIPTOR = 3
 
 # What most jobs import first, beside what the guest needs itself: the time is spent here, once.
@@ -41,19 +42,23 @@ class Order:
     """What a zygote is told at its start.
 
     site        folder of the profile's packages
+    paths       where else modules are looked for; only an author's own module needs more than one place
     preimports  the profile's own modules to import ahead
     programs    names of the programs that a job may start
     processes   whether a job may fork
     devices     device nodes that a job may drive
     filter      the system call filter of this profile's jobs
+    notify      whether that filter asks the supervisor about what it refuses
     """
 
     site: str
+    paths: tuple[str, ...]
     preimports: tuple[str, ...]
     programs: tuple[str, ...]
     processes: bool
     devices: tuple[str, ...]
     filter: bytes
+    notify: bool
 
 
 class Zygote:
@@ -72,33 +77,48 @@ class Zygote:
             self._control, ORDER_BYTES_MAX, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
         )
         if not raw:
-            os._exit(0)
+            self._leave()
         return json.loads(raw), descriptors
+
+    # What depends on whether there are namespaces.
+
+    def _workbench(self) -> contextlib.AbstractContextManager[None]:
+        return mounts.workbench()
+
+    def _find_programs(self) -> tuple[str, ...]:
+        return programs.find(self._order.programs)
+
+    def _leave(self) -> NoReturn:
+        os._exit(0)
 
     def _receive_order(self) -> Order:
         message, _ = self._receive()
+        self._message = message
         return Order(
             site=message["site"],
+            paths=tuple(message["paths"]),
             preimports=tuple(message["preimports"]),
             programs=tuple(message["programs"]),
             processes=message["processes"],
             devices=tuple(message["devices"]),
             filter=bytes.fromhex(message["filter"]),
+            notify=message["notify"],
         )
 
     def prepare(self) -> None:
         """Import everything, check that this process may be forked, tell the launcher."""
         kernel.overwrite_arguments(self._area, "crank-zygote")
-        sys.path[:] = [path for path in sys.path if path != "/.crank"] + [self._order.site]
-        with mounts.workbench():
-            for name in (*_COMMON, *self._order.preimports):
-                try:
-                    importlib.import_module(name)
-                except Exception as fault:  # noqa: BLE001 - whatever a package raises, it is the profile's fault
-                    self._fail("preimports", f"import {name}: {type(fault).__name__}: {fault}"[:500])
-        fresh.check_one_thread(self._fail)
+        own = [path for path in sys.path if path != "/.crank"]
+        sys.path[:] = dict.fromkeys([*own, self._order.site, *self._order.paths])
+        with self._workbench():
+            for name in _COMMON:
+                self._import(name, "preimports")
+            fresh.forget_crank()
+            for name in self._order.preimports:
+                self._import(name, "module" if self._order.paths else "preimports")
+        fresh.check_one_thread(self._fail, "zygote", "its imports")
         try:
-            self._programs = programs.find(self._order.programs)
+            self._programs = self._find_programs()
         except OSError as fault:
             self._fail("programs", str(fault))
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -108,6 +128,14 @@ class Zygote:
         # A collection in a child would otherwise write to every page that it shares with us.
         gc.freeze()
         self._control.send(json.dumps({"ready": {"modules": len(sys.modules)}}).encode())
+
+    def _import(self, name: str, blamed: str) -> None:
+        try:
+            importlib.import_module(name)
+        except BaseException as fault:  # noqa: BLE001 - whatever a package raises, it is the package's fault
+            self._fail(blamed, f"import {name}: {type(fault).__name__}: {fault}"[:500])
+        if self._order.paths:
+            fresh.check_one_thread(self._fail, blamed, f"import {name}")
 
     def _fail(self, layer: str, cause: str) -> None:
         self._control.send(json.dumps({"failed": {"layer": layer, "cause": cause}}).encode())
@@ -141,19 +169,22 @@ class Zygote:
             argument_area=self._area,
         )
         try:
-            self._enter_network(message["network"])
-            kernel.unshare(kernel.CLONE_NEWPID)
-            try:
-                pid = os.fork()
-                if pid == 0:
-                    cell.end_after(child.link, lambda: cell.be_init(child, self._run_guest))
-            finally:
-                # The next child needs a process namespace of its own, and one is made only from our own.
-                kernel.enter(self._own_processes, kernel.CLONE_NEWPID)
+            self._fork(child, message)
         except OSError as fault:
             cell.say(child.link, failed={"layer": "namespaces", "cause": str(fault)[:500]})
         finally:
             child.link.close()
+
+    def _fork(self, child: Cell, message: dict[str, Any]) -> None:
+        self._enter_network(message["network"])
+        kernel.unshare(kernel.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                cell.end_after(child.link, lambda: cell.be_init(child, self._run_guest))
+        finally:
+            # The next child needs a process namespace of its own, and one is made only from our own.
+            kernel.enter(self._own_processes, kernel.CLONE_NEWPID)
 
     def _enter_network(self, number: int) -> None:
         """Go where the child shall be: a network namespace that is empty, and whose last user is dead."""
@@ -168,16 +199,32 @@ class Zygote:
         guest.main(
             guest_proof,
             guest_result,
-            guest.Walls(self._order.filter, landlock.abi() > 0, self._order.processes, bool(self._order.programs)),
+            self._walls(),
             lambda limits: cell.limit_process(Limits(**limits), counted=bool(child.groups)),
         )
 
+    def _walls(self) -> guest.Walls:
+        order = self._order
+        return guest.Walls(
+            order.filter,
+            native().numbers["seccomp"],
+            order.notify,
+            landlock.abi() > 0,
+            order.processes,
+            bool(order.programs),
+        )
 
-def main() -> None:
-    """Be a zygote. The control socket is descriptor 3."""
+
+def serve(kind: type[Zygote]) -> None:
+    """Be a zygote of this kind. The control socket is descriptor 3."""
     control = socket.socket(fileno=CONTROL_DESCRIPTOR)
     control.set_inheritable(False)
     with contextlib.closing(control):
-        zygote = Zygote(control)
+        zygote = kind(control)
         zygote.prepare()
         zygote.serve()
+
+
+def main() -> None:
+    """Be a zygote that has namespaces."""
+    serve(Zygote)

@@ -20,7 +20,7 @@ _GROUND = Ground(
     preimports=("json", "xml.sax"),
     devices=("/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap1"),
 )
-_PLAN = Plan(session="s1", ground=_GROUND, mounts=(("docs", "/home/someone/My documents"),), limits=Limits())
+_PLAN = Plan(session="s1", ground=_GROUND, mounts=(("docs", "/srv/My documents"),), limits=Limits())
 
 
 def test_a_plan_survives_the_wire() -> None:

@@ -1,0 +1,58 @@
+"""Watching a job that stands without namespaces: its processes by descent, its folders by measuring them.
+
+No mount bounds the folders here, so the supervisor looks, and ends the job that has passed its limit. Between
+two looks a job can write more than it may: as much as the disk takes in that time.
+"""
+
+import contextlib
+import os
+import socket
+
+from crank.domain.outcome import End
+from crank.domain.profile import Limits
+from crank.sandbox import tree, verdict, watch, yard
+from crank.sandbox.watch import TreeReading
+
+
+class BareTree:
+    """One job's processes and folders.
+
+    init     the process that they descend from, as the host numbers it
+    folders  descriptors of the private folders
+    path     the yard, which is removed in the end
+    """
+
+    def __init__(self, init: int, folders: tuple[int, ...], path: str) -> None:
+        self._init = init
+        self._folders = folders
+        self._path = path
+
+    def read(self) -> TreeReading:
+        """Add up what all processes use. What lies in the folders lies on disk, and is no memory."""
+        return watch.add_up([self._init, *tree.descendants(self._init)], first=self._init)
+
+    def left(self) -> int:
+        """Return how many processes there are beside the init and the guest."""
+        return len(tree.descendants(self._init)) - 1
+
+    def passed(self, limits: Limits) -> End | None:
+        """Return how a job ends whose folders hold more than they may, None while they do not."""
+        nameless = tree.nameless_bytes(tree.descendants(self._init), os.fstat(self._folders[0]).st_dev)
+        for folder in self._folders:
+            with contextlib.suppress(OSError):
+                usage = yard.measure(folder, most=limits.inodes)
+                if usage.inodes > limits.inodes:
+                    return verdict.inodes_end(limits)
+                if usage.size_bytes + nameless > limits.disk_bytes:
+                    return verdict.disk_end(limits)
+        return None
+
+    def end(self, link: socket.socket) -> None:
+        """Have the init end everything and then itself; it can do so without missing one, and we cannot."""
+        with contextlib.suppress(OSError):
+            link.shutdown(socket.SHUT_WR)
+
+    def clear(self) -> None:
+        """Remove the folders."""
+        with contextlib.suppress(OSError):
+            yard.remove(self._path)

@@ -1,0 +1,118 @@
+"""The promised paths where no mount can make them: Python's own file functions look behind /scratch, /out and /in.
+
+A comfort, no wall: it changes what a name means in this interpreter, never what the process may do. Libraries
+that open files below Python, and programs, do not know of it; for them the environment says where the places are.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import io
+import os
+import sys
+from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# How many of the first arguments are paths. A file descriptor in a path's place is left as it is.
+_FUNCTIONS = {
+    **dict.fromkeys(
+        "access chdir listdir lstat mkdir mkfifo open pathconf readlink remove rmdir scandir stat statvfs truncate "
+        "unlink getxattr listxattr".split(),
+        1,
+    ),
+    **dict.fromkeys(("rename", "replace", "link"), 2),
+}
+_QUIET = ("chmod", "utime")
+_SUPPORTS = ("supports_dir_fd", "supports_effective_ids", "supports_fd", "supports_follow_symlinks")
+
+
+class Places:
+    """The promised places, and where each really is."""
+
+    def __init__(self, real: Mapping[str, str]) -> None:
+        self._real = dict(real)
+
+    def behind(self, path: Any) -> Any:
+        """Return what a path means here; anything but a path beneath a promised place is returned as it is."""
+        if isinstance(path, int):
+            return path
+        try:
+            plain = os.fspath(path)
+        except TypeError:
+            return path
+        text = os.fsdecode(plain)
+        if not text.startswith("/"):
+            return path
+        # As the kernel does, many slashes count as one; `..` is for the kernel to follow.
+        text = "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
+        for place, real in self._real.items():
+            if text == place or text.startswith(f"{place}/"):
+                found = real + text[len(place) :]
+                return os.fsencode(found) if isinstance(plain, bytes) else found
+        return path
+
+
+def install(places: Places, tell: Callable[[str], None]) -> None:
+    """Let Python's file functions know the places.
+
+    tell  is told, in words, of a change of a file's attributes that this tier does not allow; the change is left
+          out, because copying a file would fail with it
+    """
+    for name, count in _FUNCTIONS.items():
+        _replace(name, functools.partial(_translate, places, count))
+    for name in _QUIET:
+        _replace(name, functools.partial(_quiet, places, tell, name))
+    opened = _translate(places, 1, io.open)
+    builtins.open = io.open = opened
+    # `symlink` names its target as the link's reader will find it, and makes the second of its paths.
+    _replace("symlink", functools.partial(_linking, places))
+    sqlite: Any = sys.modules.get("sqlite3")
+    if sqlite is not None:
+        sqlite.connect = _translate(places, 1, sqlite.connect)
+
+
+def _replace(name: str, wrap: Callable[[Any], Any]) -> None:
+    original = getattr(os, name)
+    wrapped = wrap(original)
+    setattr(os, name, wrapped)
+    for supports in _SUPPORTS:
+        known = getattr(os, supports)
+        if original in known:
+            known.add(wrapped)
+
+
+def _translate(places: Places, count: int, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def translated(*args: Any, **named: Any) -> Any:
+        if args:
+            args = (*map(places.behind, args[:count]), *args[count:])
+        for key in ("path", "src", "dst", "file"):
+            if key in named:
+                named[key] = places.behind(named[key])
+        return original(*args, **named)
+
+    return translated
+
+
+def _linking(places: Places, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def linked(src: Any, dst: Any, *args: Any, **named: Any) -> Any:
+        return original(places.behind(src), places.behind(dst), *args, **named)
+
+    return linked
+
+
+def _quiet(places: Places, tell: Callable[[str], None], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def quiet(path: Any, *args: Any, **named: Any) -> None:
+        try:
+            original(places.behind(path), *args, **named)
+        except PermissionError:
+            tell(f"{name} {path!s:.100}")
+
+    return quiet
