@@ -23,7 +23,7 @@ from crank.bootstrap.leash import fault_document, parse_fault
 from crank.config import Settings, child_environment, interpreter, load
 from crank.domain.json import JsonObject
 from crank.errors import CrankError, SandboxError
-from crank.sandbox.confine import Abilities, Layer, View, abilities, confine
+from crank.sandbox.confine import SYSTEM, Abilities, Layer, View, abilities, confine
 from crank.sandbox.confine_proof import prove, witnesses
 from crank.sandbox.dialer import Dialer, start_dialer
 
@@ -44,7 +44,17 @@ def own_code() -> tuple[Path, ...]:
     # A folder may be reached through a link; both names must lead there. Single modules may be links, too.
     both = {*folders, *(folder.resolve() for folder in folders)}
     both.update(Path(file).resolve() for file in files if os.path.islink(file))
+    both.update(_library_folders())
     return tuple(sorted(path for path in both if path.is_absolute() and os.path.exists(path)))
+
+
+def _library_folders() -> set[Path]:
+    """Return the folders of loaded shared libraries that lie where no system keeps them, as some systems do."""
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as source:
+        mapped = {line.split(maxsplit=5)[5].strip() for line in source if len(line.split(maxsplit=5)) > 5}
+    libraries = {Path(name) for name in mapped if name.startswith("/") and ".so" in name and os.path.exists(name)}
+    folders = {path.parent for path in libraries if not any(path.is_relative_to(known) for known in SYSTEM)}
+    return {folder for folder in folders if not Path.home().is_relative_to(folder)}
 
 
 def spool_dir(settings: Settings) -> Path:
