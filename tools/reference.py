@@ -371,6 +371,8 @@ ANSWER = {
     "env_profile": "the profile that it runs in; null for a function",
     "accelerator": "what was asked for",
     "effects": "what running twice would mean",
+    "session_id": "the session that it ran in; null for a sandbox of its own",
+    "context": "the named globals that it used there",
     "submitted_at": "UTC, ISO 8601",
     "started_at": "when its own code began",
     "ended_at": "when its end was committed",
