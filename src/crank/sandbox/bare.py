@@ -128,7 +128,9 @@ class BareZygote(Zygote):
             self._proof(place),
             guest_result,
             self._walls(),
-            lambda wanted: cell.limit_process(Limits(**wanted), counted=bool(child.groups), beside=beside),
+            lambda wanted, last: cell.limit_run(
+                Limits(**wanted) if wanted else limits, counted=bool(child.groups), last=last, beside=beside
+            ),
         )
 
     def _proof(self, place: Yard) -> BareProof:

@@ -37,6 +37,9 @@ _LOCKED_BYTES = 64 * KIB
 _SIGNALS_QUEUED_MAX = 1_024
 OOM_SCORE = "500"
 _THREADS_MAX = 4
+# The supervisor counts what the whole tree uses, and ends it first; these are for the day when it does not.
+_CPU_MARGIN_SEC = 2
+_CPU_HARD_SEC = 30 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +127,9 @@ def rlimits(limits: Limits, *, counted: bool) -> dict[int, tuple[int, int]]:
 
     counted  whether a control group counts memory; without one, private memory of a process is capped too
     """
-    cpu_sec = int(limits.cpu_sec) + 2
     ceilings = {
         resource.RLIMIT_CORE: (0, 0),
-        resource.RLIMIT_CPU: (cpu_sec, cpu_sec),
+        resource.RLIMIT_CPU: (int(limits.cpu_sec) + _CPU_MARGIN_SEC, _CPU_HARD_SEC),
         resource.RLIMIT_FSIZE: (limits.file_bytes, limits.file_bytes),
         resource.RLIMIT_MEMLOCK: (_LOCKED_BYTES, _LOCKED_BYTES),
         resource.RLIMIT_MSGQUEUE: (0, 0),
@@ -277,6 +279,22 @@ def limit_process(limits: Limits, *, counted: bool, beside: int = 0) -> None:
         _, allowed = resource.getrlimit(kind)
         most = hard if allowed == resource.RLIM_INFINITY else min(hard, allowed)
         resource.setrlimit(kind, (min(soft, most), most))
+
+
+def limit_run(limits: Limits, *, counted: bool, last: bool, beside: int = 0) -> None:
+    """Keep this process to the limits of one run: for good when it is the last, otherwise until the next one.
+
+    The kernel counts the CPU time of a process from its start, so what earlier runs used is added. Raises OSError.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_sec = int(used.ru_utime + used.ru_stime + limits.cpu_sec) + _CPU_MARGIN_SEC
+    ceilings = rlimits(limits, counted=counted) | {resource.RLIMIT_CPU: (cpu_sec, cpu_sec)}
+    soft, hard = ceilings[resource.RLIMIT_NPROC]
+    ceilings[resource.RLIMIT_NPROC] = soft + beside, hard + beside
+    for kind, (soft, hard) in ceilings.items():
+        _, allowed = resource.getrlimit(kind)
+        most = hard if allowed == resource.RLIM_INFINITY else min(hard, allowed)
+        resource.setrlimit(kind, (min(soft, most), most if last else allowed))
 
 
 def place_descriptors(ends: Ends, *, keep: int) -> int:

@@ -16,8 +16,8 @@ class Group(Protocol):
         """Open what a process that cannot see the hierarchy writes "0" to, to join. Raises OSError."""
         ...
 
-    def lower(self, memory_bytes: int) -> None:
-        """Lower the memory limit of a group whose job has not begun. Raises OSError."""
+    def limit_memory(self, memory_bytes: int) -> None:
+        """Change the memory limit. Raises OSError, also when the job uses more already."""
         ...
 
     def read(self) -> Reading:

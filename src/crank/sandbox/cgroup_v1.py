@@ -38,11 +38,14 @@ class _GroupV1:
         """Open what a process writes to, to join."""
         return doors(list(self.folders.values()))
 
-    def lower(self, memory_bytes: int) -> None:
-        """Lower the memory limit; the one that counts swap may never be the lower of the two."""
-        for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
-            if (self.folders["memory"] / name).exists():
-                write(self.folders["memory"] / name, str(memory_bytes))
+    def limit_memory(self, memory_bytes: int) -> None:
+        """Change the memory limit; the one that counts swap may never be the lower of the two."""
+        plain, swap = (self.folders["memory"] / f"memory.{name}limit_in_bytes" for name in ("", "memsw."))
+        files = [file for file in (plain, swap) if file.exists()]
+        if memory_bytes > int(plain.read_bytes()):
+            files.reverse()
+        for file in files:
+            write(file, str(memory_bytes))
 
     def read(self) -> Reading:
         """Return the counters."""

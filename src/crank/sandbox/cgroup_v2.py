@@ -36,8 +36,8 @@ class _GroupV2:
         """Open what a process writes to, to join."""
         return doors([self.folder])
 
-    def lower(self, memory_bytes: int) -> None:
-        """Lower the memory limit."""
+    def limit_memory(self, memory_bytes: int) -> None:
+        """Change the memory limit."""
         write(self.folder / "memory.max", str(memory_bytes))
 
     def read(self) -> Reading:

@@ -438,10 +438,10 @@ def rehearse(results: Any) -> None:
         sys.modules["__main__"] = main
 
 
-def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]], None]) -> None:
+def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any] | None, bool], None]) -> None:
     """Prove the walls, then serve: one job, or one after another when the setup says so. Never returns.
 
-    limit  lowers this process's ceilings to the limits that an order names
+    limit  keeps this process to the limits that an order names, or to its own; for good before the last run
     """
     orders = _Orders()
     setup, _ = orders.take("s")
@@ -462,8 +462,7 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
         lasting = order["lasting"]
         if not lasting:
             orders.close()
-        if order["limits"]:
-            limit(order["limits"])
+        limit(order["limits"], not lasting)
         _stdin(stdin)
         watcher.told = []
         job = _Job(channel, results, int(order["result_bytes"]), watcher, sources)

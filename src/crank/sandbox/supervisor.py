@@ -59,6 +59,7 @@ class Supervisor:
 
     def __init__(self, order: Order, channel: socket.socket, wake: int, standing: Standing) -> None:
         self._limits = order.plan.limits
+        self._memory_bytes = self._limits.memory_bytes
         self._lasting = False
         self._standing = standing
         self._tree = standing.tree
@@ -214,14 +215,13 @@ class Supervisor:
         self._inlet.send(encode("r", order_bytes(order)), stdin=head["stdin"])
 
     def _lowered(self, wanted: JsonObject | None) -> Limits:
-        if not wanted:
-            return self._limits
-        limits = Limits(**wanted)
+        limits = Limits(**wanted) if wanted else self._limits
         group = self._standing.group
-        if group is not None and limits.memory_bytes < self._limits.memory_bytes:
+        if group is not None and limits.memory_bytes != self._memory_bytes:
             # A group whose job already uses more keeps its limit; the run then ends at the higher one.
             with contextlib.suppress(OSError):
-                group.lower(limits.memory_bytes)
+                group.limit_memory(limits.memory_bytes)
+                self._memory_bytes = limits.memory_bytes
         return limits
 
     def _settle_leftovers(self) -> None:

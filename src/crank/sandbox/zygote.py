@@ -200,7 +200,9 @@ class Zygote:
             guest_proof,
             guest_result,
             self._walls(),
-            lambda limits: cell.limit_process(Limits(**limits), counted=bool(child.groups)),
+            lambda wanted, last: cell.limit_run(
+                Limits(**wanted) if wanted else child.limits, counted=bool(child.groups), last=last
+            ),
         )
 
     def _walls(self) -> guest.Walls:
