@@ -1,4 +1,4 @@
-"""Runs hostile cases against a runner and says what was wrong: the end, the result, or what was left behind.
+"""Runs hostile cases against a runner and says what was wrong, judged by all six rules.
 
 Used in the tests' own process, and as a program by an ordinary user: `python -m tests.attacks.arena ROOTFS`
 prints one JSON line for each case. It needs the standard library and Crank alone.
@@ -9,91 +9,43 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from crank.domain.ids import Digest
-from crank.domain.outcome import Outcome
+from crank.domain.outcome import Outcome, Reason
 from crank.domain.profile import Limits
-from crank.ports import SandboxSpec
-from crank.sandbox.link import LauncherLink
+from crank.ports import ProfileBuild, SandboxSession, SandboxSpec
+from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
-from tests.attacks import cases
-from tests.attacks.cases import Case
-from tests.support.rootfs import make_build
+from tests.attacks import judge
+from tests.attacks.canary import Canary, canaries
+from tests.attacks.case import Case, Pair
+from tests.attacks.cases import ON_RUNNER
+from tests.attacks.pairs import PAIRS
+from tests.attacks.traces import Traces, memory_bytes, traces
+from tests.support.rootfs import make_build, make_rootfs
 
-_OVERTIME_SEC = 0.25
 _COLLECT_SEC = 10.0
-_GROWTH_BYTES = 32 << 20
 _SETTLE_SEC = 5.0
+_READY_SEC = 20.0
+_WARM = 12
+_LOOK_SEC, _QUIET_LOOKS = 0.1, 10
 
 
 class Quiet:
-    """Takes output and drops it."""
+    """Takes output and drops it, and says when some has come."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Event()
 
     def output(self, stream: str, text: str, offset_bytes: int, at_sec: float) -> None:
         """Drop it."""
+        self.arrived.set()
 
     def progress(self, fraction: float | None, message: str) -> None:
         """Drop it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Traces:
-    """What a sandbox could leave on the host: processes below the launcher, mounts, groups, descriptors."""
-
-    processes: frozenset[int]
-    mounts: int
-    groups: frozenset[str]
-    descriptors: int
-    launcher_descriptors: int
-
-    def has_more_than(self, other: "Traces") -> bool:
-        """Tell whether something is here that was not there."""
-        return bool(
-            self.processes - other.processes
-            or self.groups - other.groups
-            or self.mounts > other.mounts
-            or self.descriptors > other.descriptors
-            or self.launcher_descriptors > other.launcher_descriptors
-        )
-
-
-def _descendants(pid: int) -> frozenset[int]:
-    found: set[int] = set()
-    frontier = [pid]
-    while frontier:
-        parent = frontier.pop()
-        try:
-            text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-        except OSError:
-            continue
-        children = [int(word) for word in text.split()]
-        found.update(children)
-        frontier += children
-    return frozenset(found)
-
-
-def traces(link: LauncherLink) -> Traces:
-    """Look at the host."""
-    pid = link.process.pid
-    # os.walk passes over what other sandboxes of this machine remove meanwhile; Path.glob does not.
-    groups = frozenset(
-        place for place, _, _ in os.walk("/sys/fs/cgroup") if "/" in place.partition(f"/crank-{pid}-")[2]
-    )
-    return Traces(
-        processes=_descendants(pid),
-        mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),
-        groups=groups,
-        descriptors=len(os.listdir("/proc/self/fd")),
-        launcher_descriptors=len(os.listdir(f"/proc/{pid}/fd")),
-    )
-
-
-def own_memory_bytes() -> int:
-    """Return this process's resident memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _count(source: BinaryIO) -> Digest:
@@ -102,67 +54,148 @@ def _count(source: BinaryIO) -> Digest:
     return Digest("0" * 64)
 
 
-async def run_case(runner: NamespaceRunner, rootfs: Path, case: Case) -> tuple[Outcome, float]:
-    """Run one case and collect its files; return the outcome and how long collecting took."""
-    limits = replace(Limits(wall_sec=20.0), **case.limits)  # type: ignore[arg-type]
-    build = make_build(rootfs, programs=("python",) if case.programs else ())
-    session = await runner.open(SandboxSpec(build, limits))
-    try:
-        outcome = await session.run_python(case.code, {}, Quiet())
-        began = time.monotonic()
-        outcome = await asyncio.to_thread(session.collect, _count, outcome)
-        return outcome, time.monotonic() - began
-    finally:
-        await session.close()
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """A runner with its launcher, a root to run in, a canary on the host, and what the host shows at rest."""
+
+    runner: NamespaceRunner
+    link: LauncherLink
+    rootfs: Path
+    canary: Canary
+    full: list[Traces] = field(default_factory=list)
+
+    def traces(self) -> Traces:
+        """Look at the host."""
+        return traces(os.getpid(), self.link.process.pid)
+
+    async def before(self) -> Traces:
+        """Return what the host shows when the pool is full and nothing runs: no case may leave more."""
+        if not self.full:
+            await self.warm()
+        return self.full[0]
+
+    async def warm(self) -> None:
+        """Run so many jobs at once that the pool holds as many as it ever will, and wait until it does."""
+        for case in (judge.NEXT, replace(judge.NEXT, programs=True)):
+            for _ in range(2):
+                await asyncio.gather(*(self.run(case) for _ in range(_WARM)))
+        before, quiet = self.traces(), 0
+        while quiet < _QUIET_LOOKS:
+            await asyncio.sleep(_LOOK_SEC)
+            now = self.traces()
+            before, quiet = now, quiet + 1 if now == before else 0
+        self.full[:] = [before]
+
+    def build(self, case: Case) -> ProfileBuild:
+        """Return the profile that a case runs in."""
+        return bare_build(self.rootfs, programs=case.programs)
+
+    async def open(self, case: Case) -> SandboxSession:
+        """Open a session with the limits of a case."""
+        limits = replace(Limits(wall_sec=judge.WALL_SEC), **case.limits)  # type: ignore[arg-type]
+        return await self.runner.open(SandboxSpec(self.build(case), limits))
+
+    async def run(self, case: Case, sink: Quiet | None = None) -> tuple[Outcome, float]:
+        """Run one case and collect its files; return the outcome and how long collecting took."""
+        session = await self.open(case)
+        try:
+            outcome = await session.run_python(case.code, {"host": self.canary.facts}, sink or Quiet())
+            began = time.monotonic()
+            outcome = await asyncio.to_thread(session.collect, _count, outcome)
+            return outcome, time.monotonic() - began
+        finally:
+            await session.close()
+
+    async def _judged(self, case: Case) -> list[str]:
+        outcome, collect_sec = await self.run(case)
+        seen = judge.seen_outcome(outcome)
+        wrong = judge.wrongs(case, seen) + self.canary.wrongs(seen.everything)
+        if collect_sec > _COLLECT_SEC:
+            wrong.append(f"collecting took {collect_sec:.1f} s")
+        return wrong
+
+    async def wrongs(self, case: Case) -> list[str]:
+        """Run one case with a neighbour beside it and a job after it; return everything that was wrong."""
+        before, memory = await self.before(), memory_bytes(os.getpid())
+        wrong, neighbour = await asyncio.gather(self._judged(case), self._judged(judge.VICTIM))
+        wrong += [f"the neighbour: {what}" for what in neighbour]
+        wrong += [f"the next job: {what}" for what in await self._judged(judge.NEXT)]
+        return wrong + await self._changed(before, memory)
+
+    async def pair_wrongs(self, pair: Pair) -> list[str]:
+        """Run two jobs, one after or beside the other; return everything that was wrong."""
+        before, memory = await self.before(), memory_bytes(os.getpid())
+        if pair.differ:
+            (first, _), (second, _) = await self.run(pair.first), await self.run(pair.second)
+            wrong = differences(pair, first.result, second.result)
+        elif pair.together:
+            wrong = await self._together(pair)
+        else:
+            wrong = [f"the first: {what}" for what in await self._judged(pair.first)]
+            wrong += [f"the second: {what}" for what in await self._judged(pair.second)]
+        return wrong + await self._changed(before, memory)
+
+    async def _together(self, pair: Pair) -> list[str]:
+        session, sink = await self.open(pair.first), Quiet()
+        try:
+            holding = asyncio.ensure_future(session.run_python(pair.first.code, {"host": self.canary.facts}, sink))
+            await asyncio.wait_for(sink.arrived.wait(), _READY_SEC)
+            wrong = [f"the second: {what}" for what in await self._judged(pair.second)]
+            await session.stop(Reason.CANCELLED)
+            ended = await holding
+            if ended.end.reason is not Reason.CANCELLED:
+                wrong.append(f"the first: it ended as {ended.end}, stderr {ended.stderr.text[-500:]!r}")
+            return wrong
+        finally:
+            await session.close()
+
+    async def _changed(self, before: Traces, memory: int) -> list[str]:
+        """Return what is different on the host, after giving it time to settle."""
+        wrong = []
+        if memory_bytes(os.getpid()) > memory + judge.GROWTH_BYTES:
+            wrong.append("the worker's own memory grew")
+        deadline = time.monotonic() + _SETTLE_SEC
+        while (after := self.traces()).has_more_than(before):
+            if time.monotonic() > deadline:
+                return [*wrong, f"left behind: {after} instead of {before}"]
+            await asyncio.sleep(0.01)
+        return wrong
 
 
-async def wrongs(runner: NamespaceRunner, link: LauncherLink, rootfs: Path, case: Case) -> list[str]:
-    """Run one case; return everything that was not as it must be."""
-    before, memory = traces(link), own_memory_bytes()
-    outcome, collect_sec = await run_case(runner, rootfs, case)
-    wrong = []
-    if outcome.end.reason.value not in case.reasons:
-        wrong.append(f"ended as {outcome.end}, stderr {outcome.stderr.text[-800:]!r}")
-    if case.result is not cases.ANY and outcome.result != case.result:
-        wrong.append(f"result {outcome.result!r}, stderr {outcome.stderr.text[-800:]!r}")
-    if case.stdout not in outcome.stdout.text:
-        wrong.append(f"stdout {outcome.stdout.text[-300:]!r}")
-    if "ESCAPED" in outcome.stdout.text:
-        wrong.append("it got through")
-    if outcome.usage.wall_sec > dict(case.limits).get("wall_sec", 20.0) + _OVERTIME_SEC:
-        wrong.append(f"it ran {outcome.usage.wall_sec:.2f} s")
-    if collect_sec > _COLLECT_SEC:
-        wrong.append(f"collecting took {collect_sec:.1f} s")
-    if own_memory_bytes() > memory + _GROWTH_BYTES:
-        wrong.append("the worker's own memory grew")
-    canary, _ = await run_case(
-        runner, rootfs, Case("canary", "import os\nsum(range(10)), sorted(os.listdir('/scratch'))")
-    )
-    if canary.result != [45, []]:
-        wrong.append(f"the next job gave {canary.result!r} and ended as {canary.end}")
-    wrong += await _left_behind(link, before)
-    return wrong
+def arena_root(place: Path) -> Path:
+    """Make a bare root with one program that jobs may start where the profile lists it: Python itself."""
+    make_rootfs(place)
+    (place / "usr/bin/python").symlink_to("/opt/python/bin/python3.11")
+    return place
 
 
-async def _left_behind(link: LauncherLink, before: Traces) -> list[str]:
-    deadline = time.monotonic() + _SETTLE_SEC
-    while (after := traces(link)).has_more_than(before):
-        if time.monotonic() > deadline:
-            return [f"left behind: {after} instead of {before}"]
-        await asyncio.sleep(0.01)
-    return []
+def bare_build(rootfs: Path, *, programs: bool) -> ProfileBuild:
+    """Describe a bare root as a profile: one that starts nothing at all, or one that may fork and start Python."""
+    build = make_build(rootfs, programs=("python",) if programs else ())
+    return replace(build, profile=replace(build.profile, processes=programs))
+
+
+def differences(pair: Pair, first: Any, second: Any) -> list[str]:
+    """Return what two results have in common that should differ. Both are lists of [name, value]."""
+    if not first or not second:
+        return [f"no result: {first!r} and {second!r}"]
+    same = [name for (name, one), (_, other) in zip(first, second, strict=True) if one == other]
+    return [f"the same in both: {same}"] if same else []
 
 
 async def _main(rootfs: Path) -> None:
-    from crank.sandbox.link import launch
-
     link = launch()
     try:
         runner = NamespaceRunner(link)
         await runner.start()
-        for case in cases.ALL:
-            found = await wrongs(runner, link, rootfs, case)
-            print(json.dumps({"name": case.name, "wrongs": found}), flush=True)
+        with canaries(1) as (canary,):
+            arena = Arena(runner, link, rootfs, canary)
+            await arena.warm()
+            for case in ON_RUNNER:
+                print(json.dumps({"name": case.name, "wrongs": await arena.wrongs(case)}), flush=True)
+            for pair in PAIRS:
+                print(json.dumps({"name": pair.name, "wrongs": await arena.pair_wrongs(pair)}), flush=True)
+        await runner.stop()
     finally:
         link.close()
 

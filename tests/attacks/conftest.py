@@ -1,4 +1,4 @@
-"""What the attack tests share: one bare root, one launcher, and an account that is not root."""
+"""What the attack tests share: one bare root, one arena with its launcher, and an account that is not root."""
 
 import json
 import os
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from crank.sandbox.link import LauncherLink, launch
-from tests.support.rootfs import make_rootfs
+from crank.sandbox.link import launch
+from crank.sandbox.runner import NamespaceRunner
+from tests.attacks.arena import Arena, arena_root
+from tests.attacks.canary import canaries
 
 REPO = Path(__file__).resolve().parents[2]
 ORDINARY_ID = 54_321
@@ -30,18 +32,19 @@ def open_folder() -> Iterator[Path]:
 @pytest.fixture(scope="package")
 def rootfs(open_folder: Path) -> Path:
     """Give a root with a bare Python."""
-    return make_rootfs(open_folder / "rootfs")
+    return arena_root(open_folder / "rootfs")
 
 
 @pytest.fixture(scope="package")
-def link() -> Iterator[LauncherLink]:
-    """Give a launcher for the whole package."""
+def arena(rootfs: Path) -> Iterator[Arena]:
+    """Give a runner with a launcher for the whole package, and a canary."""
     link = launch()
-    yield link
+    with canaries(1) as (canary,):
+        yield Arena(NamespaceRunner(link), link, rootfs, canary)
     link.close()
 
 
-def _usable_by_all() -> str | None:
+def usable_by_all() -> str | None:
     """Return an interpreter that an ordinary user may run, or None."""
     question = "import sys; sys.exit(sys.version_info < (3, 11))"
     for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
@@ -61,23 +64,29 @@ def _usable_by_all() -> str | None:
 
 
 @pytest.fixture(scope="package")
-def rootless(open_folder: Path, rootfs: Path) -> dict[str, list[str]]:
-    """Run every case as an ordinary user; give what was wrong with each."""
-    if os.geteuid() != 0:
-        pytest.skip("these tests already run as an ordinary user")
-    python = _usable_by_all()
-    if python is None:
-        pytest.skip("no interpreter of version 3.11 or newer is open to an ordinary user here")
+def ordinary_source(open_folder: Path) -> Path:
+    """Give a copy of the code and of these tests that every account may read."""
     source = open_folder / "source"
     shutil.copytree(REPO / "src" / "crank", source / "crank", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("attacks", "support"):
         shutil.copytree(REPO / "tests" / name, source / "tests" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (source / "tests" / "__init__.py").touch()
     subprocess.run(["chmod", "-R", "a+rX", str(source)], check=True)
+    return source
+
+
+@pytest.fixture(scope="package")
+def rootless(ordinary_source: Path, rootfs: Path) -> dict[str, list[str]]:
+    """Run every case as an ordinary user; give what was wrong with each."""
+    if os.geteuid() != 0:
+        pytest.skip("these tests already run as an ordinary user")
+    python = usable_by_all()
+    if python is None:
+        pytest.skip("no interpreter of version 3.11 or newer is open to an ordinary user here")
     answer = subprocess.run(
         [python, "-B", "-m", "tests.attacks.arena", str(rootfs)],
-        cwd=source,
-        env={"PYTHONPATH": str(source)},
+        cwd=ordinary_source,
+        env={"PYTHONPATH": str(ordinary_source)},
         user=ORDINARY_ID,
         group=ORDINARY_ID,
         extra_groups=[],

@@ -1,63 +1,89 @@
-"""Hostile jobs through the public API of a real node: each ends for its stated reason, its neighbours are
-right, and the node works on."""
+"""Every hostile job through the public API of a real node: each ends for its stated reason, the host's canary is
+untouched, its neighbours and the jobs after it are right, and the node works on."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from tests.attacks import cases
+from tests.attacks import judge
+from tests.attacks.api_arena import Answers, ApiArena
+from tests.attacks.canary import canaries
+from tests.attacks.case import Case, Pair
+from tests.attacks.cases import ALL
+from tests.attacks.pairs import PAIRS
+from tests.attacks.profiles import make_source
+from tests.attacks.traces import Traces
 from tests.support.node import Node, running_node
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("attacks-api")]
+pytestmark = [pytest.mark.attacks, pytest.mark.system, pytest.mark.timeout(600), pytest.mark.xdist_group("attacks-api")]
 
-# One of each group, and all that once reached beyond their own job.
-CHOSEN = ("A04", "A13", "B01", "B03", "B07", "C01", "D01", "D04", "E01", "F01", "F06", "H01", "I01", "J01")
+_LANES = 3
+# One job for each profile that the cases use: python-core, python-docs, and the two of the tests.
+_ONE_OF_EACH = (
+    judge.NEXT,
+    replace(judge.NEXT, api_only=True),
+    replace(judge.NEXT, programs=True),
+    replace(judge.NEXT, limits={"inodes": 100}),
+)
 
 
-def every_case() -> list[cases.Case]:
-    """Return the cases of the chosen groups that need no odd limits."""
-    found = []
-    for value in vars(cases).values():
-        if isinstance(value, tuple):
-            found += [case for case in value if isinstance(case, cases.Case) and case.name.startswith(CHOSEN)]
-    return [case for case in {entry.name: entry for entry in found}.values() if set(case.limits) <= {"wall_sec"}]
+@dataclass(frozen=True, slots=True)
+class Fought:
+    """What was seen of all cases, and of the node before and after them."""
+
+    wrongs: dict[str, list[str]]
+    before: Traces
+    after: Traces
+    grown_bytes: int
+    answers_sec: list[float]
+    node: Node
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """Give one node for all cases: a later one would see what an earlier one left."""
-    with running_node(tmp_path_factory.mktemp("attacks") / "home") as running:
-        yield running
-
-
-def test_the_cases_are_there() -> None:
-    """The list is not empty by accident."""
-    assert len(every_case()) > 20
-
-
-@pytest.mark.parametrize("case", every_case(), ids=lambda case: case.name.replace(" ", "-"))
-def test_a_hostile_job_harms_itself_alone(node: Node, case: cases.Case) -> None:
-    """The attack ends as it should, a neighbour that runs beside it is right, and so is the next job."""
-    api = node.client()
-    body = {
-        "code": case.code,
-        "env_profile": "python-docs" if case.programs else "python-core",
-        "constraints": {"timeout_sec": case.limits.get("wall_sec", 30)},
+def fought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fought]:
+    """Run every case on one node, several at a time: a later one would see what an earlier one left."""
+    place = tmp_path_factory.mktemp("attacks")
+    environment = {
+        "CRANK_PROFILES_SOURCE": str(make_source(place / "profiles")),
+        "CRANK_WORKER_SLOTS": str(2 * _LANES),
     }
-    attack = api.submit(body).json()["job_id"]
-    neighbour = api.submit({"code": "print(sum(range(1000)))"}).json()["job_id"]
-    ended = api.ended(attack, deadline_sec=90)
-    assert ended["end"]["reason"] in case.reasons, ended["end"]
-    if case.result is not cases.ANY:
-        assert ended["result"] == case.result
-    assert api.ended(neighbour)["stdout"] == "499500\n"
-    after = api.submit({"code": "import os; print(sorted(os.listdir('/scratch')), sorted(os.listdir('/out')))"})
-    assert api.ended(after.json()["job_id"])["stdout"] == "[] []\n"
+    with running_node(place / "home", environment) as node, canaries(_LANES) as lanes, Answers(node) as answers:
+        arena = ApiArena(node, lanes)
+        # What the worker loads for its first jobs, and what it keeps ready, is no growth.
+        before, memory = arena.warm(_ONE_OF_EACH), arena.worker_memory_bytes()
+        wrongs = arena.all_wrongs(ALL, PAIRS)
+        after, grown = arena.settled(before), arena.worker_memory_bytes() - memory
+        yield Fought(wrongs, before, after, grown, answers.took_sec, node)
 
 
-def test_the_host_is_as_before(node: Node, tmp_path: Path) -> None:
-    """After all of them the node still answers, and its secret is where only its owner reads it."""
-    info = node.info()
-    assert node.client().ready()["ready"]
+@pytest.mark.parametrize("case", [*ALL, *PAIRS], ids=lambda case: case.name)
+def test_a_hostile_job_harms_itself_alone(fought: Fought, case: Case | Pair) -> None:
+    """The attack ends as it should, canary and neighbour are untouched, and so is the job after it."""
+    assert fought.wrongs[case.name] == []
+
+
+def test_nothing_is_left_on_the_host(fought: Fought) -> None:
+    """After all of them there is no process, mount, group, descriptor or kernel object more than before."""
+    assert not fought.after.has_more_than(fought.before), (fought.after, fought.before)
+
+
+def test_the_workers_memory_stays_flat(fought: Fought) -> None:
+    """Whatever the jobs wrote and returned, the worker holds no more than 32 MiB more than before."""
+    assert fought.grown_bytes <= judge.GROWTH_BYTES
+
+
+def test_the_node_answered_all_the_time(fought: Fought) -> None:
+    """Under attack the API went on answering: half the answers within 50 ms, none slower than two seconds."""
+    took = sorted(fought.answers_sec)
+    assert len(took) > 10
+    assert took[len(took) // 2] < 0.05
+    assert took[-1] < 2
+
+
+def test_the_nodes_secrets_are_its_owners(fought: Fought) -> None:
+    """The secret is where only its owner reads it, and the node is ready."""
+    info = fought.node.info()
+    assert fought.node.client().ready()["ready"]
     assert Path(info["token_file"]).stat().st_mode & 0o077 == 0
