@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crank.adapters.process_runner import ProcessRunner
 from crank.domain.ids import Digest
 from crank.domain.profile import Limits, Profile
 from crank.domain.worker import GpuDevice
@@ -143,7 +142,7 @@ class Rig:
         self.spool = spool or MemorySpool()
         self.failpoints = FakeFailpoints()
         ids = FakeIdSource(jitters=(0.01,))
-        self.bench = Bench(self.sandbox, ProcessRunner(), self.spool, FakeClock(), ids, self.failpoints)
+        self.bench = Bench(self.sandbox, None, self.spool, FakeClock(), ids, self.failpoints)
         self.worker = Worker(
             self.connector,
             WorkerIdentity("w1", ids.uuid7(), "n1", "test"),

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from crank.adapters.process_runner import ProcessRunner
 from crank.controller.desk import Desk
 from crank.controller.enroll import enroll, leave
 from crank.controller.report import receive
@@ -109,7 +108,7 @@ class Pair:
             self.connector,
             WorkerIdentity(self.name, self.desk.ids.uuid7(), "n1", "test"),
             offers=script_offers([build], (), "none"),
-            bench=Bench(self.runner, ProcessRunner(), self.spool, self.clock, ids, FakeFailpoints()),
+            bench=Bench(self.runner, None, self.spool, self.clock, ids, FakeFailpoints()),
             slots=self._slots,
             bounds=self._bounds,
         )

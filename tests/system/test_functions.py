@@ -1,56 +1,104 @@
-"""A worker author's functions, each call in a real process of its own."""
+"""A worker author's functions, each call in a real sandbox whose zygote imported the author's module."""
 
 import asyncio
 import os
-import sys
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from crank.adapters.process_runner import ProcessRunner
+from crank.bootstrap.module import describe
+from crank.config import Settings, load
+from crank.domain.capability import Isolation
 from crank.domain.outcome import Clock, Outcome, Reason
 from crank.domain.profile import Limits
 from crank.errors import SandboxError
-from crank.ports import FunctionSpec
+from crank.ports import FunctionSpec, ModuleBuild
+from crank.sandbox.runner import NamespaceRunner
 from crank.testing.contracts_sandbox import RecordingSink
+from crank.worker.app import Worker, function_offers
+from crank.worker.call import load_app
+from crank.worker.functions import SandboxedFunctions
+from tests.support import author_tools
+from tests.support.tree import GUEST, descendants, named
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
 
-REPO = Path(__file__).resolve().parents[2]
 TARGET = "tests.support.author_tools:app"
-SOON_SEC = 30.0
+SOON_SEC = 60.0
 
 
-async def call(name: str, args: object, *, memory_bytes: int | None = None, **limits: float) -> Outcome:
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Give settings whose home holds a secret."""
+    home = tmp_path_factory.mktemp("node") / "home"
+    home.mkdir()
+    return replace(load(), home=home)
+
+
+def _build(settings: Settings, app: Worker, target: str) -> ModuleBuild:
+    return describe(settings, app.name, target, function_offers(app, target))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def runner() -> AsyncIterator[NamespaceRunner]:
+    """Give a runner that stands."""
+    runner = NamespaceRunner(parked=2)
+    await runner.start()
+    yield runner
+    await runner.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def functions(runner: NamespaceRunner, settings: Settings) -> AsyncIterator[SandboxedFunctions]:
+    """Give the functions of the author's module."""
+    functions = SandboxedFunctions(runner, _build(settings, author_tools.app, TARGET), calls_max=5)
+    await functions.start()
+    yield functions
+    await functions.stop()
+
+
+async def call(functions: SandboxedFunctions, name: str, args: object, **limits: float) -> Outcome:
     """Call a function of the author's module."""
-    spec = FunctionSpec(TARGET, name, Limits(**limits), memory_bytes)  # type: ignore[arg-type]
-    run = await ProcessRunner(directory=REPO).open(spec)
+    run = await functions.open(_spec(name, **limits))
     try:
         return await asyncio.wait_for(run.run(args, RecordingSink()), SOON_SEC)
     finally:
         await run.close()
 
 
-async def test_a_typed_function_answers_with_json() -> None:
-    """Args come in and the result goes out by the function's own types; what it prints is kept."""
-    outcome = await call("text.count", {"text": "b a b", "minimum": 2})
+def _spec(name: str, **limits: float) -> FunctionSpec:
+    (offer,) = (each for each in function_offers(author_tools.app, TARGET) if each.capability.name == name)
+    return FunctionSpec(TARGET, name, replace(offer.limits, **limits), offer.isolation)  # type: ignore[arg-type]
+
+
+async def test_a_typed_function_answers_with_json(functions: SandboxedFunctions) -> None:
+    """Args come in and the result goes out by the function's own types; what it prints is kept; walls stood."""
+    outcome = await call(functions, "text.count", {"text": "b a b", "minimum": 2})
     assert (outcome.end.reason, outcome.result) == (Reason.EXITED, [{"text": "b", "times": 2}])
-    assert (outcome.stdout.text, outcome.tier) == ("counting 5\n", "process")
+    assert (outcome.stdout.text, outcome.tier) == ("counting 5\n", "namespaces")
+    assert {"seccomp", "network", "mounts"} <= set(outcome.layers)
     assert outcome.usage.cpu_sec > 0
 
 
-async def test_nested_models_and_async_functions_work() -> None:
+async def test_nested_models_and_async_functions_work(functions: SandboxedFunctions) -> None:
     """The author gets real objects of the types they declared, and may write `async def`."""
-    assert (await call("text.later", {"words": [{"text": "a", "times": 2}, {"text": "b", "times": 3}]})).result == 5
+    words = {"words": [{"text": "a", "times": 2}, {"text": "b", "times": 3}]}
+    assert (await call(functions, "text.later", words)).result == 5
 
 
 @pytest.mark.parametrize(
     ("args", "named"),
     [({}, "text"), ({"text": 1}, "text"), ({"text": "a", "minimum": "1"}, "minimum"), ({"text": "a", "x": 1}, "x")],
 )
-async def test_args_that_break_the_schema_never_reach_the_function(args: object, named: str) -> None:
+async def test_args_that_break_the_schema_never_reach_the_function(
+    functions: SandboxedFunctions, args: object, named: str
+) -> None:
     """The failure has a code, names the argument, and the function printed nothing."""
-    outcome = await call("text.count", args)
+    outcome = await call(functions, "text.count", args)
     assert (outcome.end.reason, outcome.end.code) == (Reason.RAISED, "invalid_args")
     assert f"{named}:" in (outcome.end.message or "")
     assert outcome.stdout.text == ""
@@ -63,126 +111,210 @@ async def test_args_that_break_the_schema_never_reach_the_function(args: object,
         ("undeclared", Reason.RAISED, "undeclared_error"),
         ("wrong", Reason.RAISED, "invalid_result"),
         ("exit", Reason.EXITED, None),
+        ("vanish", Reason.EXITED, "no_answer"),
         ("crash", Reason.SIGNALLED, None),
     ],
 )
-async def test_every_way_to_end_is_told_apart(how: str, reason: Reason, code: str | None) -> None:
-    """An exception, an unknown code, a wrong result, an exit and a crash each have their own end."""
-    outcome = await call("text.end", {"how": how})
+async def test_every_way_to_end_is_told_apart(
+    functions: SandboxedFunctions, how: str, reason: Reason, code: str | None
+) -> None:
+    """An exception, an unknown code, a wrong result, an exit, a disappearance and a crash each have their own end."""
+    outcome = await call(functions, "text.end", {"how": how})
     assert (outcome.end.reason, outcome.end.code, outcome.has_result) == (reason, code, False)
     if how == "raise":
         assert "ValueError: no luck" in outcome.stderr.text
-    if how == "exit":
-        assert outcome.end.exit_code == 3
+    if how in ("exit", "vanish"):
+        assert outcome.end.exit_code == {"exit": 3, "vanish": 4}[how]
     if how == "crash":
         assert outcome.end.signal == "SIGABRT"
 
 
-async def test_a_declared_error_code_is_the_jobs_code() -> None:
+async def test_a_declared_error_code_is_the_jobs_code(functions: SandboxedFunctions) -> None:
     """What the author raises with a declared code reaches the caller as that code."""
-    outcome = await call("text.count", {"text": ""})
+    outcome = await call(functions, "text.count", {"text": ""})
     assert (outcome.end.code, outcome.end.message) == ("too_short", "There is no text.")
 
 
-async def test_memory_that_a_lease_asks_for_is_a_ceiling() -> None:
-    """A call that needs more ends as `memory`."""
-    assert (await call("text.end", {"how": "eat"}, memory_bytes=512 << 20)).end.reason is Reason.MEMORY
+async def test_memory_is_a_ceiling(functions: SandboxedFunctions) -> None:
+    """A call that needs more than its function may have ends as `memory`, also where a lease asked for less."""
+    assert (await call(functions, "text.end", {"how": "eat"})).end.reason is Reason.MEMORY
+    assert (await call(functions, "text.end", {"how": "eat"}, memory_bytes=64 << 20)).end.reason is Reason.MEMORY
 
 
-async def test_a_flood_is_cut_and_ended() -> None:
+async def test_a_result_has_a_largest_size(functions: SandboxedFunctions) -> None:
+    """One that is too large is refused with a sentence; one that just fits comes through whole."""
+    outcome = await call(functions, "text.end", {"how": "large", "n": 200_000})
+    assert (outcome.end.code, outcome.has_result) == ("invalid_result", False)
+    assert "larger than 1048576 bytes" in (outcome.end.message or "")
+    assert len((await call(functions, "text.end", {"how": "large", "n": 50_000})).result) == 50_000
+
+
+async def test_a_flood_is_cut_and_ended(functions: SandboxedFunctions) -> None:
     """Endless output ends the call; head and tail are kept."""
-    outcome = await call("text.end", {"how": "flood"}, output_bytes=1_000, output_flood_bytes=1_000_000)
+    outcome = await call(functions, "text.end", {"how": "flood"}, output_bytes=1_000, output_flood_bytes=1_000_000)
     assert outcome.end.reason is Reason.OUTPUT
     assert outcome.stdout.kept_bytes == 1_000
     assert "bytes cut" in outcome.stdout.text
 
 
-async def test_the_deadline_kills_the_children_too(tmp_path: Path) -> None:
-    """At the wall clock the whole process group is dead, and what was printed is kept."""
-    outcome = await call("text.end", {"how": "child", "folder": str(tmp_path)}, wall_sec=2.0)
+async def test_the_deadline_ends_a_call(functions: SandboxedFunctions) -> None:
+    """At the wall clock the call is dead, and what was printed is kept."""
+    outcome = await call(functions, "text.end", {"how": "sleep"}, wall_sec=1.0)
     assert (outcome.end.reason, outcome.end.clock) == (Reason.TIMEOUT, Clock.WALL)
     assert outcome.stdout.text == "ready\n"
-    await _dead(int((tmp_path / "child").read_text("ascii")))
 
 
-async def test_stopping_a_call_ends_it_with_the_reason(tmp_path: Path) -> None:
-    """A cancelled call is killed with its children and keeps what it printed."""
-    spec = FunctionSpec(TARGET, "text.end", Limits())
-    run = await ProcessRunner(directory=REPO).open(spec)
+@pytest.mark.parametrize("name", ["text.end", "text.kept"])
+async def test_stopping_a_call_ends_it_with_the_reason(functions: SandboxedFunctions, name: str) -> None:
+    """A cancelled call is killed, with the sandbox that it may have shared, and keeps what it printed."""
+    run = await functions.open(_spec(name))
     sink = RecordingSink()
-    running = asyncio.create_task(run.run({"how": "child", "folder": str(tmp_path)}, sink))
+    running = asyncio.create_task(run.run({"how": "sleep"}, sink))
     await asyncio.wait_for(sink.arrived.wait(), SOON_SEC)
     await run.stop(Reason.CANCELLED)
     outcome = await asyncio.wait_for(running, SOON_SEC)
+    await run.close()
     assert (outcome.end.reason, outcome.stdout.text) == (Reason.CANCELLED, "ready\n")
-    await _dead(int((tmp_path / "child").read_text("ascii")))
 
 
-async def test_a_call_dies_with_its_worker(tmp_path: Path) -> None:
-    """When the worker is killed without a word, its calls and their children do not live on."""
-    code = (
-        "import asyncio, sys\n"
-        "from pathlib import Path\n"
-        "from crank.adapters.process_runner import ProcessRunner\n"
-        "from crank.domain.profile import Limits\n"
-        "from crank.ports import FunctionSpec\n"
-        "class Sink:\n"
-        "    def output(self, *told): print('ready', flush=True)\n"
-        "    def progress(self, *told): pass\n"
-        "async def main():\n"
-        f"    run = await ProcessRunner().open(FunctionSpec({TARGET!r}, 'text.end', Limits()))\n"
-        "    await run.run({'how': 'child', 'folder': sys.argv[1]}, Sink())\n"
-        "asyncio.run(main())\n"
-    )
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, str(tmp_path), cwd=REPO, stdout=asyncio.subprocess.PIPE
-    )
-    assert worker.stdout is not None
-    assert await asyncio.wait_for(worker.stdout.readline(), SOON_SEC) == b"ready\n"
-    worker.kill()
-    await worker.wait()
-    await _dead(int((tmp_path / "child").read_text("ascii")))
+async def test_a_call_sees_only_what_it_was_given(functions: SandboxedFunctions) -> None:
+    """The environment of the worker does not leak into a call, and every call is process 2 of its own sandbox."""
+    outcome = await call(functions, "text.end", {"how": "environment"})
+    assert isinstance(outcome.result, dict)
+    assert {"HOME", "PATH", "TZ"} <= set(outcome.result)
+    assert not [name for name in outcome.result if name.startswith(("CRANK", "PYTHONPATH", "PYTEST"))]
+    assert (await call(functions, "text.end", {"how": "pid"})).result == {"pid": 2}
 
 
-async def test_a_call_sees_only_what_it_was_given() -> None:
-    """The environment of the worker does not leak into a call."""
-    outcome = await call("text.end", {"how": "environment"})
-    assert {name for name in outcome.result if not name.startswith("LC_")} == {"LANG", "PYTHONPATH", "PYTHONUNBUFFERED"}
-
-
-async def test_a_call_finds_what_the_worker_finds(tmp_path: Path) -> None:
-    """A module that this process can import can be called from any folder."""
-    run = await ProcessRunner(directory=tmp_path).open(FunctionSpec(TARGET, "text.count", Limits()))
-    assert (await run.run({"text": "a"}, RecordingSink())).result == [{"text": "a", "times": 1}]
-
-
-async def test_a_module_that_is_not_there_is_named() -> None:
+async def test_a_module_that_is_not_there_is_named(functions: SandboxedFunctions) -> None:
     """A target that cannot be loaded ends as a failure of the worker, with the cause."""
-    run = await ProcessRunner(directory=REPO).open(FunctionSpec("no.such:app", "a.b", Limits()))
+    run = await functions.open(FunctionSpec("no.such:app", "a.b", Limits()))
     outcome = await run.run(None, RecordingSink())
+    await run.close()
     assert (outcome.end.reason, outcome.end.code) == (Reason.SANDBOX_FAILED, "no_such_function")
     assert "no.such" in (outcome.end.message or "")
 
 
-async def test_an_interpreter_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
-    """When no process can start, nothing ran, and that is said."""
-    run = await ProcessRunner(python=str(tmp_path / "python"), directory=REPO).open(
-        FunctionSpec(TARGET, "text.count", Limits())
+# --- what is shared ---------------------------------------------------------------------------
+
+
+async def test_a_fresh_sandbox_forgets(functions: SandboxedFunctions) -> None:
+    """Per call, a module's state is that of its import, however often it is called."""
+    spec = replace(_spec("text.kept"), isolation=Isolation.PER_CALL)
+    for _ in range(2):
+        run = await functions.open(spec)
+        assert (await run.run({}, RecordingSink())).result == 1
+        await run.close()
+
+
+async def test_a_kept_sandbox_remembers_until_it_is_replaced(functions: SandboxedFunctions) -> None:
+    """Per worker, calls of one function see the same process: after an exception too, not after a crash, and not for ever."""
+    await call(functions, "text.kept", {"how": "crash"})
+    assert [(await call(functions, "text.kept", {})).result for _ in range(2)] == [1, 2]
+    assert (await call(functions, "text.kept", {"how": "raise"})).end.reason is Reason.RAISED
+    assert (await call(functions, "text.kept", {})).result == 3
+    assert (await call(functions, "text.kept", {"how": "crash"})).end.reason is Reason.SIGNALLED
+    # calls_max is 5: the sixth call of a sandbox is the first of the next one.
+    assert [(await call(functions, "text.kept", {})).result for _ in range(6)] == [1, 2, 3, 4, 5, 1]
+
+
+async def test_two_calls_never_share_a_moment(functions: SandboxedFunctions) -> None:
+    """While a kept sandbox is busy, the next call of its function gets another one."""
+    first, second = [await functions.open(_spec("text.kept")) for _ in range(2)]
+    outcomes = await asyncio.gather(first.run({}, RecordingSink()), second.run({}, RecordingSink()))
+    assert [outcome.end.reason for outcome in outcomes] == [Reason.EXITED] * 2
+    for run in (first, second):
+        await run.close()
+
+
+# --- attacks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["read", "write", "program", "fork", "raw fork"])
+async def test_a_function_cannot_leave(functions: SandboxedFunctions, how: str) -> None:
+    """Files of the host, programs and processes are refused to the author's own code as to everybody's."""
+    outcome = await call(functions, "text.break_out", {"how": how})
+    assert str(outcome.result).startswith("refused"), outcome
+
+
+async def test_a_function_has_no_network(functions: SandboxedFunctions) -> None:
+    """A server that listens beside the worker hears nothing, and the refusal is evidence."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        outcome = await call(functions, "text.break_out", {"how": "connect", "port": server.getsockname()[1]})
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert str(outcome.result).startswith("refused")
+
+
+async def test_a_bomb_of_threads_hits_nobody_else(functions: SandboxedFunctions) -> None:
+    """Endless threads end the call by its own limit, and the next call is served."""
+    assert (await call(functions, "text.break_out", {"how": "threads"})).end.reason is Reason.PROCESSES
+    assert (await call(functions, "text.count", {"text": "a"})).has_result
+
+
+async def test_nothing_outlives_its_call(runner: NamespaceRunner, functions: SandboxedFunctions) -> None:
+    """What a call leaves running is dead when the call is closed: only parked sandboxes are left."""
+    assert (await call(functions, "text.break_out", {"how": "leave"})).result == "done"
+    await functions.stop()
+    guests = [pid for pid in descendants(os.getpid()) if named(pid, GUEST)]
+    assert len(guests) == sum(pool.parked for pool in runner.pools())
+
+
+async def test_a_function_cannot_change_its_module(functions: SandboxedFunctions) -> None:
+    """The author's folder is read-only, and what lies in a private folder can still be read."""
+    module = Path(author_tools.__file__)
+    before = module.read_bytes()
+    outcome = await call(functions, "text.break_out", {"how": "write", "path": str(module)})
+    assert str(outcome.result).startswith("refused")
+    assert module.read_bytes() == before
+
+
+# --- what is shown ----------------------------------------------------------------------------
+
+
+async def test_a_module_beside_a_node_shows_no_secret(
+    runner: NamespaceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the node's home lies in the module's private folder, everything is shown but the home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "key.pem").write_text("secret", "utf-8")
+    (tmp_path / "beside.py").write_text("WORD = 'beside'\n", "utf-8")
+    (tmp_path / "mine.py").write_text(
+        "import beside, pathlib\nfrom crank import Worker\napp = Worker('mine')\n"
+        "@app.capability('mine.look', version='1.0.0')\n"
+        "def look(path: str) -> str:\n    'Look.'\n"
+        "    place = pathlib.Path(__file__).parent / path\n"
+        "    return beside.WORD + place.read_text() if place.exists() else beside.WORD + ' nothing'\n",
+        "utf-8",
     )
-    with pytest.raises(SandboxError, match="cannot start"):
-        await run.run({}, RecordingSink())
+    (tmp_path / "notes.txt").write_text(" notes", "utf-8")
+    (tmp_path / "notes.txt").chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    build = _build(replace(load(), home=home), load_app("mine:app"), "mine:app")
+    functions = SandboxedFunctions(runner, build)
+    spec = FunctionSpec("mine:app", "mine.look", Limits())
+    found = []
+    for path in ("notes.txt", "home/key.pem"):
+        run = await functions.open(spec)
+        found.append((await run.run({"path": path}, RecordingSink())).result)
+        await run.close()
+    assert found == ["beside notes", "beside nothing"]
 
 
-async def _dead(pid: int) -> None:
-    async with asyncio.timeout(SOON_SEC):
-        while _alive(pid):
-            await asyncio.sleep(0.01)
+async def test_a_module_that_starts_threads_is_refused(runner: NamespaceRunner, settings: Settings) -> None:
+    """A zygote is forked, and a fork loses threads: the module is named before any call."""
+    build = _build(settings, author_tools.app, TARGET)
+    threads = replace(build, modules=("crank.worker.call", "tests.support.author_threads"))
+    with pytest.raises(SandboxError, match=r"import tests\.support\.author_threads started 1 thread"):
+        await SandboxedFunctions(runner, threads).start()
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-    return state not in "ZX"
+async def test_a_module_that_cannot_be_imported_says_why(runner: NamespaceRunner, settings: Settings) -> None:
+    """The cause is the exception's own sentence, and the layer is the author's to correct."""
+    build = replace(_build(settings, author_tools.app, TARGET), modules=("tests.support.no_such",))
+    with pytest.raises(SandboxError, match=r"No module named 'tests\.support\.no_such'") as refused:
+        await SandboxedFunctions(runner, build).start()
+    assert refused.value.error_code == "layer_module"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from crank.bootstrap.confinement import module_view, shut_in
 from crank.bootstrap.leash import fault_document, parse_fault
 from crank.config import Settings, child_environment, interpreter, load
-from crank.domain.capability import capability_document, parse_capability
+from crank.domain.capability import Isolation, capability_document, parse_capability
 from crank.domain.json import JsonObject, dumps, loads_strict
 from crank.errors import CrankError
 from crank.sandbox.confine import abilities
@@ -61,7 +61,10 @@ def declare(settings: Settings, target: str) -> Declaration:
     told = loads_strict(raw, depth_max=_DEPTH_MAX)
     if "fault" in told:
         raise parse_fault(told["fault"])
-    offers = tuple(FunctionOffer(parse_capability(each), target) for each in told["capabilities"])
+    offers = tuple(
+        FunctionOffer(parse_capability(each["capability"]), target, isolation=Isolation(each["isolation"]))
+        for each in told["functions"]
+    )
     return Declaration(told["name"], offers)
 
 
@@ -87,7 +90,10 @@ def _answer(settings: Settings, target: str) -> JsonObject:
         traceback.print_exception(fault)
         cause = f"{target} cannot be loaded: {type(fault).__name__}: {fault}"
         return {"fault": fault_document(CrankError(cause[:1000], code="no_such_app", fix=_FIX))}
-    return {"name": app.name, "capabilities": [capability_document(offer.capability) for offer in offers]}
+    functions = [
+        {"capability": capability_document(offer.capability), "isolation": str(offer.isolation)} for offer in offers
+    ]
+    return {"name": app.name, "functions": functions}
 
 
 def main(target: str, answer_to: int) -> None:

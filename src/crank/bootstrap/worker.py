@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import ssl
-import sys
 import traceback
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -16,7 +15,6 @@ import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.nvml import NvmlProbe
-from crank.adapters.process_runner import ProcessRunner
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.confinement import dialer_to, document, give_folders, log_layers, shut_in, spool_dir, worker_view
 from crank.bootstrap.controller import RENEW_EVERY_SEC, make_failpoints, worker_id_of
@@ -132,7 +130,7 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
             offers=prepared.offers,
             bench=Bench(
                 sandbox=sandbox,
-                functions=ProcessRunner(python=sys.executable, directory=settings.worker_dir, environment={}),
+                functions=None,
                 spool=FileSpool(spool_dir(settings)),
                 clock=SystemClock(),
                 ids=SystemIdSource(),
@@ -142,7 +140,7 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
             bounds=SessionBounds(settings.worker_sessions, settings.worker_sessions_bytes),
             devices=prepared.devices,
         )
-        for beside in (reload_identity(tls, folder), leave_when_lost(prepared, worker)):
+        for beside in (reload_identity(tls, folder), leave_when_lost(prepared.link, prepared.dialer, worker)):
             opened.callback(asyncio.create_task(beside).cancel)
         names = [offer.capability.name for offer in prepared.offers]
         _log.info("worker_ready", capabilities=names)
@@ -150,11 +148,11 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
         await run_until_told(worker, leash, drain_sec=settings.drain_sec)
 
 
-async def leave_when_lost(prepared: Prepared, worker: Worker) -> None:
+async def leave_when_lost(link: LauncherLink, dialer: Dialer, worker: Worker) -> None:
     """End the worker when launcher or dialer has died: from inside it cannot start another, its keeper can."""
-    while prepared.link.alive and prepared.dialer.alive:
+    while link.alive and dialer.alive:
         await asyncio.sleep(BESIDE_LOOK_SEC)
-    _log.error("launcher_lost" if prepared.dialer.alive else "dialer_lost")
+    _log.error("launcher_lost" if dialer.alive else "dialer_lost")
     worker.drain(limit_sec=BESIDE_LOST_DRAIN_SEC)
 
 

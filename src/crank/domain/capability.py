@@ -26,6 +26,13 @@ class Effects(StrEnum):
     EXTERNAL = "external"
 
 
+class Isolation(StrEnum):
+    """What calls of a worker author's function share: nothing, or one sandbox after another of the same function."""
+
+    PER_CALL = "per_call"
+    PER_WORKER = "per_worker"
+
+
 class Accelerator(StrEnum):
     """The kind of processor that a capability computes on."""
 

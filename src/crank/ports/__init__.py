@@ -9,6 +9,7 @@ from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
 from crank.ports.sandbox import (
     FileEntry,
+    ModuleBuild,
     MountBinding,
     OutputSink,
     PoolCount,
@@ -43,6 +44,7 @@ __all__ = [
     "GpuProbe",
     "IdSource",
     "JobStore",
+    "ModuleBuild",
     "MountBinding",
     "MountRegister",
     "OutputSink",

@@ -1,8 +1,9 @@
-"""A worker author's own functions, run in a process of their own."""
+"""A worker author's own functions, run in a sandbox."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from crank.domain.capability import Isolation
 from crank.domain.json import JsonValue
 from crank.domain.outcome import Outcome, Reason
 from crank.domain.profile import Limits
@@ -13,25 +14,24 @@ from crank.ports.sandbox import OutputSink
 class FunctionSpec:
     """One call of a worker author's function: where it is (`module:app`), its capability, what it may use.
 
-    Of the limits, wall_sec, output_bytes, output_flood_bytes and result_bytes hold; memory_bytes holds for
-    one process and only where the lease asks for it (None leaves it open).
+    isolation  a sandbox of its own for each call, or one that calls of this function share, one after another
     """
 
     target: str
     capability: str
     limits: Limits
-    memory_bytes: int | None = None
+    isolation: Isolation = Isolation.PER_CALL
 
 
 class FunctionCall(Protocol):
-    """One call, in a process of its own that dies with the call."""
+    """One call. Nothing of it is left when it is closed, but for what a shared sandbox keeps."""
 
     tier: str
 
     async def run(self, args: JsonValue, sink: OutputSink) -> Outcome:
         """Run the function to its end. Never raises for anything that the function did.
 
-        Raises SandboxError when its process could not be started.
+        Raises SandboxError when its sandbox is dead before it began.
         """
         ...
 
@@ -45,10 +45,14 @@ class FunctionCall(Protocol):
 
 
 class FunctionRunner(Protocol):
-    """Runs the functions of worker authors: trusted code, apart from the worker but not sandboxed."""
+    """Runs the functions of worker authors, each call behind the walls of a sandbox."""
 
     tier: str
 
     async def open(self, spec: FunctionSpec) -> FunctionCall:
-        """Prepare one call."""
+        """Prepare one call. Raises SandboxError that says what is missing."""
+        ...
+
+    async def stop(self) -> None:
+        """End every call and every sandbox that is kept. Safe to call twice."""
         ...

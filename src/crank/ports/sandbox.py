@@ -29,6 +29,44 @@ class ProfileBuild:
     digest: Digest
     accelerator: str
 
+    @property
+    def name(self) -> str:
+        """Return the profile's name."""
+        return self.profile.name
+
+    @property
+    def limits(self) -> Limits:
+        """Return the ceilings of one job."""
+        return self.profile.limits
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Return the names of the programs that a job may start."""
+        return self.profile.programs
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleBuild:
+    """An author's own module as it lies on this machine, with everything that it is imported from.
+
+    name      what its sandboxes are counted under
+    modules   imported once, ahead of every call
+    python    the interpreter of this machine that it runs on
+    version   that interpreter's language version, `3.11`
+    paths     where modules are looked for, in this order, places inside the sandbox
+    layers    (place inside, file or folder of this machine) of all that the sandbox shows, read-only
+    limits    ceilings of one call
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    python: str
+    version: str
+    paths: tuple[str, ...]
+    layers: tuple[tuple[str, Path], ...]
+    limits: Limits
+    programs: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class MountBinding:
@@ -45,7 +83,7 @@ class SandboxSpec:
     lasting  the session may run many times and keeps its state between the runs; otherwise it runs once
     """
 
-    build: ProfileBuild
+    build: ProfileBuild | ModuleBuild
     limits: Limits
     mounts: tuple[MountBinding, ...] = ()
     devices: tuple[str, ...] = ()

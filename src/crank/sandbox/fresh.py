@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def check_one_thread(fail: Callable[[str, str], None], layer: str, what: str) -> None:
+def check_one_thread(fail: Callable[[str, str], None], layer: str = "zygote", what: str = "its imports") -> None:
     """Refuse to serve with more than one thread: a fork copies one thread and every lock that others hold."""
     count = len(os.listdir("/proc/self/task"))
     if count != 1:

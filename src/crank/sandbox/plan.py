@@ -29,6 +29,11 @@ _VERSION = re.compile(r"3\.\d{1,2}")
 _LIST_MAX = 64
 
 
+def is_free(place: str) -> bool:
+    """Tell whether a layer may lie at this place: a plain absolute path that is not the sandbox's own."""
+    return bool(_PLACE.fullmatch(place)) and not _OWN_PLACES.fullmatch(place)
+
+
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What a zygote stands on; plans of the same ground share one.
@@ -123,7 +128,7 @@ def _layers(source: Any) -> tuple[tuple[str, str], ...]:
     # With a slash behind each, a place that is the start of the next one is around it.
     places = sorted(f"{place}/" for place, _ in layers)
     nested = any(after.startswith(before) for before, after in pairwise(places))
-    if nested or len(layers) > _LIST_MAX or any(_OWN_PLACES.fullmatch(place) for place, _ in layers):
+    if nested or len(layers) > _LIST_MAX or not all(is_free(place) for place, _ in layers):
         raise ProtocolError(f"layers is not a list of at most {_LIST_MAX} free places.", code="plan_layers")
     return layers
 

@@ -116,7 +116,7 @@ class Zygote:
             fresh.forget_crank()
             for name in self._order.preimports:
                 self._import(name, "module" if self._order.paths else "preimports")
-        fresh.check_one_thread(self._fail, "zygote", "its imports")
+        fresh.check_one_thread(self._fail)
         try:
             self._programs = self._find_programs()
         except OSError as fault:

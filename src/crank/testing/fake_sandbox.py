@@ -163,7 +163,7 @@ class FakeSandboxSession:
         self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None, stdin: bool = False
     ) -> Outcome:
         """Play the run of a program. Raises InvalidRequest for one that the profile does not list."""
-        if argv[0] not in self.spec.build.profile.programs:
+        if argv[0] not in self.spec.build.programs:
             raise InvalidRequest(f"{argv[0]} is not a program here.", code="program_not_listed", field="program")
         return await self._play(None, " ".join(argv), sink, stdin=stdin)
 

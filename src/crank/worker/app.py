@@ -12,7 +12,7 @@ import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -21,9 +21,12 @@ from crank.domain.capability import (
     CAPABILITY_SCHEMA,
     Accelerator,
     Capability,
+    Effects,
+    Isolation,
     parse_capability,
 )
 from crank.domain.ids import parse_name
+from crank.domain.profile import LIMIT_RANGES, Limits
 from crank.errors import CapabilityError, ConfigurationError, InvalidRequest
 from crank.worker.offers import FunctionOffer
 
@@ -38,12 +41,33 @@ _SUMMARY_CHARS_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A declared function: its capability, the model of its args, the type of its result."""
+    """A declared function: its capability, the model of its args, the type of its result, what its calls share."""
 
     capability: Capability
     code: Callable[..., Any]
     args: type[BaseModel]
     result: TypeAdapter[Any]
+    isolation: Isolation = Isolation.PER_CALL
+
+
+class Declared(TypedDict, total=False):
+    """What an author may say of a function beside its name and version.
+
+    effects       `pure`, `idempotent` or `external` (the default): only the first two may run twice
+    timeout_sec   how long a call may take, seconds; 60 unless said
+    memory_bytes  how much memory a call may use, 512 MiB unless said
+    isolation     `per_call` (the default): each call has a fresh sandbox of its own. `per_worker`: a sandbox stays
+                  for the next call of this function, with its state; only where effects are `pure`
+    error_codes   codes that it may raise with CapabilityError
+    required_capabilities  what it may call in turn
+    """
+
+    effects: str
+    timeout_sec: float
+    memory_bytes: int
+    isolation: str
+    error_codes: tuple[str, ...]
+    required_capabilities: tuple[str, ...]
 
 
 class Worker:
@@ -56,24 +80,17 @@ class Worker:
             raise ConfigurationError(fault.message, code=fault.error_code, field="name") from fault
         self.functions: dict[str, Function] = {}
 
-    def capability(
-        self,
-        name: str,
-        *,
-        version: str,
-        effects: str = "external",
-        timeout_sec: float = 60.0,
-        error_codes: tuple[str, ...] = (),
-        required_capabilities: tuple[str, ...] = (),
-    ) -> Callable[[Code], Code]:
+    def capability(self, name: str, *, version: str, **declared: Unpack[Declared]) -> Callable[[Code], Code]:
         """Offer the decorated function under a name; it stays an ordinary function.
 
-        effects      `pure`, `idempotent` or `external`: only the first two may run twice
-        error_codes  codes that it may raise with CapabilityError
+        declared  see Declared: effects, timeout_sec, memory_bytes, isolation, error_codes, required_capabilities
 
         Raises ConfigurationError when decorated: a missing annotation, a type without a JSON Schema,
-        a name offered twice, a malformed name or version.
+        a name offered twice, a malformed name or version, a state that is kept between calls with effects.
         """
+        if unknown := sorted(set(declared) - set(Declared.__annotations__)):
+            raise _wrong(name, f"declares {unknown[0]!r}", f"Use {', '.join(Declared.__annotations__)}.")
+        isolation = _isolation(name, declared)
 
         def declare(code: Code) -> Code:
             if name in self.functions:
@@ -84,23 +101,24 @@ class Worker:
                 "name": name,
                 "version": version,
                 "summary": _summary(name, code),
-                "effects": effects,
+                "effects": declared.get("effects", str(Effects.EXTERNAL)),
                 "accelerator": str(Accelerator.CPU),
                 "gpu_model": None,
                 "env_profile": None,
                 "profile_digest": None,
                 "input_schema": args.model_json_schema(mode="validation"),
                 "output_schema": result.json_schema(mode="serialization"),
-                "error_codes": [*error_codes, *OWN_CODES],
-                "required_capabilities": list(required_capabilities),
-                "timeout_sec": timeout_sec,
-                "memory_bytes": None,
+                "error_codes": [*declared.get("error_codes", ()), *OWN_CODES],
+                "required_capabilities": list(declared.get("required_capabilities", ())),
+                "timeout_sec": declared.get("timeout_sec", Limits().wall_sec),
+                "memory_bytes": declared.get("memory_bytes", Limits().memory_bytes),
             }
             try:
-                declared = parse_capability(document)
+                capability = parse_capability(document)
             except InvalidRequest as fault:
                 raise _wrong(name, f"is declared wrongly: {fault.message}", fault.fix) from fault
-            self.functions[name] = Function(declared, code, args, result)
+            _check_memory(capability)
+            self.functions[name] = Function(capability, code, args, result, isolation)
             return code
 
         return declare
@@ -112,11 +130,33 @@ def function_offers(app: Worker, target: str) -> tuple[FunctionOffer, ...]:
         raise ConfigurationError(
             f"The worker {app.name} offers nothing.", code="no_capability", fix="Decorate a function of it."
         )
-    return tuple(FunctionOffer(function.capability, target) for function in app.functions.values())
+    return tuple(
+        FunctionOffer(function.capability, target, isolation=function.isolation) for function in app.functions.values()
+    )
 
 
 def _wrong(name: str, cause: str, fix: str) -> ConfigurationError:
     return ConfigurationError(f"The capability {name!r} {cause}.", code="invalid_capability", field=name, fix=fix)
+
+
+def _isolation(name: str, declared: Declared) -> Isolation:
+    wanted = declared.get("isolation", str(Isolation.PER_CALL))
+    if wanted not in set(Isolation):
+        raise _wrong(name, f"has the isolation {wanted!r}", f"Use {' or '.join(Isolation)}.")
+    if wanted == Isolation.PER_WORKER and declared.get("effects") != Effects.PURE:
+        raise _wrong(
+            name,
+            "keeps its sandbox between calls, and is not declared pure",
+            "Write effects='pure' if calls do not depend on each other, else leave isolation out.",
+        )
+    return Isolation(wanted)
+
+
+def _check_memory(capability: Capability) -> None:
+    low, high = LIMIT_RANGES["memory_bytes"]
+    if not low <= (capability.memory_bytes or 0) <= high:
+        cause = f"has memory_bytes={capability.memory_bytes}"
+        raise _wrong(capability.name, cause, f"Use a whole number from {low:.0f} to {high:.0f}.")
 
 
 def _summary(name: str, code: Callable[..., Any]) -> str:

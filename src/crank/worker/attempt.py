@@ -17,10 +17,10 @@ Key = tuple[JobId, int]
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every attempt of a worker works with. A worker without scripts has no sandbox."""
+    """What every attempt of a worker works with. One without scripts has no sandbox, one without functions no runner."""
 
     sandbox: SandboxRunner | None
-    functions: FunctionRunner
+    functions: FunctionRunner | None
     spool: Spool
     clock: Clock
     ids: IdSource

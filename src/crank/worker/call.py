@@ -1,32 +1,28 @@
-"""One call of a worker author's function, in a process of its own: `python -m crank.worker.call module:app name`.
+"""One call of a worker author's function, as it happens inside the sandbox: args checked, run, result checked.
 
-Standard input brings one line, {"args": …, "memory_bytes": … or null}, and then stays open for as long as the
-worker lives. The descriptor whose number is the third argument takes the answer, one line:
-{"reason": …, "exit_code": …, "code": …, "message": …, "has_result": …, "result": …, "cpu_sec": …, "peak_bytes": …}.
-Standard output and error are the author's own.
+The zygote of an author's worker imports this module and the author's; each call then runs `CODE`. What comes
+out is a document whose words are the caller's only as far as `functions` lets them be: the worker trusts
+nothing that was said in here.
 """
 
 import asyncio
 import importlib
 import inspect
 import json
-import os
-import resource
-import signal
 import sys
-import threading
 import traceback
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from crank.domain.json import JsonObject, dumps, loads_strict
+from crank.domain.json import JsonObject, dumps
 from crank.domain.outcome import Reason
 from crank.errors import CapabilityError, CrankError
 from crank.worker.app import OWN_CODES, Function, Worker
 
+# What a sandbox is given to run; `args` and `result` are its own names.
+CODE = "import crank.worker.call\nresult = crank.worker.call.answer(**args)\n"
 _PROBLEMS_MAX = 10
-_KIB = 1024
 
 
 def load_app(target: str) -> Worker:
@@ -41,6 +37,20 @@ def load_app(target: str) -> Worker:
     if not isinstance(app, Worker):
         raise CrankError(f"{target} is not a crank.Worker.", code="no_such_app", fix="Name it module:app.")
     return app
+
+
+def answer(target: str, name: str, args: Any, result_bytes: int) -> JsonObject:
+    """Call a function of `module:app`; return the answer's document, whose result is at most so large."""
+    try:
+        function = load_app(target).functions[name]
+    except (CrankError, KeyError) as fault:
+        return {"reason": str(Reason.SANDBOX_FAILED), "code": "no_such_function", "message": str(fault)}
+    document = call(function, args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if document.get("has_result") and len(dumps(document["result"]).encode()) > result_bytes:
+        return _failed("invalid_result", f"The result is larger than {result_bytes} bytes.")
+    return document
 
 
 def call(function: Function, args: Any) -> JsonObject:
@@ -108,56 +118,3 @@ def _exit_code(code: Any) -> int:
     if code is None:
         return 0
     return code & 0xFF if isinstance(code, int) else 1
-
-
-def _die_with_worker(order: int) -> None:
-    # The worker holds the other end; it closes when the worker dies, however it dies.
-    while os.read(order, 1):
-        pass
-    os.killpg(0, signal.SIGKILL)
-
-
-def _read_line(order: int) -> bytes:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        chunk = os.read(order, 65_536)
-        if not chunk:
-            raise SystemExit("crank.worker.call is started by a worker, with one line on standard input.")
-        line += chunk
-    return bytes(line)
-
-
-def _tell(answer_to: int, document: JsonObject) -> None:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    document["cpu_sec"] = sum(one.ru_utime + one.ru_stime for one in used)
-    document["peak_bytes"] = max(one.ru_maxrss for one in used) * _KIB
-    raw = memoryview(dumps(document).encode() + b"\n")
-    while raw:
-        raw = raw[os.write(answer_to, raw) :]
-
-
-def main(target: str, name: str, answer_to: int) -> None:
-    """Serve one call and end the process; nothing that the author left running outlives it."""
-    order = os.dup(0)
-    os.set_inheritable(answer_to, False)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    wanted = loads_strict(_read_line(order))
-    threading.Thread(target=_die_with_worker, args=(order,), daemon=True).start()
-    sys.path.insert(0, os.getcwd())
-    if wanted["memory_bytes"] is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (wanted["memory_bytes"], wanted["memory_bytes"]))
-    try:
-        function = load_app(target).functions[name]
-    except (CrankError, KeyError) as fault:
-        document: JsonObject = {"reason": str(Reason.SANDBOX_FAILED), "code": "no_such_function", "message": str(fault)}
-    else:
-        document = call(function, wanted["args"])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    _tell(answer_to, document)
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -2,7 +2,7 @@
 
 Steps, marked again in the code:
  1. fetch the input files
- 2. open a sandbox (or a process of its own, for an author's function; or take the session's) and put the files in
+ 2. open a sandbox (or take one that is kept, for an author's function or the session's) and put the files in
  3. note durably that code of this job is about to run
  4. run it, output going live through the attempt's feed
  5. collect what it left in /out into the spool
@@ -94,8 +94,10 @@ async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
     lease, offer = order.lease, order.offer
     limits = lowered(offer.limits, lease)
     if not isinstance(offer, ScriptOffer):
-        spec = FunctionSpec(offer.target, offer.capability.name, limits, lease.memory_bytes)
-        return FunctionRun(await bench.functions.open(spec))
+        if bench.functions is None:
+            raise SandboxError("This worker runs no functions.", code="no_functions")
+        spec = FunctionSpec(offer.target, offer.capability.name, limits, offer.isolation)
+        return FunctionRun(await bench.functions.open(spec))  # 2
     if bench.sandbox is None:
         raise SandboxError("This worker has no sandbox.", code="no_sandbox")
     check_program(offer, lease)

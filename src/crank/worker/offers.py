@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from crank.domain.capability import Accelerator, Capability, Effects
+from crank.domain.capability import Accelerator, Capability, Effects, Isolation
 from crank.domain.profile import LIMIT_RANGES, Limits, Profile, under
+from crank.domain.quantity import TIMEOUT_SEC_MAX
 from crank.domain.worker import GpuDevice
 from crank.ports import ProfileBuild
 from crank.wire import Lease, Open
 from crank.worker.devices import offered_model
+
+# Numeric libraries in a sandbox use no more threads than this.
+PROCESSORS_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +32,43 @@ class ScriptOffer:
 class FunctionOffer:
     """A capability that is a worker author's own function, found at `module:app`.
 
-    ceilings  what the operator allows any job here, by the names of `profile.Limits`
+    ceilings   what the operator allows any job here, by the names of `profile.Limits`
+    isolation  what its calls share
     """
 
     capability: Capability
     target: str
     ceilings: Mapping[str, float] = field(default_factory=dict)
+    isolation: Isolation = Isolation.PER_CALL
 
     @property
     def limits(self) -> Limits:
-        """Return the ceilings of one call."""
+        """Return the ceilings of one call; its threads may use several processors."""
+        own = self.capability
         return under(
-            Limits(wall_sec=self.capability.timeout_sec, cpu_sec=self.capability.timeout_sec), self.ceilings
+            Limits(
+                wall_sec=own.timeout_sec,
+                cpu_sec=min(TIMEOUT_SEC_MAX, own.timeout_sec * PROCESSORS_MAX),
+                memory_bytes=own.memory_bytes or Limits().memory_bytes,
+            ),
+            self.ceilings,
         )
 
-    def capped(self, ceilings: Mapping[str, float]) -> "FunctionOffer":
-        """Return the offer as the operator allows it: what it says of its time is lowered too."""
-        timeout_sec = min(self.capability.timeout_sec, ceilings.get("wall_sec", self.capability.timeout_sec))
-        return replace(self, capability=replace(self.capability, timeout_sec=timeout_sec), ceilings=ceilings)
+    def capped(self, ceilings: Mapping[str, float], tier: str | None = None) -> "FunctionOffer":
+        """Return the offer as the operator allows it: what it says of its limits is lowered too.
+
+        tier  how well its calls are walled in here
+        """
+        offer = replace(self, ceilings=ceilings)
+        limits = offer.limits
+        told = replace(
+            self.capability,
+            timeout_sec=limits.wall_sec,
+            memory_bytes=limits.memory_bytes,
+            limits=asdict(limits),
+            tier=tier,
+        )
+        return replace(offer, capability=told)
 
 
 Offer = ScriptOffer | FunctionOffer

@@ -72,7 +72,7 @@ def test_a_function_stays_below_the_operators_ceilings() -> None:
     capability = replace(script_offers([sample_build()], [])[0].capability, timeout_sec=100.0)
     offer = FunctionOffer(capability, "module:app").capped({"wall_sec": 5.0, "processes": 3})
     assert offer.capability.timeout_sec == 5.0
-    assert (offer.limits.wall_sec, offer.limits.cpu_sec, offer.limits.processes) == (5.0, 5.0, 3)
+    assert (offer.limits.wall_sec, offer.limits.cpu_sec, offer.limits.processes) == (5.0, 20.0, 3)
     assert FunctionOffer(capability, "module:app").capped({}).limits.wall_sec == 100.0
 
 
