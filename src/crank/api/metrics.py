@@ -12,14 +12,17 @@ from crank.api.strict import StrictRoute
 from crank.controller.desk import Desk
 from crank.controller.tally import Histogram
 from crank.domain.job import Status
+from crank.domain.session import SessionState
 
 router = APIRouter(route_class=StrictRoute, tags=["node"])
 From = Annotated[Caller, Security(bearer)]
 Labels = Mapping[str, str]
+_LIVING = (SessionState.OPENING, SessionState.OPEN)
 _VERSION = "text/plain; version=0.0.4; charset=utf-8"
 # Every family with its kind and meaning; the reference page is made of these.
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "crank_jobs": ("gauge", "Jobs that the node knows, by status."),
+    "crank_sessions": ("gauge", "Sessions that live now, by state."),
     "crank_workers_connected": ("gauge", "Workers that are connected."),
     "crank_slots": ("gauge", "Slots of connected workers."),
     "crank_slots_free": ("gauge", "Slots that take a job now."),
@@ -49,7 +52,9 @@ async def metrics(request: Request, caller: From) -> Response:
     """Return gauges of now, and counters since the controller started."""
     desk = desk_of(request)
     counts = await desk.store.read(lambda tx: {status: tx.jobs.count(status) for status in Status})
-    lines = [*_now(desk, counts), *_parked(desk), *_since_start(desk)]
+    sessions = await desk.store.read(lambda tx: [session.state for session in tx.sessions.live()])
+    living = [({"state": str(state)}, float(sessions.count(state))) for state in _LIVING]
+    lines = [*_now(desk, counts), *_family("crank_sessions", living), *_parked(desk), *_since_start(desk)]
     return Metrics("\n".join(lines) + "\n", headers={"content-type": _VERSION})
 
 

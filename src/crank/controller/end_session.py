@@ -14,7 +14,7 @@ from crank.domain.job import Status
 from crank.domain.job_codec import parse_end
 from crank.domain.rules import session as rules
 from crank.domain.session import Session, SessionEnd, SessionReason
-from crank.errors import NotFound, ProtocolError, StoreError, Unavailable
+from crank.errors import NotFound, StoreError, Unavailable
 from crank.ports import Transaction
 from crank.wire import Close, Ended, Message, Noted, Opened, Sessions
 
@@ -126,6 +126,7 @@ async def on_ended(desk: Desk, worker: LiveWorker, message: Ended) -> None:
 
 
 def _read_end(message: Ended) -> SessionEnd:
+    # One that cannot be read still ends its session: dropping the link would bring it back for ever.
     try:
         return SessionEnd(
             reason=SessionReason(message.reason),
@@ -135,7 +136,9 @@ def _read_end(message: Ended) -> SessionEnd:
             job_end=None if message.end is None else parse_end(message.end),
         )
     except (ValueError, StoreError) as fault:
-        raise ProtocolError(f"The end of a session cannot be read: {fault}") from fault
+        return SessionEnd(
+            SessionReason.CRASHED, "end_unreadable", f"Its worker told an end that cannot be read: {fault}"[:500]
+        )
 
 
 async def on_listed(desk: Desk, worker: LiveWorker, message: Sessions) -> None:

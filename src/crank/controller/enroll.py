@@ -52,6 +52,7 @@ async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) 
             desk.roster.leave(worker, desk.clock.monotonic_sec())
             raise
     if not worker.knows_sessions:
+        # It says nothing of sessions, so it holds none: those of a later version that ran here before are lost.
         await on_listed(desk, worker, Sessions([], []))
     desk.watch.work.set()
     return worker

@@ -73,7 +73,11 @@ def _check_clocks(desk: Desk, wanted: ClocksWanted) -> None:
 
 async def _candidates(desk: Desk, draft: SessionDraft, mounts: dict[str, Mount]) -> list[tuple[LiveWorker, Capability]]:
     nodes = frozenset(mount.node_id for mount in mounts.values())
-    ready = [worker for worker in desk.roster.live() if worker.sessions is not None and not worker.draining]
+    ready = [
+        worker
+        for worker in desk.roster.live()
+        if worker.knows_sessions and worker.sessions is not None and not worker.draining
+    ]
     offers = [offer for worker in ready for offer in placement.offers_of(worker.known, 1)]
     able = placement.satisfiers(_as_job(draft), offers, nodes)
     if isinstance(able, Refusal):

@@ -3,6 +3,7 @@
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
 from crank.controller.end_session import lose_sessions
+from crank.controller.use_session import keep_awake
 from crank.domain.ids import Digest, WorkerId
 from crank.domain.job import HELD, Job
 from crank.domain.rules.replay import WINDOW_US
@@ -22,6 +23,7 @@ async def reap(desk: Desk) -> int:
             await worker.link.close("silent", "No beat arrived for as long as a lease lasts.")
             desk.roster.leave(worker, worker.beat_at_sec)
     held, sessions = await desk.store.read(lambda tx: (list(tx.jobs.held()), list(tx.sessions.live())))
+    await keep_awake(desk, sessions)
     lost = [session for session in sessions if _is_away(desk, session.worker_id, now_sec)]
     overdue = [job for job in held if job.worker_id is not None and _is_away(desk, job.worker_id, now_sec)]
     if overdue:

@@ -64,13 +64,12 @@ def _document(desk: Desk, tx: Transaction, session: Session) -> JsonObject:
 def _clocks(session: Session, jobs: list[Job]) -> JsonObject:
     """Return the clocks as the controller sees them; the worker beside the sandbox keeps the true ones."""
     request = session.request
-    busy = any(job.status is not Status.QUEUED for job in jobs)
     idle_until_us = session.used_us + int(request.idle_sec * _US)
     begun_us = session.opened_us or session.created_us
     return {
         "idle_sec": request.idle_sec,
         "lifetime_sec": request.lifetime_sec,
-        "idle_until": None if session.ended or busy else moment(idle_until_us),
+        "idle_until": None if session.ended or jobs else moment(idle_until_us),
         "lifetime_until": None if session.ended else moment(begun_us + int(request.lifetime_sec * _US)),
     }
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from crank.controller.desk import Desk
-from crank.controller.use_session import admit, join, keep_awake
+from crank.controller.use_session import admit, join, touch
 from crank.domain.capability import Capability
 from crank.domain.ids import Digest, JobId, TenantId
 from crank.domain.job import InputFile, Job, JobRequest, Mount, MountUse, Refusal, Status
@@ -107,7 +107,7 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
     submitted = await desk.store.transact(lambda tx: _admit(desk, tx, job, key, subject))  # 7
     desk.failpoints.reach("submit.committed")
     desk.watch.work.set()  # 8
-    await keep_awake(desk, session)
+    await touch(desk, session)
     return submitted
 
 

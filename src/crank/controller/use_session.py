@@ -1,5 +1,6 @@
 """Use a session: which of its jobs are accepted, and how their ends turn its idle clock."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from crank.controller.desk import Desk
@@ -10,7 +11,7 @@ from crank.domain.json import JsonObject
 from crank.domain.quantity import SESSION_JOBS_MAX
 from crank.domain.rules import session as rules
 from crank.domain.rules.request import Draft
-from crank.domain.session import Session
+from crank.domain.session import Session, SessionState
 from crank.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from crank.ports import Transaction
 from crank.wire import Touch
@@ -86,7 +87,16 @@ def admit(desk: Desk, tx: Transaction, job: Job) -> None:
     tx.sessions.update(rules.used(session, desk.clock.now_us()))
 
 
-async def keep_awake(desk: Desk, session: Session | None) -> None:
+async def touch(desk: Desk, session: Session | None) -> None:
     """Turn the idle clock beside the child too: a job was accepted that may have to wait for its turn."""
     if session is not None:
         await tell(desk.roster.find(session.worker_id), Touch(session.session_id, None, None))
+
+
+async def keep_awake(desk: Desk, sessions: Sequence[Session]) -> None:
+    """Turn the idle clock of every session for which jobs wait, so that a full worker costs nobody a session."""
+    ready = [session for session in sessions if session.state is SessionState.OPEN]
+    if ready:
+        waiting = await desk.store.read(lambda tx: [one for one in ready if tx.jobs.of_session(one.session_id)])
+        for session in waiting:
+            await touch(desk, session)

@@ -32,9 +32,8 @@ IDEMPOTENCY_KEY_CHARS_MAX = 255
 # `Prefer: wait=N` holds a request at most this long; hosts of agents cut calls at 45 s and more.
 WAIT_SEC_MAX = 40
 
-# Sessions: jobs that wait for one of them, named globals in it, and what its clocks may be asked for.
+# Sessions: jobs that wait for one of them, and the least that its clocks may be asked for.
 SESSION_JOBS_MAX = 64
-SESSION_CONTEXTS_MAX = 64
 SESSION_SEC_MIN = 1.0
 
 # Standard input of a running job: bytes of one call, bytes that wait to be read, bytes in all.

@@ -23,7 +23,7 @@ class SessionState(StrEnum):
 class SessionReason(StrEnum):
     """Why a session ended. Stable words: they are stored, sent and shown.
 
-    idle         no job ran for as long as its idle clock allows
+    idle         no job ran or waited for as long as its idle clock allows
     lifetime     its lifetime was over
     closed       its owner closed it
     crashed      a job broke its sandbox: `job_id` and `job_end` say which and how

@@ -9,8 +9,10 @@ import pytest
 
 from crank.controller.desk import Desk
 from crank.controller.reap import reap
+from crank.controller.report import receive
 from crank.domain.outcome import End, Reason
 from crank.testing.fake_sandbox import ScriptedRun
+from crank.wire import Ended
 from tests.support.pair import Pair, paired, until
 from tests.unit.api.conftest import check_problem
 
@@ -454,3 +456,35 @@ async def test_a_repeated_request_finds_its_job_after_the_session_ended(api, pai
     await api.delete(f"/v1/sessions/{session_id}")
     again = await api.post("/v1/jobs", json={"code": "20 + 22", "session": session_id, "idempotency_key": "k1"})
     assert (again.json()["job_id"], again.headers["idempotency-replayed"]) == (job["job_id"], "true")
+
+
+async def test_a_session_for_which_a_job_waits_does_not_rest(api, desk) -> None:
+    """While a job waits for a free slot the idle clock stands still, however long that takes."""
+    async with paired(desk, SCRIPT, slots=1) as pair:
+        session_id = await opened(api, idle_sec=60)
+        blocking = await begun(api, None)
+        waiting = (await api.post("/v1/jobs", json={"code": "20 + 22", "session": session_id})).json()["job_id"]
+        for _ in range(3):
+            pair.clock.advance(50)
+            await reap(desk)
+            # The word travels over the link; an answered call shows that it has arrived.
+            assert (await api.get(f"/v1/sessions/{session_id}/files")).status_code == 200
+        pair.worker._sessions.tick()
+        assert (await session(api, session_id))["clocks"]["idle_until"] is None
+        await api.post(f"/v1/jobs/{blocking}/interrupt")
+        assert (await api.get(f"/v1/jobs/{waiting}", headers={"Prefer": "wait=20"})).json()["result"] == 42
+
+
+async def test_an_end_that_cannot_be_read_is_an_end(api, pair, desk) -> None:
+    """A worker that tells nonsense about an end does not keep the session alive, nor lose its link."""
+    session_id = await opened(api)
+    (worker,) = desk.roster.live()
+    await receive(desk, worker=worker, message=Ended(session_id, "made-up", None, None, None, {"reason": 3}))
+    assert (await ended(api, session_id))["code"] == "end_unreadable"
+    assert (await session(api, await opened(api)))["state"] == "open"
+
+
+async def test_sessions_are_counted(api, pair) -> None:
+    """The metrics tell how many sessions live."""
+    await opened(api)
+    assert 'crank_sessions{state="open"} 1' in (await api.get("/metrics")).text.splitlines()
