@@ -13,6 +13,8 @@ READY := $(VENV)/.ready
 # Built profiles are shared by the demo, the tests and the benchmarks.
 BUILDS := $(CURDIR)/.cache/profiles
 PYTEST_ARGS ?=
+# Options of the benchmark: --rounds 300, --profiles python-core, …
+BENCH_ARGS ?=
 # Two test processes: the suite is written for a machine with two cores.
 JOBS ?= 2
 # All state of the demo's node: inside the clone, away from your own node.
@@ -70,11 +72,12 @@ reference: setup ## Write the reference pages from the code
 docs: setup profiles-small ## Run every snippet of the documents
 	@$(BIN)/pytest -q tests/test_docs.py
 
-soak: setup profiles-small ## Kill processes 300 times, and other long tests
-	@CRANK_SOAK_KILLS=300 $(BIN)/pytest -m soak --timeout 7200 $(PYTEST_ARGS)
+soak: setup profiles-small ## Kill processes 300 times, run 10 000 mixed jobs, and other long tests
+	@CRANK_SOAK_KILLS=300 CRANK_SOAK_JOBS=$${CRANK_SOAK_JOBS:-10000} $(BIN)/pytest -m 'soak or endures' --timeout 7200 $(PYTEST_ARGS)
 
-bench: setup profiles-small ## Measure latency and throughput as ratios, in one run
-	@CRANK_PROFILES_BUILDS=$(BUILDS) $(PY) benchmarks/bench.py
+bench: setup profiles-small ## Measure Crank beside its neighbours, in turns, in one run; draws a plot
+	@$(PY) benchmarks/peers/install.py .cache/peers
+	@CRANK_PROFILES_BUILDS=$(BUILDS) $(PY) -m benchmarks.bench $(BENCH_ARGS)
 
 lock: setup ## Resolve the requirements anew, with hashes and without any registry's address
 	@$(PY) -m venv .cache/lock

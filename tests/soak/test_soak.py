@@ -64,6 +64,7 @@ def _check(report: dict[str, Any]) -> None:
     assert abs(report["jobs"]["honest"] - report["jobs"]["hostile"]) <= 1
 
 
+@pytest.mark.endures
 def test_soak(open_folder: Path, rootfs: Path) -> None:
     """Whoever runs the tests: every job is right, and afterwards there is nothing more than before."""
     report = open_folder / "report.json"
@@ -72,6 +73,7 @@ def test_soak(open_folder: Path, rootfs: Path) -> None:
     _check(_kept(report, "root" if os.geteuid() == 0 else "ordinary"))
 
 
+@pytest.mark.endures
 def test_soak_without_privilege(open_folder: Path, rootfs: Path) -> None:
     """The same as an ordinary user, without control groups and without an account for each sandbox."""
     if os.geteuid() != 0:

@@ -79,6 +79,8 @@ def check(node: Node, jobs: dict[str, tuple[int, str]]) -> None:
             assert "job.requeued" in kinds, kinds
 
 
+@pytest.mark.endures
+@pytest.mark.timeout(900 + 20 * KILLS)
 def test_random_kills_lose_nothing(tmp_path: Path) -> None:
     """Jobs go on being accepted while controller and worker are killed again and again; all end once."""
     chance = random.Random(SEED)
