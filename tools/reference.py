@@ -98,6 +98,12 @@ def errors_page() -> str:
                 "no-local-satisfier": "No worker on the node that owns the mounts could run this."}  # fmt: skip
     codes = raised_codes()
     codes.update({code: ("InvalidRequest", sentence) for code, sentence in refusals.items()})
+    # Codes whose sentence, or whose name, is put together where they are raised.
+    codes |= {
+        "session_dead": ("SandboxError", "This sandbox has ended."),
+        "session_ended": ("Conflict", "The session has ended; the sentence says for which reason."),
+        "session_mismatch": ("InvalidRequest", "What `field` names was said when the session was opened."),
+    }
     for code, (kind, sentence) in sorted(codes.items()):
         lines.append(row(f"`{code}`", _http_status(kind, code), kind, sentence))
     lines += [
