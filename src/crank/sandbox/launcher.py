@@ -54,6 +54,7 @@ _READY_SEC = 180.0
 
 _TITLE = "crank-launcher"
 _SUPERVISOR_TITLE = "crank-supervisor"
+_SUPERVISOR_NICE = -5
 _LAST_WORDS_SEC = 15.0
 _SWEEP_SEC = 0.2
 
@@ -420,15 +421,17 @@ class Launcher:
             raise layers.missing("cgroup", str(fault)) from fault
 
     def _bury(self, pidfd: int) -> bool:
-        """Reap a supervisor, clear its group, free its slot and, if nothing was left in it, its network."""
+        """Reap a supervisor and clear its group; its slot and network are used again only if nothing was left."""
         session = self._sessions.pop(pidfd)
         self._forget(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(session.pid, 0)
         self._clear(session.name)
-        self._slots.release(session.identity)
         if status == 0:
+            self._slots.release(session.identity)
             session.nest.networks.append(session.network)
+        elif session.identity.privileged:
+            print(f"crank launcher: slot {session.identity.uid} is burnt (status {status})", file=sys.stderr)
         return True
 
     def _clear(self, name: str) -> None:
@@ -478,6 +481,10 @@ def _become_supervisor(
         woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         kernel.close_all_but([0, 1, 2, channel.fileno(), woken, waker, *order.lines.descriptors])
         kernel.overwrite_arguments(order.argument_area, _SUPERVISOR_TITLE)
+        gc.disable()
+        with contextlib.suppress(PermissionError):
+            # Its clocks go before whatever the job does. An ordinary user may not ask for this.
+            os.nice(_SUPERVISOR_NICE)
         _drop(order.identity)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from crank.errors import SandboxError
-from crank.sandbox.namespaces import SLOTS_MAX, Slots, is_privileged, slot_base
+from crank.sandbox.namespaces import Slots, is_privileged, slot_base
 
 
 @pytest.mark.parametrize(
