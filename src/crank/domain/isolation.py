@@ -19,13 +19,13 @@ class Tier(StrEnum):
     LANDLOCK = "landlock"
 
 
-_STRONGEST_FIRST = (Tier.NAMESPACES, Tier.LANDLOCK)
+STRONGEST_FIRST = (Tier.NAMESPACES, Tier.LANDLOCK)
 TIER_DEFAULT = Tier.NAMESPACES
 
 
 def is_allowed(tier: Tier, lowest: Tier) -> bool:
     """Tell whether a tier is at least as strong as the lowest that the operator allows."""
-    return _STRONGEST_FIRST.index(tier) <= _STRONGEST_FIRST.index(lowest)
+    return STRONGEST_FIRST.index(tier) <= STRONGEST_FIRST.index(lowest)
 
 
 def require(tier: Tier, lowest: Tier) -> None:

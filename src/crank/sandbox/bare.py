@@ -9,6 +9,7 @@ runs in the profile's interpreter: the standard library and the few modules of C
 """
 
 import contextlib
+import importlib
 import os
 import select
 import signal
@@ -37,7 +38,10 @@ _OWN_PROCESS = (
     *("auxv", "cmdline", "comm", "limits", "maps", "mem", "oom_score", "smaps", "smaps_rollup", "stat", "statm"),
     *("status", "fd", "fdinfo"),
 )
-_MACHINE = ("/proc/cpuinfo", "/proc/meminfo", "/proc/loadavg", "/proc/uptime", "/proc/version", "/proc/stat")
+_MACHINE = (
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/loadavg", "/proc/uptime", "/proc/version", "/proc/stat"),
+    "/sys/devices/system/cpu/online",
+)
 _NODES_READ = ("/dev/random", "/dev/urandom")
 _NODES = ("/dev/null", "/dev/zero", "/dev/full")
 
@@ -68,10 +72,15 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Yard:
-    """A job's private folders: where they are, and each mounted folder's place on the host."""
+    """A job's private folders.
+
+    mounts  each mounted folder's place on the host
+    beside  how many processes of the same account are not the job's
+    """
 
     path: str
     mounts: tuple[str, ...]
+    beside: int = 0
 
     @property
     def scratch(self) -> str:
@@ -97,6 +106,9 @@ class BareZygote(Zygote):
     def _workbench(self) -> Iterator[None]:
         os.environ["TMPDIR"] = self._ground.bench
         os.mkdir(self._ground.bench, 0o700)
+        with contextlib.suppress(ImportError):
+            # It opens files below Python; `guest_paths` can only reach it where it is there already.
+            importlib.import_module("sqlite3")
         try:
             yield
         finally:
@@ -121,21 +133,26 @@ class BareZygote(Zygote):
         limits = child.limits
         fresh.begin(environment(limits, self._ground, place), threads=cell.threads(limits))
         sys.path.append(place.scratch)
-        told: list[str] = []
-        guest_paths.install(guest_paths.Places(yard.places(place.path)), told.append)
-        beside = tree.tasks_of(os.getuid()) + _BESIDE_MARGIN
         guest.main(
             self._proof(place),
             guest_result,
             self._walls(),
             lambda wanted, last: cell.limit_run(
-                Limits(**wanted) if wanted else limits, counted=bool(child.groups), last=last, beside=beside
+                Limits(**wanted) if wanted else limits, counted=bool(child.groups), last=last, beside=place.beside
             ),
         )
 
     def _proof(self, place: Yard) -> BareProof:
         ground = self._ground
-        return BareProof(ground.base, root=ground.root, scratch=place.scratch, parent=os.getppid())
+        places = guest_paths.Places(yard.places(place.path), (ground.root, ground.base, *place.mounts))
+        # Afterwards: what is tried shall mean what it says.
+        return BareProof(
+            ground.base,
+            root=ground.root,
+            scratch=place.scratch,
+            parent=os.getppid(),
+            then=lambda: guest_paths.install(places),
+        )
 
 
 def environment(limits: Limits, ground: Ground, place: Yard) -> dict[str, str]:
@@ -170,7 +187,8 @@ def be_init(child: Cell, ground: Ground, run: Callable[[Cell, Yard], None]) -> N
         targets = {name: os.readlink(f"/proc/self/fd/{folder}") for name, folder in child.folders.items()}
         for name, folder in child.folders.items():
             _check_readable(name, folder)
-        place = Yard(yard.make(ground.base, targets), tuple(targets.values()))
+        beside = tree.tasks_of(os.getuid()) + _BESIDE_MARGIN
+        place = Yard(yard.make(ground.base, targets), tuple(targets.values()), beside)
     kernel.overwrite_arguments(child.argument_area, _INIT_TITLE)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -229,8 +247,7 @@ def _be_guest(child: Cell, ground: Ground, place: Yard, run: Callable[[Cell, Yar
         # The job before its init: whoever is left can end the rest.
         score.write(cell.OOM_SCORE)
     with layer("limits"):
-        beside = tree.tasks_of(os.getuid()) + _BESIDE_MARGIN
-        cell.limit_process(child.limits, counted=bool(child.groups), beside=beside)
+        cell.limit_process(child.limits, counted=bool(child.groups), beside=place.beside)
     with layer("landlock"):
         shut_in(file_rules(child, ground, place))
     os.close(link)

@@ -241,7 +241,8 @@ def _be_zygote(site: BareSite, base: str, control: socket.socket) -> None:
         call = native().numbers["seccomp"]
         guest_proof.install(seccomp.program(native(), granted), number=call, notify=False)
     os.dup2(control.fileno(), CONTROL_DESCRIPTOR, inheritable=True)
-    kernel.close_all_but([0, 1, 2, CONTROL_DESCRIPTOR])
+    # The other end of it stays until the exec closes it: it tells when there is none.
+    kernel.close_all_but([0, 1, 2, CONTROL_DESCRIPTOR, control.fileno()])
     os.chdir("/")
     # Numeric libraries start threads when they are imported, and threads do not survive a fork.
     variables = {**environment(Limits()), "HOME": base, "TMPDIR": f"{base}/bench", "MPLCONFIGDIR": f"{base}/bench"}

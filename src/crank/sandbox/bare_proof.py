@@ -35,6 +35,7 @@ class BareProof:
     scratch      the job's own folder
     parent       the job's init: a process of the same account, outside the job's walls
     descriptors  what may be open
+    then         called when all has been tried
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class BareProof:
         scratch: str,
         parent: int,
         descriptors: frozenset[str] = frozenset({"0", "1", "2", "3", "4"}),
+        then: Callable[[], None] = lambda: None,
     ) -> None:
         self._base = base
         self._root = root
         self._scratch = scratch
         self._parent = parent
         self._known = descriptors
+        self._then = then
 
     def install(self, program: bytes, *, number: int, notify: bool) -> int | None:
         """Install the filter with this process's own number in it; see `guest_proof.install`."""
@@ -82,6 +85,7 @@ class BareProof:
         strangers = sorted(set(os.environ) - set(environment))
         if strangers:
             missing["environment"] = f"undeclared variables: {strangers[:5]}"
+        self._then()
         return missing, standing
 
     def _check_landlock(self, status: dict[str, str]) -> str | None:

@@ -8,6 +8,7 @@ Standard library only.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import io
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 # How many of the first arguments are paths. A file descriptor in a path's place is left as it is.
 _FUNCTIONS = {
@@ -32,10 +33,14 @@ _SUPPORTS = ("supports_dir_fd", "supports_effective_ids", "supports_fd", "suppor
 
 
 class Places:
-    """The promised places, and where each really is."""
+    """The promised places, and where each really is.
 
-    def __init__(self, real: Mapping[str, str]) -> None:
+    known  host folders that may lie beneath a place of the same name, such as /tmp, and mean themselves
+    """
+
+    def __init__(self, real: Mapping[str, str], known: Sequence[str]) -> None:
         self._real = dict(real)
+        self._known = tuple(known)
 
     def behind(self, path: Any) -> Any:
         """Return what a path means here; anything but a path beneath a promised place is returned as it is."""
@@ -50,6 +55,8 @@ class Places:
             return path
         # As the kernel does, many slashes count as one; `..` is for the kernel to follow.
         text = "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
+        if any(text == each or text.startswith(f"{each}/") for each in self._known):
+            return path
         for place, real in self._real.items():
             if text == place or text.startswith(f"{place}/"):
                 found = real + text[len(place) :]
@@ -57,16 +64,16 @@ class Places:
         return path
 
 
-def install(places: Places, tell: Callable[[str], None]) -> None:
+def install(places: Places) -> None:
     """Let Python's file functions know the places.
 
-    tell  is told, in words, of a change of a file's attributes that this tier does not allow; the change is left
-          out, because copying a file would fail with it
+    A change of a file's mode or times, which the filter refuses here, is left out of them without a word: copying
+    a file would fail with it.
     """
     for name, count in _FUNCTIONS.items():
         _replace(name, functools.partial(_translate, places, count))
     for name in _QUIET:
-        _replace(name, functools.partial(_quiet, places, tell, name))
+        _replace(name, functools.partial(_quiet, places))
     opened = _translate(places, 1, io.open)
     builtins.open = io.open = opened
     # `symlink` names its target as the link's reader will find it, and makes the second of its paths.
@@ -107,12 +114,10 @@ def _linking(places: Places, original: Callable[..., Any]) -> Callable[..., Any]
     return linked
 
 
-def _quiet(places: Places, tell: Callable[[str], None], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def _quiet(places: Places, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def quiet(path: Any, *args: Any, **named: Any) -> None:
-        try:
+        with contextlib.suppress(PermissionError):
             original(places.behind(path), *args, **named)
-        except PermissionError:
-            tell(f"{name} {path!s:.100}")
 
     return quiet

@@ -250,7 +250,8 @@ def _be_zygote(python: str, start: str, control: socket.socket) -> None:
     with layer("capabilities"):
         kernel.keep_capabilities(_ZYGOTE_CAPABILITIES)
     os.dup2(control.fileno(), CONTROL_DESCRIPTOR, inheritable=True)
-    kernel.close_all_but([0, 1, 2, CONTROL_DESCRIPTOR])
+    # The other end of it stays until the exec closes it: it tells when there is none.
+    kernel.close_all_but([0, 1, 2, CONTROL_DESCRIPTOR, control.fileno()])
     argv = [python, "-I", "-S", "-B", "-u", f"/.crank/{start}"]
     # Numeric libraries start threads when they are imported, and threads do not survive a fork.
     variables = environment(Limits()) | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

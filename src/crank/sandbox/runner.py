@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from crank.domain.isolation import Tier
 from crank.domain.profile import Limits
 from crank.domain.quantity import GIB, MIB
 from crank.errors import SandboxError
@@ -34,7 +35,8 @@ class NamespaceRunner:
     parked  most sandboxes of one profile that are kept ready, 0 for none
     """
 
-    tier = TIER
+    tier: str = TIER
+    session_kind = NamespaceSession
 
     def __init__(self, link: LauncherLink | None = None, *, parked: int = 4) -> None:
         self._link = link
@@ -103,7 +105,7 @@ class NamespaceRunner:
 
     async def _make(self, ground: Ground, limits: Limits, mounts: tuple[tuple[str, str], ...]) -> NamespaceSession:
         plan = Plan(f"{self._name}-{next(self._numbers)}", ground, mounts, limits)
-        session = NamespaceSession(limits, programs=ground.programs)
+        session = self.session_kind(limits, programs=ground.programs)
         self._sessions.add(session)
         try:
             link = await self._living_link()
@@ -143,7 +145,7 @@ class NamespaceRunner:
                 await asyncio.to_thread(self._link.close)
                 self._link = None
             if self._link is None:
-                self._link = await asyncio.to_thread(launch)
+                self._link = await asyncio.to_thread(launch, tier=Tier(self.tier))
             return self._link
 
 

@@ -90,7 +90,9 @@ class _Run:
 class NamespaceSession:
     """One sandbox of the tier `namespaces`. Made by NamespaceRunner.open."""
 
-    tier = TIER
+    tier: str = TIER
+    # What everybody should know of an outcome here.
+    note: str | None = None
 
     def __init__(self, limits: Limits, *, programs: Sequence[str] = ()) -> None:
         loop = asyncio.get_running_loop()
@@ -401,7 +403,7 @@ class NamespaceSession:
             tier=self.tier,
             layers=self.layers,
             denials=tuple(Denial(**each) for each in ended["denials"]),
-            notes=tuple(ended["notes"]),
+            notes=(*ended["notes"], *([self.note] if self.note else [])),
         )
 
 

@@ -46,6 +46,7 @@ class LandlockSession(NamespaceSession):
     """One sandbox of the tier `landlock`. Made by LandlockRunner.open."""
 
     tier = Tier.LANDLOCK
+    note = NOTE
 
     def __init__(self, limits: Limits, *, programs: Sequence[str] = ()) -> None:
         super().__init__(limits, programs=programs)
