@@ -3,6 +3,7 @@
 So a launcher that is dead can be told from one that lives, by the name alone, and what it left be swept.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def sweep(parent: Path, files: Path) -> Iterator[str]:
     for place in sorted(parent.glob("crank-*-*")):
         if not _is_stale(place.name, files):
             continue
-        for folder in [*place.iterdir(), place]:
-            if folder.is_dir():
-                kill_members(folder)
-                remove(folder)
+        # Other launchers of this machine may sweep at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            for folder in [*place.iterdir(), place]:
+                if folder.is_dir():
+                    kill_members(folder)
+                    remove(folder)
         yield place.name
