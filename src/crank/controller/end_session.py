@@ -158,6 +158,17 @@ async def on_listed(desk: Desk, worker: LiveWorker, message: Sessions) -> None:
     desk.watch.work.set()
 
 
+async def on_unknown(desk: Desk, worker: LiveWorker, job_id: JobId) -> None:
+    """End the session of a job whose worker does not know it, though it should."""
+    job = await desk.store.read(lambda tx: tx.jobs.find(LOCAL_TENANT, job_id))
+    session_id = None if job is None else job.request.session_id
+    if session_id is None:
+        return
+    session = await desk.store.read(lambda tx: tx.sessions.find(LOCAL_TENANT, session_id))
+    if session is not None and session.worker_id == worker.known.worker_id:
+        await end_session(desk, session, _LOST, subject=desk.policy.controller_id)
+
+
 async def lose_sessions(desk: Desk, sessions: list[Session]) -> None:
     """End sessions whose worker stayed away for longer than a lease lasts."""
     for session in sessions:

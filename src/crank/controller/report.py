@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from crank.controller.complete import complete, end_job
 from crank.controller.desk import Desk
-from crank.controller.end_session import on_ended, on_listed, on_opened
+from crank.controller.end_session import on_ended, on_listed, on_opened, on_unknown
 from crank.controller.reach import answered
 from crank.controller.roster import LiveWorker
 from crank.domain.capability import CAPABILITIES_MAX
@@ -12,7 +12,7 @@ from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Job
 from crank.domain.outcome import End, Reason
 from crank.domain.rules import lease
-from crank.domain.rules.session import SESSION_ENDED
+from crank.domain.rules.session import SESSION_ENDED, SESSION_UNKNOWN
 from crank.errors import ProtocolError
 from crank.ports import Transaction
 from crank.wire import (
@@ -115,15 +115,17 @@ async def _declined(desk: Desk, worker: LiveWorker, message: Declined) -> None:
         if message.code in _TRY_ELSEWHERE and not job.cancel_requested:
             tx.jobs.update(_uncounted(lease.requeue(job)))
             return
-        if message.code == SESSION_ENDED and not job.cancel_requested:
+        if message.code in (SESSION_ENDED, SESSION_UNKNOWN) and not job.cancel_requested:
             # It never began: the session was over before its turn came.
-            end = End(Reason.REFUSED, code=message.code, message=message.message)
+            end = End(Reason.REFUSED, code=SESSION_ENDED, message=message.message)
             end_job(desk, tx, lease.requeue(job), end, subject=worker.known.worker_id)
             return
         reason = Reason.CANCELLED if job.cancel_requested else Reason.SANDBOX_FAILED
         end_job(desk, tx, job, End(reason, code=message.code, message=message.message), subject=worker.known.worker_id)
 
     await desk.store.transact(settle)
+    if message.code == SESSION_UNKNOWN:
+        await on_unknown(desk, worker, job_id)
     worker.leases.pop(job_id, None)
     worker.paused_until_sec = desk.clock.monotonic_sec() + _PAUSE_SEC
     desk.watch.changed(LOCAL_TENANT, job_id)

@@ -181,7 +181,7 @@ class Sessions:
         """Begin a job in its session; or return why it cannot run: a code and a sentence."""
         kept = self._kept.get(SessionId(lease.session_id or ""))
         if kept is None:
-            return rules.SESSION_ENDED, "The session has ended: its worker does not hold it any more."
+            return rules.SESSION_UNKNOWN, "The session has ended: its worker does not hold it any more."
         if kept.end is not None:
             return rules.SESSION_ENDED, rules.ended_sentence(kept.end)
         if kept.sandbox is None or kept.running is not None:

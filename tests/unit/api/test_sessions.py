@@ -1,5 +1,6 @@
 """Sessions over HTTP, from the request down to a scripted sandbox: nothing between is faked."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -488,3 +489,33 @@ async def test_sessions_are_counted(api, pair) -> None:
     """The metrics tell how many sessions live."""
     await opened(api)
     assert 'crank_sessions{state="open"} 1' in (await api.get("/metrics")).text.splitlines()
+
+
+async def test_a_session_that_its_worker_forgot_is_lost(api, pair) -> None:
+    """A worker that does not know the session of a lease ends the job as refused and the session as lost."""
+    session_id = await opened(api)
+    pair.worker._sessions._kept.clear()
+    job = await run(api, session_id, "20 + 22")
+    assert (job["status"], job["end"]["code"]) == ("refused", "session_ended")
+    assert (await ended(api, session_id))["reason"] == "worker_lost"
+
+
+async def test_a_job_that_comes_as_its_session_ends_is_refused(api, pair) -> None:
+    """When lease and end pass each other on the link, the job never begins and says for which reason."""
+    session_id = await opened(api, idle_sec=60)
+    pair.clock.advance(61)
+    held = asyncio.Event()
+    send = pair.connector.links[-1].worker.send
+
+    async def slow(message: Any) -> None:
+        if isinstance(message, Ended):
+            await held.wait()
+        await send(message)
+
+    pair.connector.links[-1].worker.send = slow
+    pair.worker._sessions.tick()
+    job = await run(api, session_id, "20 + 22")
+    assert (job["status"], job["end"]["code"], "idle" in job["end"]["message"]) == ("refused", "session_ended", True)
+    assert pair.sandbox.history == []
+    held.set()
+    assert (await ended(api, session_id))["reason"] == "idle"

@@ -7,6 +7,8 @@ from crank.domain.outcome import Clock, End, Reason
 from crank.domain.session import SENTENCES, Session, SessionEnd, SessionReason, SessionState
 
 SESSION_ENDED = "session_ended"
+# A worker's word for a session that it does not know; its controller believed otherwise.
+SESSION_UNKNOWN = "session_unknown"
 # What a lasting sandbox outlives; every other end of a job takes it along.
 HARMLESS = frozenset({Reason.EXITED, Reason.RAISED})
 

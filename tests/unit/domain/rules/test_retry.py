@@ -1,10 +1,13 @@
 """Retry: what becomes of a job whose attempt was lost."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crank.domain.capability import Effects
+from crank.domain.ids import SessionId
 from crank.domain.job import Status
 from crank.domain.outcome import Reason
 from crank.domain.rules.retry import Again, GiveUp, Loss, after_loss
@@ -28,6 +31,16 @@ def test_harmless_effects_run_again_up_to_a_limit(effects: Effects) -> None:
     held = job(Status.RUNNING, effects=effects)
     assert isinstance(after_loss(held, Loss.SILENT, attempts_max=2), Again)
     assert isinstance(after_loss(held, Loss.SILENT, attempts_max=1), GiveUp)
+
+
+@pytest.mark.parametrize("effects", Effects)
+@pytest.mark.parametrize("loss", Loss)
+def test_a_job_of_a_session_never_runs_twice(effects: Effects, loss: Loss) -> None:
+    """What it found in its session is gone: only one that never began goes back to the queue, whatever its effects."""
+    held = job(Status.RUNNING, effects=effects)
+    held = replace(held, request=replace(held.request, session_id=SessionId("s")))
+    verdict = after_loss(held, loss, attempts_max=9)
+    assert isinstance(verdict, Again if loss is Loss.NEVER_BEGUN else GiveUp)
 
 
 def test_a_job_that_never_began_runs_again() -> None:
