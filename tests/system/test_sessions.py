@@ -76,6 +76,16 @@ def test_an_interrupt_keeps_the_state(node: Node) -> None:
     assert run(node, session_id, "x")["result"] == "kept"
 
 
+def test_a_job_without_a_session_is_interrupted_too(node: Node) -> None:
+    """An ordinary job takes the same call, and may clean up before it ends."""
+    code = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    result = 'cleaned up'\n"
+    job_id = begun(node, None, code)
+    assert node.client().http.post(f"/v1/jobs/{job_id}/interrupt").status_code == 200
+    job = node.client().ended(job_id)
+    assert (job["status"], job["result"]) == ("succeeded", "cleaned up")
+    assert node.client().http.post(f"/v1/jobs/{job_id}/interrupt").status_code == 409
+
+
 def test_cancelling_a_job_keeps_the_state(node: Node) -> None:
     """A cancelled job that yields ends as cancelled; one that does not takes its session with it."""
     session_id = opened(node)

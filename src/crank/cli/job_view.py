@@ -81,6 +81,8 @@ def tell_job(job: JobResult) -> None:
     print(f"job        {job.job_id}")
     print(f"status     {job.status}" + (f" ({job.pending})" if job.pending else ""))
     print(f"capability {job.capability} {job.version or ''}".rstrip())
+    if job.session_id is not None:
+        print(f"session    {job.session_id}   context {job.context}")
     print(f"submitted  {job.submitted_at}   started {job.started_at or '-'}   ended {job.ended_at or '-'}")
     print(f"worker     {job.worker_id or '-'}   attempts {job.attempts}")
     if job.end is not None:

@@ -12,8 +12,9 @@ from crank.controller.desk import Desk
 from crank.controller.reap import reap
 from crank.controller.report import receive
 from crank.domain.outcome import End, Reason
+from crank.errors import Unavailable
 from crank.testing.fake_sandbox import ScriptedRun
-from crank.wire import Ended
+from crank.wire import Ended, Lease, Open
 from tests.support.pair import Pair, paired, until
 from tests.unit.api.conftest import check_problem
 
@@ -519,3 +520,41 @@ async def test_a_job_that_comes_as_its_session_ends_is_refused(api, pair) -> Non
     assert pair.sandbox.history == []
     held.set()
     assert (await ended(api, session_id))["reason"] == "idle"
+
+
+async def test_a_lease_that_was_lost_on_the_way_runs_once(api, pair) -> None:
+    """A job of a session whose lease never arrived goes to the same session again, and runs one time."""
+    session_id = await opened(api)
+    link = pair.connector.links[-1]
+    send = link.controller.send
+
+    async def lossy(message: Any) -> None:
+        if isinstance(message, Lease):
+            link.cut()
+            raise Unavailable("The connection is gone.")
+        await send(message)
+
+    link.controller.send = lossy
+    job = await run(api, session_id, "20 + 22")
+    assert (job["result"], job["session_id"]) == (42, session_id)
+    assert pair.sandbox.history == [("main", "20 + 22")]
+    assert len(pair.runner.sessions) == 1
+
+
+async def test_a_session_that_was_asked_for_and_never_arrived_is_lost(api, pair) -> None:
+    """When the link breaks before a worker hears of a session, opening it fails, and nothing stays open."""
+    link = pair.connector.links[-1]
+    send = link.controller.send
+
+    async def lossy(message: Any) -> None:
+        if isinstance(message, Open):
+            link.cut()
+            return
+        await send(message)
+
+    link.controller.send = lossy
+    check_problem(await api.post("/v1/sessions", json={}), 503, "worker_restarted")
+    (lost,) = (await api.get("/v1/sessions")).json()["sessions"]
+    assert (lost["state"], lost["end"]["reason"]) == ("ended", "worker_lost")
+    await opened(api)
+    assert len(pair.runner.sessions) == 1
