@@ -4,6 +4,7 @@ Every one also looks for a trace of a job before it in its process and its folde
 so there is never one.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -72,8 +73,6 @@ def _exits(number: int) -> tuple[str, Callable[[Outcome], str | None]]:
 
 
 def _hashes(number: int) -> tuple[str, Callable[[Outcome], str | None]]:
-    import hashlib
-
     code = (
         "import hashlib\nh = str(number).encode()\nfor _ in range(2000):\n    h = hashlib.sha256(h).digest()\nh.hex()"
     )
@@ -107,11 +106,13 @@ _KINDS = (_sum, _prints, _raises, _exits, _hashes, _threads, _writes)
 
 def honest(number: int) -> Honest:
     """Return the honest job of a number; the kinds take turns."""
-    if number % (len(_KINDS) + 1) == len(_KINDS):
+    # Every second number is a hostile job's.
+    turn = number // 2 % (len(_KINDS) + 1)
+    if turn == len(_KINDS):
         content = str(number).encode() * 1000
         code = "open('/scratch/given').read() == str(number) * 1000"
         args: dict[str, Any] = {"number": number, "own": ["/scratch/given"]}
         return Honest("files", _ALONE + code, args, {"given": content}, lambda outcome: _ended(outcome, result=True))
-    kind = _KINDS[number % (len(_KINDS) + 1)]
+    kind = _KINDS[turn]
     code, wrong = kind(number)
     return Honest(kind.__name__.strip("_"), _ALONE + code, {"number": number, "own": []}, {}, wrong)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 import pytest
 
 from tests.attacks.arena import arena_root
-from tests.soak.honest import honest
+from tests.attacks.case import Case
+from tests.attacks.cases import ON_RUNNER
+from tests.soak.honest import Honest
 from tests.soak.soak import draw
 from tests.support.ordinary import copy_for_all, run_ordinary, usable_by_all
 
@@ -93,12 +96,11 @@ def test_soak_without_privilege(open_folder: Path, rootfs: Path) -> None:
 
 def test_every_second_job_is_hostile_and_every_case_comes() -> None:
     """The mix is what it says: half and half, every hostile case before one comes twice, every honest kind."""
-    cases = [draw(number) for number in range(0, 600, 2)]
-    names = [getattr(case, "name", None) for case in cases]
-    first = names.index(names[0], 1)
-    assert None not in names
-    assert len(set(names[:first])) == first
-    assert (
-        len({honest(number).kind for number in range(1, 40, 2)} | {honest(number).kind for number in range(0, 40, 2)})
-        == 8
-    )
+    rounds = [[draw(2 * (turn * len(ON_RUNNER) + place)) for place in range(len(ON_RUNNER))] for turn in range(2)]
+    for cases in rounds:
+        assert all(isinstance(case, Case) for case in cases)
+        assert len({case.name for case in cases if isinstance(case, Case)}) == len(ON_RUNNER)
+    assert rounds[0] != rounds[1]
+    kinds = Counter(job.kind for number in range(1, 161, 2) if isinstance(job := draw(number), Honest))
+    assert len(kinds) == 8
+    assert kinds.total() == 80
