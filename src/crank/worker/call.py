@@ -11,6 +11,7 @@ import inspect
 import json
 import sys
 import traceback
+from types import TracebackType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -72,9 +73,16 @@ def call(function: Function, args: Any) -> JsonObject:
     except SystemExit as leaving:
         return {"reason": str(Reason.EXITED), "exit_code": _exit_code(leaving.code)}
     except BaseException as fault:  # noqa: BLE001 - whatever the author's code raises is its outcome
-        traceback.print_exception(fault)
+        traceback.print_exception(type(fault), fault, _below_ours(fault.__traceback__))
         return _failed(None, f"{type(fault).__name__}: {fault}"[:500])
     return _answer(function, result)
+
+
+def _below_ours(trace: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that begins in the author's own code."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
 
 
 def _run(function: Function, checked: BaseModel) -> Any:

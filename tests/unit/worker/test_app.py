@@ -7,7 +7,7 @@ import pytest
 from tests.support.author_tools import app as tools
 
 from crank.adapters.json_schema import JsonSchemaChecker
-from crank.domain.capability import capability_document, parse_capability
+from crank.domain.capability import Isolation, capability_document, parse_capability
 from crank.errors import ConfigurationError
 from crank.worker.app import Worker, function_offers
 
@@ -110,3 +110,52 @@ def test_a_bad_name_is_told() -> None:
     """The name of a worker ends up in its identity, so it is checked at once."""
     with pytest.raises(ConfigurationError):
         Worker("Has Spaces")
+
+
+def _declare(**declared: Any) -> Callable[[int], int]:
+    @Worker("maths").capability("maths.double", version="1.0.0", **declared)
+    def double(n: int) -> int:
+        """Double a number."""
+        return 2 * n
+
+    return double
+
+
+def test_isolation_is_per_call_unless_said() -> None:
+    """Only a pure function may keep its sandbox, and every offer says what its calls share."""
+    offers = {offer.capability.name: offer for offer in function_offers(tools, "module:app")}
+    assert offers["text.count"].isolation is Isolation.PER_CALL
+    assert offers["text.kept"].isolation is Isolation.PER_WORKER
+
+
+@pytest.mark.parametrize(
+    ("declared", "match"),
+    [
+        ({"isolation": "per_worker"}, "not declared pure"),
+        ({"isolation": "per_worker", "effects": "idempotent"}, "not declared pure"),
+        ({"isolation": "none", "effects": "pure"}, "has the isolation 'none'"),
+        ({"memory_bytes": 1_000}, "has memory_bytes=1000"),
+        ({"memory_bytes": "1 GiB"}, "memory_bytes"),
+        ({"timeout": 5}, "declares 'timeout'"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_at_once(declared: dict[str, Any], match: str) -> None:
+    """What cannot be kept, or is not known, is refused where it is written."""
+    with pytest.raises(ConfigurationError, match=match):
+        _declare(**declared)
+
+
+def test_limits_of_a_function_are_offered() -> None:
+    """Time and memory that an author declares are what a call may use, and are said before anybody calls."""
+    app = Worker("maths")
+
+    @app.capability("maths.double", version="1.0.0", timeout_sec=5, memory_bytes=64 << 20)
+    def double(n: int) -> int:
+        """Double a number."""
+        return 2 * n
+
+    (offer,) = (each.capped({"processes": 3}, "namespaces") for each in function_offers(app, "module:app"))
+    assert (offer.limits.wall_sec, offer.limits.memory_bytes, offer.limits.processes) == (5.0, 64 << 20, 3)
+    told = offer.capability
+    assert (told.memory_bytes, told.tier, told.limits["processes"]) == (64 << 20, "namespaces", 3)
+    assert parse_capability(capability_document(told)) == told
