@@ -76,6 +76,24 @@ def _refusal(link: LauncherLink, plan: Plan) -> str:
     return str(told["code"])
 
 
+def test_only_layers_beneath_the_named_places_are_opened(tmp_path: Path) -> None:
+    """What a module is imported from was named when the launcher started; no link and no other way leads further."""
+    named, elsewhere = tmp_path / "named", tmp_path / "elsewhere"
+    for folder in (named, elsewhere):
+        folder.mkdir()
+    (named / "way").symlink_to(elsewhere)
+    link = launch(roots=[named])
+    try:
+        for path in (elsewhere, named / "way", named / ".." / "elsewhere", Path("/etc/shadow")):
+            layers = (("/srv/module", str(path)),)
+            ground = replace(_GROUND, root=None, layers=layers, paths=("/srv/module",))
+            assert _refusal(link, replace(_PLAN, ground=ground)) == "folder_not_allowed"
+        ground = replace(_GROUND, root=None, layers=(("/srv/module", str(named / "gone")),), paths=("/srv/module",))
+        assert _refusal(link, replace(_PLAN, ground=ground)) == "folder_missing"
+    finally:
+        link.close()
+
+
 def test_only_profiles_beneath_the_named_places_are_opened(tmp_path: Path) -> None:
     """A launcher that was told where profiles lie opens no other folder as a root, by whatever way it is named."""
     roots, outside = tmp_path / "roots", tmp_path / "outside"

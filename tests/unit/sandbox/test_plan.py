@@ -97,3 +97,56 @@ def test_fields_are_exactly_those_agreed() -> None:
         from_json({**to_json(_PLAN), "rootfs": "/"})
     with pytest.raises(ProtocolError):
         from_json({name: value for name, value in to_json(_PLAN).items() if name != "session"})
+
+
+_LAYERED = replace(
+    _GROUND,
+    root=None,
+    python="/srv/a b/.py/bin/python3",
+    site="/srv/a b/site",
+    layers=(("/srv/a b", "/srv/a b"), ("/host/tmp/x", "/tmp/x")),
+    paths=("/host/tmp/x", "/srv/a b/site"),
+)
+
+
+def test_a_ground_of_layers_survives_the_wire() -> None:
+    """An author's module stands on folders of the host, at places that may have any name."""
+    plan = replace(_PLAN, ground=_LAYERED)
+    assert from_json(json.loads(json.dumps(to_json(plan)))) == plan
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("root", "/srv/profiles/core"),
+        ("layers", []),
+        ("layers", 5),
+        ("layers", ["/srv"]),
+        ("layers", [["/srv", "/srv", "/srv"]]),
+        ("layers", [["/srv", "relative"]]),
+        ("layers", [["/srv/../etc", "/etc"]]),
+        ("layers", [["/proc/x", "/x"]]),
+        ("layers", [["/usr", "/usr"]]),
+        ("layers", [["/srv", "/a"], ["/srv", "/b"]]),
+        ("layers", [["/srv", "/a"], ["/srv/b", "/b"]]),
+        ("layers", [[f"/srv/{number}", "/a"] for number in range(65)]),
+        ("python", "/srv/../bin/sh"),
+        ("paths", ["srv"]),
+        ("paths", "/srv"),
+        ("paths", ["/a", "/a"]),
+    ],
+)
+def test_other_layers_are_refused(field: str, value: Any) -> None:
+    """No layer in another, none where the sandbox has something of its own, and never a root beside them."""
+    source = to_json(replace(_PLAN, ground=_LAYERED))
+    source["ground"][field] = value
+    with pytest.raises(ProtocolError):
+        from_json(source)
+
+
+def test_a_root_takes_no_layers() -> None:
+    """A profile is what was built, and nothing is laid over it."""
+    source = to_json(_PLAN)
+    source["ground"]["layers"] = [["/srv", "/srv"]]
+    with pytest.raises(ProtocolError):
+        from_json(source)
