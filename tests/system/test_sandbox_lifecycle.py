@@ -320,7 +320,7 @@ def test_stale_groups_are_swept(link: LauncherLink) -> None:
 
 def test_examining_this_machine_finds_a_sandbox() -> None:
     """What `crank doctor` is told agrees with what works here, and every weakness comes with a fix."""
-    findings = {finding.name: finding for finding in host.examine()}
+    findings = {finding.name: finding for finding in host.examine(Tier.NAMESPACES, build)}
     assert findings["sandbox"].status == host.OK
     assert set(findings) == {"kernel", "seccomp", "landlock", "account", "cgroup", "sandbox"}
     assert all(finding.fix for finding in findings.values() if finding.status != host.OK)
@@ -346,3 +346,33 @@ async def test_mounts_inside_a_mounted_folder_are_seen(link: LauncherLink, build
     finally:
         subprocess.run(["umount", str(inner)], check=True)
     assert outcome.result == ["deep", "EROFS"]
+
+
+async def test_a_stuck_zygote_is_replaced(link: LauncherLink, build: ProfileBuild) -> None:
+    """A zygote that stopped answering costs one refusal that says so; the next job gets another."""
+    runner = NamespaceRunner(link, parked=0)
+    first = await runner.open(SandboxSpec(build, Limits()))
+    await first.close()
+    (zygote,) = named(link.process.pid, ZYGOTE)
+    os.kill(zygote, signal.SIGSTOP)
+    with pytest.raises(SandboxError) as fault:
+        await asyncio.wait_for(runner.open(SandboxSpec(build, Limits())), 60)
+    assert fault.value.error_code == "zygote_stuck"
+    _until(lambda: not alive(zygote), "the stuck zygote to be ended")
+    second = await runner.open(SandboxSpec(build, Limits()))
+    assert (await second.run_python("2 + 2", None, RecordingSink())).result == 4
+    await second.close()
+
+
+async def test_a_job_cannot_wake_the_first_process_to_death(link: LauncherLink, build: ProfileBuild) -> None:
+    """Whatever signals a job sends to process 1, its own end is the only one there is."""
+    session = await NamespaceRunner(link, parked=0).open(SandboxSpec(build, Limits()))
+    code = (
+        "import os, signal, time\n"
+        "for number in sorted(signal.valid_signals()):\n"
+        "    try:\n        os.kill(1, number)\n    except OSError:\n        pass\n"
+        "time.sleep(0.2)\n'still here'"
+    )
+    outcome = await session.run_python(code, None, RecordingSink())
+    await session.close()
+    assert (outcome.end.reason, outcome.result) == (Reason.EXITED, "still here")

@@ -28,7 +28,9 @@ from crank.sandbox.notify import Refusals
 from crank.sandbox.plan import Plan
 from crank.sandbox.watch import SpaceTree
 
-SETUP_SEC = 60.0
+SETUP_SEC = 30.0
+# The zygote did not do what it was ordered to, so nobody should wait for it again.
+ZYGOTE_STUCK = "zygote_stuck"
 REAP_SEC = 10.0
 _PROOF_BYTES_MAX = 16 * KIB
 _STDERR_SHOWN_BYTES = 2 * KIB
@@ -136,7 +138,11 @@ def _shake_hands(standing: Standing) -> None:
     try:
         message, descriptors = _receive(standing)
     except TimeoutError as fault:
-        raise layers.missing("sandbox", f"it was not built within {SETUP_SEC:g} s") from fault
+        raise SandboxError(
+            f"The sandbox was not made within {SETUP_SEC:g} s.",
+            code=ZYGOTE_STUCK,
+            fix="Try again; a fresh zygote takes over.",
+        ) from fault
     if "built" not in message:
         raise _died_early(standing, message)
     standing.init, standing.guest, *folders = descriptors

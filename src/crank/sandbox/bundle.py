@@ -30,6 +30,7 @@ _MODULES = (
     "sandbox/guest_proof",
     "sandbox/guest_result",
     "sandbox/guest_script",
+    "sandbox/guest_torch",
     "sandbox/guest_trace",
     "sandbox/kernel",
     "sandbox/landlock",

@@ -194,6 +194,8 @@ def be_init(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.overwrite_arguments(cell.argument_area, _INIT_TITLE)
+    # Process 1 is spared every signal from inside that it has no handler for; Python brings one for SIGINT.
+    default_signals()
     woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -204,6 +206,13 @@ def be_init(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
     say(cell.link, [os.pidfd_open(os.getpid()), os.pidfd_open(guest), *folders], built=True)
     kernel.close_all_but([0, 1, 2, cell.link.fileno(), woken, waker])
     _reap(cell.link, woken, guest)
+
+
+def default_signals() -> None:
+    """Let every signal do what it does by default."""
+    for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _own_user_namespace(cell: Cell, zygotes_proc: int) -> None:
@@ -244,9 +253,7 @@ def begin_guest(cell: Cell, place: str) -> int:
     os.umask(0o022)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     link = place_descriptors(cell.ends, keep=cell.link.fileno())
-    for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+    default_signals()
     # As every Python starts: broken pipes and large files are errors, Ctrl-C is an exception.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -427,6 +427,10 @@ class Launcher:
         os.close(pidfd)
         _, status = os.waitpid(session.pid, 0)
         self._clear(session.name)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == supervisor.EXIT_STUCK:
+            print("crank launcher: a zygote does not answer and is replaced", file=sys.stderr)
+            session.nest.nest.kill_zygote()
+            self._lose(session.nest, None)
         if status == 0:
             self._slots.release(session.identity)
             session.nest.networks.append(session.network)
@@ -490,10 +494,9 @@ def _become_supervisor(
         signal.signal(signal.SIGTERM, lambda *_: None)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == launcher:
-            clean = supervisor.serve(
+            code = supervisor.serve(
                 order, channel, woken, began=began, flavour=groups.flavour if groups is not None else None
             )
-            code = 0 if clean else 2
     except BaseException:  # noqa: BLE001 - the border of a forked process: it is logged, then the process ends
         traceback.print_exc()
     finally:

@@ -20,12 +20,13 @@ from crank.domain.json import JsonObject, loads_strict
 from crank.domain.profile import Limits
 from crank.errors import CrankError
 from crank.sandbox import kernel, layers, mounts, namespaces
-from crank.sandbox.cell import LINK_BYTES_MAX, Broken, end_after, environment, layer, lift, say
+from crank.sandbox.cell import LINK_BYTES_MAX, Broken, default_signals, end_after, environment, layer, lift, say
 from crank.sandbox.namespaces import Identity
 from crank.sandbox.zygote import CONTROL_DESCRIPTOR
 
 RAISE_SEC = 20.0
 _INIT_TITLE = "crank-nest"
+KILL_ZYGOTE = b"zygote"
 # What a zygote needs to make its children's namespaces, inside its own user namespace only.
 _ZYGOTE_CAPABILITIES = (
     kernel.CAP_SETGID,
@@ -94,6 +95,11 @@ class Nest:
     def retire(self) -> None:
         """Let the zygote go; its children stay until they are done, and the nest until they are gone."""
         self.control.close()
+
+    def kill_zygote(self) -> None:
+        """End a zygote that does not answer; what it forked goes on."""
+        with contextlib.suppress(OSError):
+            self.life.send(KILL_ZYGOTE)
 
     def raze(self) -> None:
         """Kill the nest with everything in it. Safe to call twice."""
@@ -181,13 +187,14 @@ def _await(link: socket.socket, word: bytes) -> None:
 
 
 def _be_builder(site: Site, life: socket.socket, control: socket.socket) -> NoReturn:
+    # Out of the way of what a process is given to start with; here, so that a failure can still be told.
+    life, control = (socket.socket(fileno=lift(end.detach())) for end in (life, control))
     end_after(life, lambda: _build(site, life, control))
 
 
 def _build(site: Site, life: socket.socket, control: socket.socket) -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
-    life, control = (socket.socket(fileno=lift(end.detach())) for end in (life, control))
     kernel.close_all_but([life.fileno(), control.fileno(), *site.folders])
     for _ in range(3):
         # The launcher's own 0, 1 and 2 have no business in here.
@@ -244,9 +251,7 @@ def _be_init(
 
 
 def _be_zygote(python: str, start: str, control: socket.socket) -> None:
-    for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+    default_signals()
     with layer("capabilities"):
         kernel.keep_capabilities(_ZYGOTE_CAPABILITIES)
     os.dup2(control.fileno(), CONTROL_DESCRIPTOR, inheritable=True)
@@ -266,14 +271,19 @@ def _reap(life: socket.socket, woken: int, zygote: int) -> NoReturn:
     waiting = select.poll()
     waiting.register(woken, select.POLLIN)
     waiting.register(life.fileno(), select.POLLIN)
+    alive = zygote
     while True:
         for descriptor, _ in waiting.poll():
-            if descriptor == life.fileno():
+            if descriptor != life.fileno():
+                os.read(woken, 512)
+            elif life.recv(64) != KILL_ZYGOTE:
                 os._exit(0)
-            os.read(woken, 512)
+            elif alive:
+                os.kill(alive, signal.SIGKILL)
         try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while (ended := os.waitpid(-1, os.WNOHANG)[0]):
+                # Its number may belong to another soon.
+                alive = 0 if ended == alive else alive
         except ChildProcessError:
             if zygote:
                 os._exit(0)

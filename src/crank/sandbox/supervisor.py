@@ -42,6 +42,9 @@ TO_SUPERVISOR = {
     "f": CONTROL_BYTES_MAX,
 }
 
+# How a supervisor ends: nothing left, something left, and a zygote that does not answer.
+EXIT_CLEAN, EXIT_DIRTY, EXIT_STUCK = 0, 2, 4
+
 OUTPUT_HEAD = struct.Struct("!Qd")
 # The order to run: the length of its head (JSON) and of the code; then the code, then the args as JSON text.
 RUN_HEAD = struct.Struct("!II")
@@ -479,14 +482,14 @@ def _used_bytes(standing: Standing) -> int:
     return standing.tree.read().memory_bytes
 
 
-def serve(order: Order, channel: socket.socket, wake: int, *, began: float, flavour: str | None) -> bool:
-    """Be the supervisor: meet the cell, tell the runner, serve the session. Tell whether nothing of it is left."""
+def serve(order: Order, channel: socket.socket, wake: int, *, began: float, flavour: str | None) -> int:
+    """Be the supervisor: meet the cell, tell the runner, serve the session. Return the exit code to end with."""
     try:
         standing = assembly.meet(order)
     except SandboxError as fault:
         with contextlib.suppress(OSError):
             refuse(channel, fault)
-        return True
+        return EXIT_STUCK if fault.error_code == assembly.ZYGOTE_STUCK else EXIT_CLEAN
     facts: dict[str, Any] = {
         "privileged": order.privileged,
         "cgroup": flavour,
@@ -497,8 +500,8 @@ def serve(order: Order, channel: socket.socket, wake: int, *, began: float, flav
     try:
         channel.sendall(ready_frame(facts))
     except OSError:
-        return assembly.take_down(standing)
+        return EXIT_CLEAN if assembly.take_down(standing) else EXIT_DIRTY
     supervisor = Supervisor(order, channel, wake, standing)
     supervisor.run()
     assembly.clear(standing)
-    return supervisor.clean
+    return EXIT_CLEAN if supervisor.clean else EXIT_DIRTY

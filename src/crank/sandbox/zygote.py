@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from crank.domain.profile import Limits
-from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, kernel, landlock, mounts, programs
+from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, guest_torch, kernel, landlock, mounts, programs
 from crank.sandbox.cell import Cell, Ends
 from crank.sandbox.syscalls import native
 
@@ -116,6 +116,7 @@ class Zygote:
             fresh.forget_crank()
             for name in self._order.preimports:
                 self._import(name, "module" if self._order.paths else "preimports")
+        guest_torch.share_by_value()
         fresh.check_one_thread(self._fail)
         try:
             self._programs = self._find_programs()
