@@ -7,6 +7,7 @@ import ssl
 import traceback
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -30,7 +31,7 @@ from crank.domain.worker import GpuDevice
 from crank.sandbox.confine import Layer, abilities
 from crank.sandbox.dialer import Dialer
 from crank.sandbox.link import LauncherLink, launch
-from crank.sandbox.runner import NamespaceRunner
+from crank.sandbox.tiers import RUNNERS, strongest
 from crank.security import client_context
 from crank.worker.attempt import Bench
 from crank.worker.offers import ScriptOffer, script_offers
@@ -69,10 +70,10 @@ def prepare(settings: Settings) -> Prepared:
     thread. Raises SandboxError when no sandbox or no confinement can be had here.
     """
     # What the launcher may show to jobs is not this process's to say.
-    link = launch(roots=[settings.profiles_builds.resolve()], mounts_register=settings.mounts_register)
+    link = strongest(settings.sandbox_tier, partial(_launch, settings))
     try:
         devices = find_devices()
-        offers = tuple(script_offers(Profiles(settings, devices).built(), devices, NamespaceRunner.tier))
+        offers = tuple(script_offers(Profiles(settings, devices).built(), devices, link.tier))
         identity = WorkerIdentity(
             worker_id=worker_id_of(settings),
             instance_id=SystemIdSource().uuid7(),
@@ -88,6 +89,11 @@ def prepare(settings: Settings) -> Prepared:
         link.close()
         raise
     return Prepared(link, dialer, identity, offers, devices, layers)
+
+
+def _launch(settings: Settings, tier: Tier) -> LauncherLink:
+    roots = [settings.profiles_builds.resolve()]
+    return launch(roots=roots, mounts_register=settings.mounts_register, tier=tier)
 
 
 def find_devices() -> tuple[GpuDevice, ...]:
@@ -116,7 +122,7 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
     Raises SandboxError when no sandbox can be built here, ConfigurationError for a damaged identity.
     """
     async with AsyncExitStack() as opened:
-        sandbox = NamespaceRunner(prepared.link)
+        sandbox = RUNNERS[prepared.link.tier](prepared.link)
         await sandbox.start()
         require(Tier(sandbox.tier), settings.sandbox_tier)
         opened.push_async_callback(sandbox.stop)

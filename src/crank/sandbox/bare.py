@@ -119,12 +119,6 @@ class BareZygote(Zygote):
         found: tuple[str, ...] = tuple(self._message["bare"]["programs"])
         return found
 
-    def _leave(self) -> NoReturn:
-        """Stay until every child has ended: an init without its parent is taken for one that was abandoned."""
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, 0)
-        os._exit(0)
-
     def _fork(self, child: Cell, message: dict[str, Any]) -> None:
         if os.fork() == 0:
             cell.end_after(child.link, lambda: be_init(child, self._ground, self._run_in))
@@ -144,7 +138,8 @@ class BareZygote(Zygote):
 
     def _proof(self, place: Yard) -> BareProof:
         ground = self._ground
-        places = guest_paths.Places(yard.places(place.path), (ground.root, ground.base, *place.mounts))
+        real = {**yard.places(place.path), "/opt": os.path.join(ground.root, "opt")}
+        places = guest_paths.Places(real, (ground.root, ground.base, *place.mounts))
         # Afterwards: what is tried shall mean what it says.
         return BareProof(
             ground.base,

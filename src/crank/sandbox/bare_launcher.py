@@ -8,7 +8,6 @@ import os
 import socket
 
 from crank.domain.json import JsonObject
-from crank.errors import SandboxError
 from crank.sandbox import bare_nest, bundle, launcher, layers, seccomp
 from crank.sandbox.bare_nest import BareSite
 from crank.sandbox.folders import Allowed

@@ -13,21 +13,21 @@ import socket
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from crank.domain.profile import Limits
-from crank.errors import SandboxError
 from crank.sandbox import bare, guest_proof, kernel, landlock, layers, namespaces, programs, seccomp, tree, yard
 from crank.sandbox.bare import END_SEC, Yard
 from crank.sandbox.bare_proof import BareProof
 from crank.sandbox.cell import Broken, end_after, environment, layer, lift, limit_process, say
 from crank.sandbox.cgroup import place_name, started_ticks
 from crank.sandbox.namespaces import INSIDE_ID, Identity
-from crank.sandbox.nest import RAISE_SEC, Nest, hear
+from crank.sandbox.nest import KILL_ZYGOTE, RAISE_SEC, Nest, hear
 from crank.sandbox.syscalls import native
 from crank.sandbox.zygote import CONTROL_DESCRIPTOR
 
 _TITLE = "crank-nest"
+_LOOK_MS = 1_000
 # On disk where there is a choice: what a job writes should not fill the host's memory.
 _GROUNDS = ("/var/tmp", "/tmp")
 _CAP_SETGID, _CAP_SETUID = 1 << 6, 1 << 7
@@ -80,7 +80,7 @@ def account() -> Identity:
     return Identity(os.geteuid(), os.getegid(), INSIDE_ID, privileged=False)
 
 
-def permissions(granted: seccomp.Permissions = seccomp.Permissions()) -> seccomp.Permissions:
+def permissions(granted: seccomp.Permissions) -> seccomp.Permissions:
     """Return what a job's filter grants here, of what it would with namespaces."""
     return replace(granted, bare=True, scoped=landlock.abi() >= bare.LANDLOCK_SCOPED)
 
@@ -203,8 +203,8 @@ def _start(site: BareSite, base: str, life: socket.socket, control: socket.socke
 def _keep(life: socket.socket, zygote: int) -> None:
     """Stay until the launcher lets go, or the zygote is gone with all its children.
 
-    A child that is not the zygote has lost its parent: an init whose zygote died, or what an init left that the
-    host killed. Nothing like that may live on.
+    What is adopted here lost its parent. An init whose zygote died goes on with its job; what a job left whose
+    init the host killed may not live on.
     """
     woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
@@ -212,17 +212,31 @@ def _keep(life: socket.socket, zygote: int) -> None:
     waiting = select.poll()
     waiting.register(woken, select.POLLIN)
     waiting.register(life.fileno(), select.POLLIN)
+    alive = zygote
     while True:
-        for descriptor, _ in waiting.poll(1_000):
-            if descriptor == life.fileno():
+        for descriptor, _ in waiting.poll(_LOOK_MS):
+            if descriptor != life.fileno():
+                os.read(woken, 512)
+            elif life.recv(64) != KILL_ZYGOTE:
                 return
-            os.read(woken, 512)
-        with contextlib.suppress(ChildProcessError):
+            elif alive:
+                os.kill(alive, signal.SIGKILL)
+        try:
             while ended := os.waitpid(-1, os.WNOHANG)[0]:
-                if ended == zygote:
-                    return
-        if set(tree.children(os.getpid())) - {zygote}:
-            tree.end_children(limit_sec=END_SEC, spare=zygote)
+                # Its number may belong to another soon.
+                alive = 0 if ended == alive else alive
+        except ChildProcessError:
+            return
+        ours = {pid for pid in tree.children(os.getpid()) if pid == alive or _is_init(pid)}
+        tree.end_children(limit_sec=END_SEC, spare=ours)
+
+
+def _is_init(pid: int) -> bool:
+    """Tell an init from what a job left: nobody of its account may look into it, which no job can say of itself."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid != os.getuid()
+    except OSError:
+        return False
 
 
 # --- the zygote, and the rehearsal --------------------------------------------------------------
@@ -278,7 +292,7 @@ def _rehearse(site: BareSite, base: str, life: socket.socket) -> NoReturn:
     open_now = frozenset(name for name in os.listdir("/proc/self/fd"))
     proof = BareProof(base, root=None, scratch=place.scratch, parent=parent, descriptors=open_now)
     with layer("seccomp"):
-        proof.install(seccomp.program(native(), permissions()), number=native().numbers["seccomp"], notify=False)
+        proof.install(seccomp.program(native(), permissions(seccomp.Permissions())), number=native().numbers["seccomp"], notify=False)
     missing, _ = proof.examine(landlock=True, environment=[])
     if missing:
         name, cause = next(iter(missing.items()))

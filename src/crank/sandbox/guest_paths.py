@@ -8,7 +8,6 @@ Standard library only.
 from __future__ import annotations
 
 import builtins
-import contextlib
 import functools
 import io
 import os
@@ -21,11 +20,8 @@ if TYPE_CHECKING:
 
 # How many of the first arguments are paths. A file descriptor in a path's place is left as it is.
 _FUNCTIONS = {
-    **dict.fromkeys(
-        "access chdir listdir lstat mkdir mkfifo open pathconf readlink remove rmdir scandir stat statvfs truncate "
-        "unlink getxattr listxattr".split(),
-        1,
-    ),
+    **dict.fromkeys(("access", "chdir", "getxattr", "listdir", "listxattr", "lstat", "mkdir", "mkfifo", "open"), 1),
+    **dict.fromkeys(("pathconf", "readlink", "remove", "rmdir", "scandir", "stat", "statvfs", "truncate", "unlink"), 1),
     **dict.fromkeys(("rename", "replace", "link"), 2),
 }
 _QUIET = ("chmod", "utime")
@@ -64,16 +60,34 @@ class Places:
         return path
 
 
+    def is_own(self, path: Any) -> bool:
+        """Tell whether a path leads into one of the real places, or is a descriptor."""
+        if isinstance(path, int):
+            return True
+        full = os.path.realpath(os.fsdecode(os.fspath(path)))
+        return any(full == real or full.startswith(f"{real}/") for real in map(self.behind, self._real))
+
+    def named(self, path: str) -> str:
+        """Return the promised name of a real path, or the path."""
+        for place, real in self._real.items():
+            if path == real or path.startswith(f"{real}/"):
+                return place + path[len(real) :]
+        return path
+
+
 def install(places: Places) -> None:
     """Let Python's file functions know the places.
 
-    A change of a file's mode or times, which the filter refuses here, is left out of them without a word: copying
-    a file would fail with it.
+    A change of the mode or times of one of the job's own files, which the filter refuses here as any, is left out
+    without a word: copying a file would fail with it.
     """
     for name, count in _FUNCTIONS.items():
         _replace(name, functools.partial(_translate, places, count))
     for name in _QUIET:
         _replace(name, functools.partial(_quiet, places))
+    where = os.getcwd
+    os.getcwd = lambda: places.named(where())
+    os.getcwdb = lambda: os.fsencode(os.getcwd())
     opened = _translate(places, 1, io.open)
     builtins.open = io.open = opened
     # `symlink` names its target as the link's reader will find it, and makes the second of its paths.
@@ -117,7 +131,11 @@ def _linking(places: Places, original: Callable[..., Any]) -> Callable[..., Any]
 def _quiet(places: Places, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def quiet(path: Any, *args: Any, **named: Any) -> None:
-        with contextlib.suppress(PermissionError):
-            original(places.behind(path), *args, **named)
+        found = places.behind(path)
+        try:
+            original(found, *args, **named)
+        except PermissionError:
+            if not places.is_own(found):
+                raise
 
     return quiet

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crank.domain.json import JsonObject, dumps, loads_strict
 from crank.domain.isolation import Tier
+from crank.domain.json import JsonObject, dumps, loads_strict
 from crank.domain.quantity import KIB
 from crank.errors import SandboxError
 from crank.sandbox.frames import Frame, FrameReader

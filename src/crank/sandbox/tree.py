@@ -12,7 +12,7 @@ import resource
 import signal
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from crank.sandbox import kernel
 
@@ -76,23 +76,23 @@ def parent_of(pid: int) -> int | None:
         return None
 
 
-def end_children(*, limit_sec: float, spare: int | None = None) -> bool:
+def end_children(*, limit_sec: float, spare: Collection[int] = ()) -> bool:
     """Kill everything that descends from this process, a subreaper; tell whether nothing is left.
 
-    spare  a child that is left alone, with all that descends from it
+    spare  children that are left alone, with all that descends from them
     Each is kept from forking before it is killed, so that a bomb cannot outrun us.
     """
     own = os.getpid()
     deadline = time.monotonic() + limit_sec
     while True:
-        heads = [pid for pid in children(own) if pid != spare]
+        heads = [pid for pid in children(own) if pid not in spare]
         members = [*heads, *(pid for head in heads for pid in descendants(head))]
         for pid in members:
             _end(pid, {own, *members})
         for pid in heads:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-        if not [pid for pid in children(own) if pid != spare]:
+        if not [pid for pid in children(own) if pid not in spare]:
             return True
         if time.monotonic() >= deadline:
             return False
