@@ -8,7 +8,7 @@ from crank.domain.ids import Digest
 from crank.ports import BlobStore
 from crank.testing.contracts_blobs import BlobStoreContract
 from crank.testing.fakes import FakeClock
-from crank.testing.memory import MemoryBlobStore
+from crank.testing.memory_files import MemoryBlobStore
 
 
 class TestFileBlobStore(BlobStoreContract):

@@ -5,7 +5,7 @@ from pathlib import Path
 from crank.adapters.streams import FileStreamLog
 from crank.ports import StreamLog
 from crank.testing.contracts_streams import StreamLogContract
-from crank.testing.memory import MemoryStreamLog
+from crank.testing.memory_files import MemoryStreamLog
 
 
 class TestFileStreamLog(StreamLogContract):

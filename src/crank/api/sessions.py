@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse, Response
 
 from crank.api.documents import BODY, answer, desk_of, header, refusals
 from crank.api.files import HARMLESS, Octets, pieces, spool_body
-from crank.api.models import JobDocument, SessionDocument, SessionFiles, SessionFileStored, SessionsPage, StdinTaken
+from crank.api.models import JobDocument
 from crank.api.peer import Caller, bearer
 from crank.api.rest import JobPath
+from crank.api.session_models import SessionDocument, SessionFiles, SessionFileStored, SessionsPage, StdinTaken
 from crank.api.strict import StrictRoute
 from crank.api.wanted import SessionClocks, SessionWanted, StdinWanted
 from crank.controller import reach, session_views, views

@@ -6,9 +6,10 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
 
+from crank.client.contents import Contents, Mounts
 from crank.client.face_session import Session
 from crank.client.link import ClientOptions
-from crank.client.remote import AsyncClient, Contents, Mounts, OnOutput
+from crank.client.remote import AsyncClient, OnOutput
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page
 from crank.client.sessions import SessionState
 from crank.domain.json import JsonObject, JsonValue

@@ -5,7 +5,7 @@ import base64
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from crank.client.contents import CHUNK_BYTES, Contents, Mounts, chunks, digest_of, mount_uses
 from crank.client.link import EVENT_BYTES_MAX, ClientOptions, Link, transport_fault
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page, parse_job, parse_mount, parse_page
 from crank.client.sessions import AsyncSession, SessionState, parse_session
@@ -22,7 +23,6 @@ from crank.domain.quantity import WAIT_SEC_MAX
 from crank.errors import CrankError, ProtocolError, Unavailable
 
 INLINE_BYTES_MAX = 64 * 1024
-CHUNK_BYTES = 256 * 1024
 # A stream that says nothing for this long is dead; the node sends a comment more often.
 _QUIET_SEC = 60.0
 
@@ -34,8 +34,6 @@ _FIELDS = frozenset(
      "session", "context", "program", "stdin")
 )  # fmt: skip
 
-Contents: TypeAlias = str | bytes | Path
-Mounts: TypeAlias = Mapping[str, str] | Sequence[str]
 OnEvent: TypeAlias = Callable[[JobEvent], None]
 OnOutput: TypeAlias = Callable[[str, str], None]
 
@@ -128,7 +126,7 @@ class AsyncClient:
             "env_profile": profile or (None if more.get("capability") or more.get("session") else "python-core"),
             "args": args,
             "files": [await self._file(path, contents) for path, contents in (files or {}).items()] or None,
-            "mounts": _mount_uses(mounts) or None,
+            "mounts": mount_uses(mounts) or None,
             "constraints": {name: value for name, value in constraints.items() if value is not None} or None,
             **more,
         }
@@ -237,7 +235,7 @@ class AsyncClient:
 
         more  `name`, `capability`, `version`, `accelerator`, `gpu_model`, `memory_bytes`, `idle_sec`, `lifetime_sec`
         """
-        body: JsonObject = {"env_profile": profile, "mounts": _mount_uses(mounts) or None, **more}
+        body: JsonObject = {"env_profile": profile, "mounts": mount_uses(mounts) or None, **more}
         return AsyncSession(self._link, self.run, {name: value for name, value in body.items() if value is not None})
 
     async def sessions(self, *, limit: int = 50) -> Sequence[SessionState]:
@@ -264,7 +262,7 @@ class AsyncClient:
 
     async def upload(self, contents: Path | bytes) -> str:
         """Store bytes on the node and return their SHA-256. Raises TooLarge, Unavailable."""
-        digest = await asyncio.to_thread(_digest, contents)
+        digest = await asyncio.to_thread(digest_of, contents)
         try:
             await self._link.ask("HEAD", f"/v1/blobs/{digest}")
         except CrankError as fault:
@@ -277,7 +275,7 @@ class AsyncClient:
             await self._link.ask("PUT", f"/v1/blobs/{digest}", content=contents, headers=headers)
         else:
             # Not repeated by itself: a stream can be read once.
-            source = _chunks(contents)
+            source = chunks(contents)
             await self._link.ask("PUT", f"/v1/blobs/{digest}", content=source, headers=headers, retry=False)
         return digest
 
@@ -312,22 +310,3 @@ class AsyncClient:
         """Return the node's own word on its readiness. Raises Unavailable while it is not ready."""
         _, document = await self._link.ask("GET", "/readyz", retry=False)
         return dict(document)
-
-
-def _mount_uses(mounts: Mounts | None) -> list[JsonValue]:
-    if isinstance(mounts, Mapping):
-        return [{"name": name, "mount": mount} for name, mount in mounts.items()]
-    return list(mounts or ())
-
-
-def _digest(contents: Path | bytes) -> str:
-    if isinstance(contents, bytes):
-        return hashlib.sha256(contents).hexdigest()
-    with contents.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(path.open, "rb") as source:
-        while chunk := await asyncio.to_thread(source.read, CHUNK_BYTES):
-            yield chunk

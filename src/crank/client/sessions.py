@@ -8,12 +8,11 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
+from crank.client.contents import CHUNK_BYTES
 from crank.client.link import Link
 from crank.client.results import JobResult
 from crank.domain.json import JsonObject
 from crank.errors import Conflict, ProtocolError
-
-_CHUNK_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +162,12 @@ class AsyncSession:
     async def get(self, path: str) -> bytes:
         """Return a file's bytes. Raises NotFound."""
         async with self._link.stream("GET", self._file(path)) as answer:
-            return b"".join([chunk async for chunk in answer.aiter_bytes(_CHUNK_BYTES)])
+            return b"".join([chunk async for chunk in answer.aiter_bytes(CHUNK_BYTES)])
 
     async def download(self, path: str, target: BinaryIO) -> None:
         """Copy a file into `target`. Raises NotFound."""
         async with self._link.stream("GET", self._file(path)) as answer:
-            async for chunk in answer.aiter_bytes(_CHUNK_BYTES):
+            async for chunk in answer.aiter_bytes(CHUNK_BYTES):
                 await asyncio.to_thread(target.write, chunk)
 
     async def remove(self, path: str) -> None:

@@ -4,91 +4,28 @@ They keep JSON text, not objects, so that a value that would not survive the dis
 """
 
 import asyncio
-import hashlib
-import io
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import BinaryIO, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
-from crank.adapters.clock import SystemClock
 from crank.domain import job_codec, session_codec
-from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId, parse_digest
+from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import ENDED, HELD, Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
-from crank.errors import Conflict, InvalidRequest, NotFound, StoreError, TooLarge, Unavailable
+from crank.errors import Conflict, NotFound, Unavailable
 from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore, Transaction
-from crank.wire import JobEvent
+from crank.testing.memory_state import Part, Row, State, row_of
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One job: the parts that queries ask for, and its text."""
-
-    seq: int
-    tenant: TenantId
-    job_id: JobId
-    status: Status
-    ended_us: int | None
-    session_id: SessionId | None
-    text: str
-
-    def job(self) -> Job:
-        return job_codec.parse_job(json.loads(self.text))
-
-
-def _row(seq: int, job: Job) -> _Row:
-    text = dumps(job_codec.job_document(job))
-    return _Row(seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, text)
-
-
-@dataclass(slots=True)
-class _State:
-    jobs: dict[tuple[TenantId, JobId], _Row] = field(default_factory=dict)
-    sessions: dict[tuple[TenantId, SessionId], str] = field(default_factory=dict)
-    seq: int = 0
-    replays: dict[tuple[TenantId, str], Replay] = field(default_factory=dict)
-    records: list[tuple[str, JobId | None, str]] = field(default_factory=list)
-    credentials: dict[Digest, TenantId] = field(default_factory=dict)
-    mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
-    workers: dict[str, str] = field(default_factory=dict)
-    references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
-
-    def copy(self) -> "_State":
-        return _State(
-            jobs=dict(self.jobs),
-            sessions=dict(self.sessions),
-            seq=self.seq,
-            replays=dict(self.replays),
-            records=list(self.records),
-            credentials=dict(self.credentials),
-            mounts=dict(self.mounts),
-            workers=dict(self.workers),
-            references=set(self.references),
-        )
-
-
-class _Part:
-    """What all stores share: the state, and whether they may change it."""
-
-    def __init__(self, state: _State, *, writable: bool) -> None:
-        self._state = state
-        self._writable = writable
-
-    def _change(self) -> _State:
-        if not self._writable:
-            raise StoreError("A read must not write.", code="store_read_only")
-        return self._state
-
-
-class _Jobs(_Part):
-    def _sorted(self, wanted: Callable[[_Row], bool]) -> list[_Row]:
+class _Jobs(Part):
+    def _sorted(self, wanted: Callable[[Row], bool]) -> list[Row]:
         return sorted(filter(wanted, self._state.jobs.values()), key=lambda row: row.seq)
 
     def insert(self, job: Job) -> None:
@@ -97,7 +34,7 @@ class _Jobs(_Part):
         if (job.tenant, job.job_id) in state.jobs:
             raise Conflict(f"There is a job {job.job_id} already.", code="job_id_taken", field="job_id")
         state.seq += 1
-        state.jobs[job.tenant, job.job_id] = _row(state.seq, job)
+        state.jobs[job.tenant, job.job_id] = row_of(state.seq, job)
 
     def find(self, tenant: TenantId, job_id: JobId) -> Job | None:
         """Return the job, or None."""
@@ -112,7 +49,7 @@ class _Jobs(_Part):
             raise NotFound(f"There is no job {job.job_id}.", code="job_not_found")
         kept = row.job()
         job = replace(job, request=kept.request, request_digest=kept.request_digest, submitted_us=kept.submitted_us)
-        state.jobs[job.tenant, job.job_id] = _row(row.seq, job)
+        state.jobs[job.tenant, job.job_id] = row_of(row.seq, job)
 
     def queued(self, limit: int) -> Sequence[Job]:
         """Return queued jobs, oldest first; of one session only the one whose turn it is."""
@@ -166,7 +103,7 @@ class _Jobs(_Part):
         state.references = {entry for entry in state.references if entry[:2] != (tenant, job_id)}
 
 
-class _Sessions(_Part):
+class _Sessions(Part):
     """Python keeps a dict in the order of insertion, which is the order of acceptance."""
 
     def _read(self) -> list[Session]:
@@ -220,7 +157,7 @@ class _Sessions(_Part):
         state.sessions.pop((tenant, session_id), None)
 
 
-class _Replays(_Part):
+class _Replays(Part):
     def find(self, tenant: TenantId, key: str) -> Replay | None:
         """Return what the key was used for, or None."""
         return self._state.replays.get((tenant, key))
@@ -238,7 +175,7 @@ class _Replays(_Part):
         return len(old)
 
 
-class _Records(_Part):
+class _Records(Part):
     def append(self, record: Record) -> None:
         """Add a record at the end. Raises Conflict (`record_id_taken`)."""
         state = self._change()
@@ -256,7 +193,7 @@ class _Records(_Part):
         return [(position, job_codec.parse_record(json.loads(text))) for position, text in found[:limit]]
 
 
-class _Registry(_Part):
+class _Registry(Part):
     def credential_tenant(self, secret_sha256: Digest) -> TenantId | None:
         """Return the tenant whose secret has this hash, or None."""
         return self._state.credentials.get(secret_sha256)
@@ -308,7 +245,7 @@ class _Registry(_Part):
 
 
 class _Transaction:
-    def __init__(self, state: _State, *, writable: bool) -> None:
+    def __init__(self, state: State, *, writable: bool) -> None:
         self.jobs: JobStore = _Jobs(state, writable=writable)
         self.sessions: SessionStore = _Sessions(state, writable=writable)
         self.replays: ReplayStore = _Replays(state, writable=writable)
@@ -320,7 +257,7 @@ class MemoryStore:
     """`ports.Store` in memory: every work runs on a copy, which becomes the state when it ends well."""
 
     def __init__(self) -> None:
-        self._state = _State()
+        self._state = State()
         self._lock = threading.Lock()
         self._open = False
 
@@ -351,79 +288,3 @@ class MemoryStore:
     def _check_open(self) -> None:
         if not self._open:
             raise Unavailable("The store is not open.", code="store_stopped")
-
-
-class MemoryBlobStore:
-    """`ports.BlobStore` in memory."""
-
-    def __init__(self, *, quota_bytes: int = 1 << 40, now_us: Callable[[], int] | None = None) -> None:
-        self._quota_bytes = quota_bytes
-        self._now_us = now_us or SystemClock().now_us
-        self._lock = threading.Lock()
-        self._blobs: dict[Digest, bytes] = {}
-        self._written_us: dict[Digest, int] = {}
-
-    def put(self, source: BinaryIO, *, expected: Digest | None, bytes_max: int) -> tuple[Digest, int]:
-        """Keep a stream. Raises InvalidRequest (`digest_mismatch`), TooLarge, Unavailable (`quota_exceeded`)."""
-        octets = b""
-        while chunk := source.read(64 * 1024):
-            octets += chunk
-            if len(octets) > bytes_max:
-                raise TooLarge(f"The blob is larger than {bytes_max} bytes.", code="blob_too_large")
-        digest = Digest(hashlib.sha256(octets).hexdigest())
-        if expected is not None and digest != expected:
-            raise InvalidRequest("The bytes have another SHA-256.", code="digest_mismatch", field="sha256")
-        with self._lock:
-            used_bytes = sum(len(blob) for blob in self._blobs.values())
-            if digest not in self._blobs and used_bytes + len(octets) > self._quota_bytes:
-                raise Unavailable("The blobs would take more than their quota.", code="quota_exceeded")
-            self._blobs[digest] = octets
-            self._written_us[digest] = self._now_us()
-        return digest, len(octets)
-
-    def open(self, digest: Digest) -> BinaryIO:
-        """Open a blob to read. Raises NotFound."""
-        octets = self._blobs.get(parse_digest(digest))
-        if octets is None:
-            raise NotFound(f"There is no blob {digest}.", code="blob_not_found")
-        return io.BytesIO(octets)
-
-    def size(self, digest: Digest) -> int | None:
-        """Return the size in bytes, or None when there is no such blob."""
-        octets = self._blobs.get(parse_digest(digest))
-        return None if octets is None else len(octets)
-
-    def remove(self, digest: Digest) -> None:
-        """Remove a blob; doing it twice changes nothing."""
-        with self._lock:
-            self._blobs.pop(digest, None)
-            self._written_us.pop(digest, None)
-
-    def older_than(self, age_sec: float) -> Sequence[Digest]:
-        """Return blobs last written longer ago than that, oldest first."""
-        latest_us = self._now_us() - round(age_sec * 1_000_000)
-        aged = sorted((written, digest) for digest, written in self._written_us.items())
-        return [digest for written, digest in aged if written < latest_us]
-
-
-class MemoryStreamLog:
-    """`ports.StreamLog` in memory, without a bound."""
-
-    def __init__(self) -> None:
-        self._events: dict[JobId, list[JobEvent]] = {}
-
-    async def append(self, job_id: JobId, events: Sequence[JobEvent]) -> int:
-        """Add events and return the last position."""
-        log = self._events.setdefault(job_id, [])
-        log.extend(events)
-        return len(log)
-
-    async def read(self, job_id: JobId, after: int, limit: int) -> Sequence[tuple[int, JobEvent]]:
-        """Return at most `limit` events after a position."""
-        after = max(0, after)
-        found = self._events.get(job_id, [])[after : after + max(0, limit)]
-        return list(enumerate(found, start=after + 1))
-
-    async def remove(self, job_id: JobId) -> None:
-        """Forget the job's events; doing it twice changes nothing."""
-        self._events.pop(job_id, None)
