@@ -31,7 +31,7 @@ _COLLECT_SEC = 10.0
 _SETTLE_SEC = 5.0
 _READY_SEC = 20.0
 _WARM = 12
-_LOOK_SEC, _QUIET_LOOKS = 0.1, 10
+_LOOK_SEC, _QUIET_LOOKS = 0.05, 6
 
 
 class Quiet:
@@ -63,6 +63,7 @@ class Arena:
     rootfs: Path
     canary: Canary
     full: list[Traces] = field(default_factory=list)
+    following: Case = judge.NEXT
 
     def traces(self) -> Traces:
         """Look at the host."""
@@ -74,11 +75,11 @@ class Arena:
             await self.warm()
         return self.full[0]
 
-    async def warm(self) -> None:
+    async def warm(self, count: int = _WARM) -> None:
         """Run so many jobs at once that the pool holds as many as it ever will, and wait until it does."""
-        for case in (judge.NEXT, replace(judge.NEXT, programs=True)):
+        for case in (self.following, replace(self.following, programs=True)):
             for _ in range(2):
-                await asyncio.gather(*(self.run(case) for _ in range(_WARM)))
+                await asyncio.gather(*(self.run(case) for _ in range(count)))
         before, quiet = self.traces(), 0
         while quiet < _QUIET_LOOKS:
             await asyncio.sleep(_LOOK_SEC)
@@ -119,7 +120,7 @@ class Arena:
         before, memory = await self.before(), memory_bytes(os.getpid())
         wrong, neighbour = await asyncio.gather(self._judged(case), self._judged(judge.VICTIM))
         wrong += [f"the neighbour: {what}" for what in neighbour]
-        wrong += [f"the next job: {what}" for what in await self._judged(judge.NEXT)]
+        wrong += [f"the next job: {what}" for what in await self._judged(self.following)]
         return wrong + await self._changed(before, memory)
 
     async def pair_wrongs(self, pair: Pair) -> list[str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from crank.sandbox.link import launch
+from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
 from tests.attacks.arena import Arena, arena_root
-from tests.attacks.canary import canaries
+from tests.attacks.canary import Canary, canaries
 
 REPO = Path(__file__).resolve().parents[2]
 ORDINARY_ID = 54_321
@@ -36,12 +36,26 @@ def rootfs(open_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="package")
-def arena(rootfs: Path) -> Iterator[Arena]:
-    """Give a runner with a launcher for the whole package, and a canary."""
+def link() -> Iterator[LauncherLink]:
+    """Give a launcher for the whole package."""
     link = launch()
-    with canaries(1) as (canary,):
-        yield Arena(NamespaceRunner(link), link, rootfs, canary)
+    yield link
     link.close()
+
+
+@pytest.fixture(scope="package")
+def canary() -> Iterator[Canary]:
+    """Give a canary for the whole package."""
+    with canaries(1) as (canary,):
+        yield canary
+
+
+@pytest.fixture
+async def arena(link: LauncherLink, canary: Canary, rootfs: Path) -> Arena:
+    """Give a runner on that launcher. It parks nothing: what is parked belongs to the loop of one test."""
+    arena = Arena(NamespaceRunner(link, parked=0), link, rootfs, canary)
+    await arena.warm(1)
+    return arena
 
 
 def usable_by_all() -> str | None:

@@ -1,6 +1,6 @@
 """How a case is judged, wherever it ran: by what became of it, of its neighbour and of the job after it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crank.domain.outcome import Outcome
@@ -36,6 +36,18 @@ sum(range(10)), [sorted(os.listdir(place)) for place in ("/scratch", "/out", "/t
     [name for name in os.environ if "CANARY" in name or "CRANK" in name]]
 """,
     result=[45, [[], [], [], []], [True, 1, "/scratch", True, 0, []]],
+)
+
+# The same where there are no namespaces: no job may list processes, and variables tell it where its folders are.
+NEXT_BARE = replace(
+    NEXT,
+    code=NEXT.code.replace('len([name for name in os.listdir("/proc") if name.isdigit()]) <= 2', "processes_are_closed()")
+    .replace('"CRANK" in name]', '"CRANK" in name and name not in ("CRANK_IN", "CRANK_OUT", "CRANK_SCRATCH")]')
+    .replace(
+        "import os, signal, threading\n",
+        "import os, signal, threading\ndef processes_are_closed():\n    try:\n        return not os.listdir('/proc')\n"
+        "    except PermissionError:\n        return True\n",
+    ),
 )
 
 

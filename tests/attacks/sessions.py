@@ -13,6 +13,7 @@ class Run:
     reasons     the end reasons that are right
     interrupt   sent as SIGINT once the run has printed something
     must_live   whether the session must be alive after it, None where either is honest
+    may_fail    an earlier run broke what this one stands on: it may fail, but not with a wrong result
     """
 
     code: str
@@ -22,6 +23,7 @@ class Run:
     reasons: tuple[str, ...] = ("exited",)
     interrupt: bool = False
     must_live: bool | None = True
+    may_fail: bool = False
     wall_sec: float = 10.0
 
 
@@ -39,9 +41,18 @@ _STUCK = "print('stuck', flush=True)\n"
 _INTERRUPTED = ("raised", "signalled", "cancelled", "exited")
 
 
-def _then(name: str, code: str, *, reasons: tuple[str, ...] = ("exited", "raised"), live: bool | None = True) -> HostileSession:
+def _then(
+    name: str, code: str, *, reasons: tuple[str, ...], live: bool | None = True, breaks: bool = False
+) -> HostileSession:
     """A hostile run, and then an honest one that must be right if the session still lives."""
-    honest = Run("import math\nprint('honest')\nmath.factorial(5)", result=120, stdout="honest\n", must_live=None)
+    honest = Run(
+        "import math\nprint('honest')\nmath.factorial(5)",
+        result=120,
+        stdout="honest\n",
+        must_live=None,
+        may_fail=breaks,
+        reasons=("exited", "raised") if breaks else ("exited",),
+    )
     return HostileSession(name, (Run(code, reasons=reasons, must_live=live), honest))
 
 
@@ -111,7 +122,13 @@ SESSIONS = (
         programs=True,
     ),
     *(
-        _then(f"L09 the next run is framed correctly after {name}", code, reasons=reasons, live=None)
+        _then(
+            f"L09 the next run is framed correctly after {name}",
+            code,
+            reasons=reasons,
+            live=None,
+            breaks=name.startswith(("builtins", "streams", "descriptors", "its own limits")),
+        )
         for name, code, reasons in (
             ("builtins are gone", "import builtins\nfor n in list(vars(builtins)):\n    if n[0] != '_': delattr(builtins, n)", ("exited", "raised")),
             ("modules are gone", "import sys\nsys.modules.clear()", ("exited", "raised")),
@@ -138,7 +155,9 @@ SESSIONS = (
             Run(CHANNEL + "import threading\ndef forge():\n    while True:\n        time.sleep(0.01)\n"
                 "        channel.send('e', json.dumps({**end, 'result': 'forged'}).encode())\n"
                 "threading.Thread(target=forge, daemon=True).start()\n'first'", reasons=("exited", "protocol_violation"), must_live=None),
-            Run("import time\ntime.sleep(1)\n'second'", reasons=("protocol_violation",), must_live=False),
+            # A session may lie about itself. It must not stay with two ends of one run in its pipe.
+            Run("import time\ntime.sleep(1)\n'second'", reasons=("protocol_violation", "exited"), must_live=None),
+            Run("1 + 1", result=2, reasons=("protocol_violation", "exited"), must_live=None, may_fail=True),
         ),
     ),
     HostileSession(

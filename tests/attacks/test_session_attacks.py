@@ -10,7 +10,7 @@ import pytest
 
 from crank.domain.outcome import Outcome
 from crank.domain.profile import Limits
-from crank.errors import CrankError, NotSupported
+from crank.errors import Conflict, CrankError, NotSupported
 from crank.ports import SandboxSession, SandboxSpec
 from tests.attacks import judge
 from tests.attacks.arena import Arena, Quiet, bare_build
@@ -53,7 +53,9 @@ async def _one(session: SandboxSession, run: Run, base: Limits) -> tuple[Outcome
     running = asyncio.ensure_future(session.run_python(run.code, {}, sink, context=run.context, limits=limits))
     if run.interrupt:
         await asyncio.wait_for(sink.arrived.wait(), _READY_SEC)
-        await session.signal("SIGINT")
+        with contextlib.suppress(Conflict):
+            # It may have ended by itself meanwhile.
+            await session.signal("SIGINT")
     return await running, time.monotonic() - began
 
 
@@ -62,9 +64,9 @@ def _wrongs(number: int, run: Run, outcome: Outcome, took_sec: float) -> list[st
     told = f"run {number}: ended as {outcome.end}, stderr {outcome.stderr.text[-500:]!r}"
     if outcome.end.reason.value not in run.reasons:
         wrong.append(told)
-    if run.result is not ANY and outcome.result != run.result:
+    if run.result is not ANY and outcome.result != run.result and (outcome.has_result or not run.may_fail):
         wrong.append(f"run {number}: result {outcome.result!r}; {told}")
-    if run.stdout is not None and outcome.stdout.text != run.stdout:
+    if run.stdout is not None and outcome.stdout.text != run.stdout and not run.may_fail:
         wrong.append(f"run {number}: stdout {outcome.stdout.text[-300:]!r}")
     if took_sec > run.wall_sec + 2:
         wrong.append(f"run {number}: it took {took_sec:.1f} s")
