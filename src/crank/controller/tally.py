@@ -14,7 +14,7 @@ from crank.domain.outcome import LAYERS, Outcome, Reason
 from crank.domain.quantity import GIB, MIB
 
 OTHER = "other"
-# `process` is a worker author's own code outside of the sandbox, `none` an attempt whose code never ran.
+# `process` stands in records from before functions of worker authors were walled in; `none`: no code ran.
 _TIERS = frozenset({*map(str, Tier), "process", "none"})
 MEMORY_BYTES_BOUNDS = tuple(float(size) for size in (16 * MIB, 32 * MIB, 64 * MIB, 128 * MIB, 256 * MIB, 512 * MIB,
                                                      GIB, 2 * GIB, 4 * GIB, 8 * GIB, 32 * GIB))  # fmt: skip

@@ -138,8 +138,8 @@ class Outcome:
     """Everything one attempt left. `result` is meaningful only when `has_result`.
 
     displays  rich results in order, each a MIME bundle {media type: data}
-    tier      the isolation that really held: a word of `domain.isolation`, `process` for a worker author's
-              own code outside of it, `none` when no code ran
+    tier      the isolation that really held: a word of `domain.isolation`, `none` when no code ran; `process` in
+              records from before functions of worker authors were walled in
     denials   evidence: what a layer refused
     layers    the walls that stood, each proven from inside before the job's code ran
     notes     sentences for a person: what was left running, what was dropped
