@@ -23,6 +23,7 @@ from crank.client import AsyncClient
 from crank.config import Settings
 from crank.domain.quantity import GIB
 from crank.errors import CrankError
+from crank.ports import ProfileBuild
 from crank.sandbox import host
 
 State = Literal["ok", "warn", "fail"]
@@ -57,7 +58,18 @@ def _python(settings: Settings) -> Sequence[Finding]:
 
 
 def _sandbox(settings: Settings) -> Sequence[Finding]:
-    return [Finding(each.name, each.status, each.text, each.fix) for each in host.examine()]
+    found = host.examine(settings.sandbox_tier, _some_build(settings))
+    return [Finding(each.name, each.status, each.text, each.fix) for each in found]
+
+
+def _some_build(settings: Settings) -> ProfileBuild | None:
+    """Return a built profile to try the sandbox with, the smallest first; None where none is built."""
+    try:
+        built = Profiles(settings, devices=()).built()
+    except CrankError:
+        # What is wrong with the profiles is told as theirs.
+        return None
+    return min(built, key=lambda build: (build.profile.name not in FIRST_PROFILES, build.profile.name), default=None)
 
 
 def _confinement(settings: Settings) -> Sequence[Finding]:

@@ -43,3 +43,24 @@ def test_a_missing_layer_has_a_code_and_a_fix() -> None:
     assert fault.error_code == "layer_user_namespace"
     assert fault.fix is not None
     assert "apparmor_restrict_unprivileged_userns" in fault.fix
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed"),
+    [
+        ("container", "docker run --security-opt"),
+        ("wsl", "wsl --update"),
+        ("ubuntu", "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
+        ("plain", None),
+    ],
+)
+def test_each_kind_of_machine_has_its_own_fix(tmp_path: Path, kind: str, typed: str | None) -> None:
+    """Where user namespaces are refused, what to type depends on what refuses them."""
+    version, container, sysctls = tmp_path / "version", tmp_path / "dockerenv", tmp_path / "kernel"
+    sysctls.mkdir()
+    version.write_text(f"Linux version 6.6.0-{'microsoft-standard-WSL2' if kind == 'wsl' else 'generic'}")
+    (sysctls / "apparmor_restrict_unprivileged_userns").write_text("1\n" if kind == "ubuntu" else "0\n")
+    if kind == "container":
+        container.touch()
+    fix = host.machine_fix(version, container, sysctls)
+    assert (typed in fix) if typed else fix == ""

@@ -1,0 +1,122 @@
+"""`crank doctor` breaks real sandboxes from inside, and says so and fails when one does not hold."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import crank
+
+pytestmark = pytest.mark.system
+
+_SOURCE = Path(crank.__file__).parent
+_GROUPS = {
+    "network",
+    "files",
+    "processes",
+    "privilege",
+    "system calls",
+    "identity",
+    "witnesses",
+    "limits",
+    "kill",
+    "pool",
+}
+# What each takes away, as lines behind a module's own.
+_NO_FILTER = {
+    "sandbox/seccomp.py": "\ndef program(machine, granted, **_):\n    return pack([(0x06, 0, 0, ALLOW)])\n",
+}
+_NO_PROOF = {"sandbox/guest_proof.py": "\n_CHECKS.clear()\n"}
+_NO_LANDLOCK = {"sandbox/landlock.py": "\ndef restrict(*_, **__):\n    return None\n"}
+
+
+def _doctor(home: Path, builds: Path, *, source: Path = _SOURCE.parent) -> tuple[int, dict[str, Any], float]:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "crank", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env={
+            "PATH": os.defpath,
+            "PYTHONPATH": str(source),
+            "CRANK_HOME": str(home),
+            "CRANK_PROFILES_BUILDS": str(builds),
+            "CRANK_PROFILES_SOURCE": str(_SOURCE.parents[1] / "profiles"),
+        },
+        timeout=120,
+    )
+    assert done.stdout, done.stderr[-2000:]
+    return done.returncode, json.loads(done.stdout), time.monotonic() - began
+
+
+def _findings(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in answer["findings"]}
+
+
+@pytest.fixture
+def core(builds: Path) -> Path:
+    """Give the folder of builds, where python-core is among them."""
+    if not list(builds.glob("python-core-cpu-*")):
+        pytest.skip("python-core is not built; make profiles-small builds it")
+    return builds
+
+
+def test_every_wall_of_this_machine_holds(home: Path, core: Path) -> None:
+    """Each group of attempts is told with what refused it, the tier and the pool are told, within seconds."""
+    code, answer, took_sec = _doctor(home, core)
+    found = _findings(answer)
+    assert {name.removeprefix("try ") for name in found if name.startswith("try ")} == _GROUPS
+    assert [each for each in answer["findings"] if each["name"].startswith("try ") and each["state"] != "ok"] == []
+    assert "namespaces" in found["sandbox"]["cause"]
+    assert "from the pool" in found["try pool"]["cause"]
+    assert (code == 0) == answer["ok"]
+    # Three seconds on a quiet machine.
+    assert took_sec < 20
+
+
+def test_without_a_profile_it_says_that_it_did_not_try(home: Path, tmp_path: Path) -> None:
+    """Where nothing is built the walls were not tried from inside, which is said, with what to type."""
+    _, answer, _ = _doctor(home, tmp_path / "none")
+    walls = _findings(answer)["walls"]
+    assert walls["state"] == "warn"
+    assert "crank profile build" in walls["fix"]
+
+
+def _weakened(place: Path, changes: dict[str, str]) -> Path:
+    shutil.copytree(_SOURCE, place / "crank", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, lines in changes.items():
+        with (place / "crank" / name).open("a", encoding="utf-8") as module:
+            module.write(lines)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("changes", "layer"), [(_NO_FILTER, "seccomp"), (_NO_LANDLOCK, "landlock")], ids=["filter", "landlock"]
+)
+def test_a_layer_that_is_not_raised_is_found_by_the_guest(
+    home: Path, core: Path, tmp_path: Path, changes: dict[str, str], layer: str
+) -> None:
+    """A build of Crank that forgets a layer starts no job: its guest misses the layer, and doctor fails with its name."""
+    code, answer, _ = _doctor(home, core, source=_weakened(tmp_path / "src", changes))
+    walls = _findings(answer)["walls"]
+    assert (code, answer["ok"], walls["state"]) == (1, False, "fail")
+    assert f"'{layer}'" in walls["cause"]
+
+
+def test_without_filter_and_proof_doctor_sees_the_hole_itself(home: Path, core: Path, tmp_path: Path) -> None:
+    """Where the guest is blind as well, doctor's own attempts come through, each is named, and it fails."""
+    code, answer, _ = _doctor(home, core, source=_weakened(tmp_path / "src", _NO_FILTER | _NO_PROOF))
+    broken = [each["cause"] for each in answer["findings"] if each["state"] == "fail"]
+    assert (code, answer["ok"]) == (1, False)
+    assert any("socket of the family IPv4: it was allowed" in cause for cause in broken), broken
+    assert any("a new user namespace" in cause for cause in broken), broken
+    # The network is empty behind the filter, so not even now was the listener reached.
+    assert _findings(answer)["try witnesses"]["state"] == "ok"
