@@ -77,7 +77,7 @@ async def test_what_kills_a_run_ends_the_session_with_its_own_reason(
     async with _lasting(link, build) as session:
         assert (await _run(session, "kept = 1\nkept")).result == 1
         tree = [pid for title in (SUPERVISOR, INIT, GUEST) for pid in named(link.process.pid, title)]
-        outcome = await _run(session, code, **limits)
+        outcome = await _run(session, code, **limits)  # type: ignore[arg-type]  # `sink` is not among them
         assert (outcome.end.reason, outcome.end.clock) == (reason, clock), outcome.end
         assert not session.alive
         with pytest.raises(SandboxError, match="has ended"):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from crank.domain.isolation import Tier
 from crank.domain.ids import Digest
+from crank.domain.isolation import Tier
 from crank.domain.outcome import End, Outcome, Reason
 from crank.domain.profile import Limits
 from crank.errors import SandboxError
