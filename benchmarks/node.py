@@ -50,8 +50,10 @@ def help_sec() -> float:
 
 @contextlib.contextmanager
 def running_node() -> Iterator[int]:
-    """Run the node that the environment names; give its keeper's process id."""
-    subprocess.run([CRANK, "up", "--detach"], check=True, stderr=subprocess.DEVNULL)
+    """Run the node that the environment names; give its keeper's process id. Raises RuntimeError with its words."""
+    started = subprocess.run([CRANK, "up", "--detach"], check=False, capture_output=True, text=True)
+    if started.returncode != 0:
+        raise RuntimeError(f"crank up ended with {started.returncode}: {started.stderr.strip()[-400:]}")
     try:
         node = json.loads(Path(os.environ["CRANK_HOME"], "run", "node.json").read_text())
         yield int(Path(f"/proc/{node['controller_pid']}/stat").read_text().rpartition(")")[2].split()[1])
