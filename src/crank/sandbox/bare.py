@@ -100,7 +100,16 @@ class BareZygote(Zygote):
     def prepare(self) -> None:
         """Import everything, with nothing of our own left to be found."""
         sys.path.remove(self._code)
+        self._check_libraries()
         super().prepare()
+
+    def _check_libraries(self) -> None:
+        """Refuse an interpreter that runs on the host's libraries: what was built and tested is another."""
+        with open("/proc/self/maps", encoding="utf-8") as source:
+            mapped = {line.split(maxsplit=5)[5].strip() for line in source if len(line.split(maxsplit=5)) == 6}
+        strangers = sorted(path for path in mapped if path[0] == "/" and not path.startswith(f"{self._ground.root}/"))
+        if strangers:
+            self._fail("interpreter", f"it loads {strangers[0]} of the host; build the profile again")
 
     @contextlib.contextmanager
     def _workbench(self) -> Iterator[None]:

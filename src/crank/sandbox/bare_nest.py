@@ -28,6 +28,7 @@ from crank.sandbox.zygote import CONTROL_DESCRIPTOR
 
 _TITLE = "crank-nest"
 _LOOK_MS = 1_000
+_TIDY_SEC = 0.1
 # On disk where there is a choice: what a job writes should not fill the host's memory.
 _GROUNDS = ("/var/tmp", "/tmp")
 _CAP_SETGID, _CAP_SETUID = 1 << 6, 1 << 7
@@ -139,7 +140,7 @@ def _be_keeper(site: BareSite, life: socket.socket, control: socket.socket) -> N
         control.close()
         if site.root is not None:
             say(life, built=True)
-            _keep(life, zygote)
+            _keep(life, zygote, base)
     finally:
         tree.end_children(limit_sec=END_SEC)
         with contextlib.suppress(OSError):
@@ -147,6 +148,9 @@ def _be_keeper(site: BareSite, life: socket.socket, control: socket.socket) -> N
 
 
 def _become(identity: Identity) -> None:
+    with contextlib.suppress(OSError):
+        # Only who may give capabilities may give them up for good; to the others no_new_privs brings none.
+        kernel.drop_bounding_set()
     with layer("identity"):
         if identity.privileged:
             os.setgroups([])
@@ -200,7 +204,7 @@ def _start(site: BareSite, base: str, life: socket.socket, control: socket.socke
     return zygote
 
 
-def _keep(life: socket.socket, zygote: int) -> None:
+def _keep(life: socket.socket, zygote: int, base: str) -> None:
     """Stay until the launcher lets go, or the zygote is gone with all its children.
 
     What is adopted here lost its parent. An init whose zygote died goes on with its job; what a job left whose
@@ -212,9 +216,9 @@ def _keep(life: socket.socket, zygote: int) -> None:
     waiting = select.poll()
     waiting.register(woken, select.POLLIN)
     waiting.register(life.fileno(), select.POLLIN)
-    alive = zygote
+    alive, tidy = zygote, True
     while True:
-        for descriptor, _ in waiting.poll(_LOOK_MS):
+        for descriptor, _ in waiting.poll(_LOOK_MS if tidy else 0):
             if descriptor != life.fileno():
                 os.read(woken, 512)
             elif life.recv(64) != KILL_ZYGOTE:
@@ -229,6 +233,8 @@ def _keep(life: socket.socket, zygote: int) -> None:
             return
         ours = {pid for pid in tree.children(os.getpid()) if pid == alive or _is_init(pid)}
         tree.end_children(limit_sec=END_SEC, spare=ours)
+        with contextlib.suppress(OSError):
+            tidy = yard.remove_let_go(base, limit_sec=_TIDY_SEC)
 
 
 def _is_init(pid: int) -> bool:
@@ -260,6 +266,8 @@ def _be_zygote(site: BareSite, base: str, control: socket.socket) -> None:
     os.chdir("/")
     # Numeric libraries start threads when they are imported, and threads do not survive a fork.
     variables = {**environment(Limits()), "HOME": base, "TMPDIR": f"{base}/bench", "MPLCONFIGDIR": f"{base}/bench"}
+    # Otherwise the C library shows every process the host's own tables.
+    variables |= {"GCONV_PATH": f"{base}/none", "LC_ALL": "C"}
     variables |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
         os.execve(site.command[0], [*site.command, os.path.join(base, "code", site.start)], variables)  # noqa: S606
@@ -336,6 +344,11 @@ def library_folders(root: str) -> tuple[str, ...]:
         with contextlib.suppress(OSError):
             inner = [entry.path for entry in os.scandir(folder) if entry.name.endswith("-linux-gnu") and entry.is_dir()]
             found += [*inner, folder]
+    for folder, folders, names in os.walk(root):
+        # An interpreter with a library of its own may name it by where it was built.
+        folders[:] = [name for name in folders if name not in ("site", "site-packages", "share")]
+        if any(name.startswith("libpython") for name in names):
+            found.append(folder)
     return tuple(dict.fromkeys(found))
 
 
@@ -355,11 +368,13 @@ def command(root: str, python: str) -> tuple[str, ...]:
         loader = loader_of(root, python)
     except OSError as fault:
         raise layers.missing("interpreter", str(fault)) from fault
-    options = ("-I", "-S", "-B", "-u")
+    # UTF-8 by its own choice: the C library would map the host's tables for it.
+    options = ("-I", "-S", "-B", "-u", "-X", "utf8")
     if loader is None:
         return (interpreter, *options)
     libraries = ":".join(library_folders(root))
-    return (loader, "--argv0", interpreter, "--library-path", libraries, interpreter, *options)
+    how = ("--inhibit-cache", "--argv0", interpreter, "--library-path", libraries)
+    return (loader, *how, interpreter, *options)
 
 
 def find_programs(root: str, names: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:

@@ -13,6 +13,9 @@ from crank.domain.profile import Limits
 from crank.sandbox import tree, verdict, watch, yard
 from crank.sandbox.watch import TreeReading
 
+# Clocks are looked at between steps.
+_STEP_SEC = 0.005
+
 
 class BareTree:
     """One job's processes and folders.
@@ -25,6 +28,7 @@ class BareTree:
     def __init__(self, init: int, folders: tuple[int, ...], path: str) -> None:
         self._init = init
         self._folders = folders
+        self._meters = [yard.Meter(folder) for folder in folders]
         self._path = path
 
     def read(self) -> TreeReading:
@@ -38,13 +42,12 @@ class BareTree:
     def passed(self, limits: Limits) -> End | None:
         """Return how a job ends whose folders hold more than they may, None while they do not."""
         nameless = tree.nameless_bytes(tree.descendants(self._init), os.fstat(self._folders[0]).st_dev)
-        for folder in self._folders:
-            with contextlib.suppress(OSError):
-                usage = yard.measure(folder, most=limits.inodes)
-                if usage.inodes > limits.inodes:
-                    return verdict.inodes_end(limits)
-                if usage.size_bytes + nameless > limits.disk_bytes:
-                    return verdict.disk_end(limits)
+        for meter in self._meters:
+            meter.step(limit_sec=_STEP_SEC, most=limits.inodes)
+            if meter.usage.inodes > limits.inodes:
+                return verdict.inodes_end(limits)
+            if meter.usage.size_bytes + nameless > limits.disk_bytes:
+                return verdict.disk_end(limits)
         return None
 
     def end(self, link: socket.socket) -> None:
@@ -55,4 +58,4 @@ class BareTree:
     def clear(self) -> None:
         """Remove the folders."""
         with contextlib.suppress(OSError):
-            yard.remove(self._path)
+            yard.let_go(self._path)

@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ VARIABLES = ("CRANK_IN", "CRANK_OUT", "CRANK_SCRATCH", "LD_LIBRARY_PATH", "PYTHO
 # A file beside the yards that their account may read and no job may: whoever can has no Landlock around it.
 WITNESS = "witness"
 _HOP_BYTES = 2_000
+_LET_GO, _LET_GO_SEC = "gone-", 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +50,47 @@ def places(path: str) -> dict[str, str]:
     return {**{place: os.path.join(path, name) for place, name in FOLDERS.items()}, "/in": os.path.join(path, IN)}
 
 
-def measure(folder: int, *, most: int) -> Usage:
-    """Add up what lies in a folder, looking at no more than `most` entries. Raises OSError when it is gone."""
-    size = count = 0
-    folders = [b"."]
-    while folders:
-        path = folders.pop()
+class Meter:
+    """Adds up what lies in a folder, in small steps: how much there is to look at is the job's to say."""
+
+    def __init__(self, folder: int) -> None:
+        self._folder = folder
+        self._waiting: list[bytes] = []
+        self._now = Usage(0, 0)
+        self._last = Usage(0, 0)
+
+    @property
+    def usage(self) -> Usage:
+        """Return what was found last time, or is found already this time, whichever is more."""
+        return Usage(max(self._last.size_bytes, self._now.size_bytes), max(self._last.inodes, self._now.inodes))
+
+    def step(self, *, limit_sec: float, most: int) -> None:
+        """Look on for a moment, at no more than `most` entries in one round."""
+        deadline = time.monotonic() + limit_sec
+        if not self._waiting:
+            self._waiting, self._now = [b"."], Usage(0, 0)
+        while self._waiting and self._now.inodes <= most and time.monotonic() < deadline:
+            path = self._waiting.pop()
+            with contextlib.suppress(OSError):
+                self._look(path, most)
+        if not self._waiting:
+            self._last = self._now
+
+    def _look(self, path: bytes, most: int) -> None:
+        size, count = self._now.size_bytes, self._now.inodes
+        descriptor = _open(self._folder, path)
         try:
-            descriptor = _open(folder, path)
-        except OSError:
-            if path == b".":
-                raise
-            continue
-        try:
-            for name in os.listdir(descriptor):
+            for entry in os.scandir(descriptor):
                 count += 1
+                status = entry.stat(follow_symlinks=False)
+                size += status.st_blocks * 512
+                if stat.S_ISDIR(status.st_mode):
+                    self._waiting.append(path + b"/" + os.fsencode(entry.name))
                 if count > most:
-                    return Usage(size, count)
-                with contextlib.suppress(OSError):
-                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                    size += status.st_blocks * 512
-                    if stat.S_ISDIR(status.st_mode):
-                        folders.append(path + b"/" + os.fsencode(name))
+                    break
         finally:
+            self._now = Usage(size, count)
             os.close(descriptor)
-    return Usage(size, count)
 
 
 def _open(root: int, path: bytes) -> int:
@@ -109,28 +127,37 @@ def _open_near(folder: int, path: bytes) -> int:
         return kernel.open_beneath(folder, path, flags)
 
 
-def remove(path: str) -> None:
-    """Remove a yard with everything in it, however deep. Nobody may write to it any more. Raises OSError.
+def remove(path: str, *, limit_sec: float = 3600.0) -> bool:
+    """Remove a yard with everything in it, however deep; tell whether it is gone, or the time was up. Raises OSError.
 
-    What lies in a folder within it is lifted to the top first, so that the depth is never more than two.
+    Nobody may write to it any more. What lies in a folder within it is lifted to the top first, so that the
+    depth is never more than two.
     """
+    deadline = time.monotonic() + limit_sec
     try:
         top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return
+        return True
     try:
-        while folders := _empty(top):
-            for name in folders:
-                _lift(top, name)
+        waiting = _empty(top, deadline)
+        while waiting and time.monotonic() < deadline:
+            name = waiting.pop()
+            waiting += _lift(top, name, deadline)
     finally:
         os.close(top)
+    if waiting or time.monotonic() >= deadline:
+        return False
     os.rmdir(path)
+    return True
 
 
-def _empty(top: int) -> list[str]:
+def _empty(top: int, deadline: float) -> list[str]:
     """Remove what can be removed directly; return the folders that hold something."""
     left = []
     for name in os.listdir(top):
+        if time.monotonic() >= deadline:
+            left.append(name)
+            continue
         try:
             os.unlink(name, dir_fd=top)
         except OSError as fault:
@@ -143,13 +170,31 @@ def _empty(top: int) -> list[str]:
     return left
 
 
-def _lift(top: int, name: str) -> None:
+def _lift(top: int, name: str, deadline: float) -> list[str]:
+    """Move the folders in a folder to the top and remove it; return what they are called there."""
     folder = _open_near(top, os.fsencode(name))
+    lifted = []
     try:
-        for inner in _empty(folder):
+        for inner in _empty(folder, deadline):
             # A folder that is moved has its link to the parent written anew, for which it must be writable.
             with contextlib.suppress(PermissionError):
                 os.close(_open_near(folder, os.fsencode(inner)))
-            os.rename(inner, f"lifted-{secrets.token_hex(8)}", src_dir_fd=folder, dst_dir_fd=top)
+            lifted.append(f"lifted-{secrets.token_hex(8)}")
+            os.rename(inner, lifted[-1], src_dir_fd=folder, dst_dir_fd=top)
     finally:
         os.close(folder)
+    os.rmdir(name, dir_fd=top)
+    return lifted
+
+
+def let_go(path: str) -> None:
+    """Remove a yard, or as much of it as a moment allows; what is left is the keeper's, see `remove_let_go`."""
+    if not remove(path, limit_sec=_LET_GO_SEC):
+        folder, name = os.path.split(path)
+        os.rename(path, os.path.join(folder, f"{_LET_GO}{name}"))
+
+
+def remove_let_go(base: str, *, limit_sec: float) -> bool:
+    """Go on with removing what was let go; tell whether nothing of it is left."""
+    names = [name for name in os.listdir(base) if name.startswith(_LET_GO)]
+    return all([remove(os.path.join(base, name), limit_sec=limit_sec) for name in names])
