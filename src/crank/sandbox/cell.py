@@ -194,8 +194,6 @@ def be_init(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.overwrite_arguments(cell.argument_area, _INIT_TITLE)
-    # Process 1 is spared every signal from inside that it has no handler for; Python brings one for SIGINT.
-    default_signals()
     woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -253,8 +251,9 @@ def begin_guest(cell: Cell, place: str) -> int:
     os.umask(0o022)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     link = place_descriptors(cell.ends, keep=cell.link.fileno())
-    default_signals()
-    # As every Python starts: broken pipes and large files are errors, Ctrl-C is an exception.
+    # The zygote left every signal to its default. As every Python starts: broken pipes and large files are
+    # errors, Ctrl-C is an exception.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)

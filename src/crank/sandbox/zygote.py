@@ -122,6 +122,9 @@ class Zygote:
             self._programs = self._find_programs()
         except OSError as fault:
             self._fail("programs", str(fault))
+        # Process 1 of a cell, forked from here, is spared every signal from inside that it has no handler for;
+        # Python brings one for SIGINT, and what was imported may have brought more.
+        cell.default_signals()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         guest.rehearse(guest_result)
         gc.collect()
