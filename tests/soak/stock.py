@@ -25,7 +25,7 @@ class Stock:
     mounts        of the worker and of the launcher
     descriptors   of the worker and of the launcher
     groups        control groups of this launcher
-    sockets       abstract Unix sockets of the machine that bear our name
+    sockets       abstract Unix sockets with our name that the worker, the launcher and all below it hold
     objects       System V objects and POSIX queues of the machine
     files         in the worker's temporary folder
     threads       of the worker
@@ -94,6 +94,22 @@ def _descriptors(pid: int) -> int:
         return 0
 
 
+def _claims(pids: list[int]) -> int:
+    named = {line.split()[6] for line in _read("/proc/net/unix").splitlines() if " @crank" in line}
+    held = set()
+    for pid in pids:
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for name in names:
+            try:
+                held.add(os.readlink(f"/proc/{pid}/fd/{name}").removeprefix("socket:[").removesuffix("]"))
+            except OSError:
+                continue
+    return len(named & held)
+
+
 def _groups(launcher: int) -> list[str]:
     # os.walk passes over what other sandboxes of this machine remove meanwhile; Path.glob does not.
     return [place for place, _, _ in os.walk("/sys/fs/cgroup") if "/" in place.partition(f"/crank-{launcher}-")[2]]
@@ -115,7 +131,6 @@ def take_stock(launcher: int, folder: Path) -> Stock:
     groups = _groups(launcher)
     inside = {int(word) for group in groups for word in _read(f"{group}/cgroup.procs").split()}
     processes = Counter(filter(None, map(_title, below)))
-    sockets = [line for line in _read("/proc/net/unix").splitlines() if " @crank" in line]
     return Stock(
         processes=dict(processes),
         strays=len(inside - known),
@@ -123,7 +138,7 @@ def take_stock(launcher: int, folder: Path) -> Stock:
         mounts=len(_read("/proc/self/mountinfo").splitlines()) + len(_read(f"/proc/{launcher}/mountinfo").splitlines()),
         descriptors={"worker": _descriptors(worker), "launcher": _descriptors(launcher)},
         groups=len(groups),
-        sockets=len(sockets),
+        sockets=_claims([worker, launcher, *below]),
         objects=sum(len(_read(f"/proc/sysvipc/{kind}").splitlines()) for kind in ("shm", "sem", "msg")),
         files=_files(folder),
         threads=len(os.listdir("/proc/self/task")),
