@@ -1,7 +1,7 @@
 """Runs hostile cases against a runner and says what was wrong, judged by all six rules.
 
 Used in the tests' own process, and as a program by an ordinary user: `python -m tests.attacks.arena ROOTFS`
-prints one JSON line for each case. It needs the standard library and Crank alone.
+prints one JSON line for each case. It needs the standard library, structlog and Crank alone.
 """
 
 import asyncio

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
@@ -84,6 +85,8 @@ def ordinary_source(open_folder: Path) -> Path:
     shutil.copytree(REPO / "src" / "crank", source / "crank", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("attacks", "support"):
         shutil.copytree(REPO / "tests" / name, source / "tests" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # What the runner needs beside the standard library; the account's own interpreter has none of it.
+    shutil.copytree(Path(structlog.__file__).parent, source / "structlog")
     (source / "tests" / "__init__.py").touch()
     subprocess.run(["chmod", "-R", "a+rX", str(source)], check=True)
     return source
