@@ -126,6 +126,10 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
         await sandbox.start()
         require(Tier(sandbox.tier), settings.sandbox_tier)
         opened.push_async_callback(sandbox.stop)
+        for offer in prepared.offers:
+            if offer.build.accelerator == "cpu":
+                # Imports begin now, so that no job waits for them. A GPU's sandboxes wait until it is known which.
+                sandbox.warm(offer.build)
         folder = settings.identity_dir
         tls = client_context(
             certificate_file=folder / "cert.pem", key_file=folder / "key.pem", ca_file=folder / "ca.pem"
