@@ -34,6 +34,7 @@ _MODULES = (
     "sandbox/guest_trace",
     "sandbox/kernel",
     "sandbox/landlock",
+    "sandbox/machine",
     "sandbox/mounts",
     "sandbox/namespaces",
     "sandbox/programs",

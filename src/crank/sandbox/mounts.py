@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crank.domain.profile import Limits
-from crank.sandbox import kernel, namespaces
+from crank.sandbox import kernel, machine, namespaces
 from crank.sandbox.namespaces import INSIDE_ID, Identity
 
 _PLAIN = kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
@@ -53,8 +53,10 @@ _OURS = {"dev", "etc", "in", "out", "proc", "scratch", "sys", "run", "tmp", "var
 # then silent about it until someone decides.
 _PROC_SHOWN = {
     *("self", "thread-self", "mounts", "net", "sys"),
-    *("cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "uptime", "version"),
+    *("cpuinfo", "filesystems", "version"),
 }
+# Where the words that stand for a file of /proc lie, see `machine`.
+_SAID = "/.crank/said"
 
 _ETC = {
     "passwd": f"job:x:{INSIDE_ID}:{INSIDE_ID}:job:/scratch:/usr/sbin/nologin\n",
@@ -220,6 +222,9 @@ def _lay_out(root: int, trees: Sequence[Tree], links: Mapping[str, str], files: 
     for name, content in files.items():
         _write(f".crank/{name}", content, root)
     _write(".crank/nothing", b"", root)
+    os.mkdir(_SAID.lstrip("/"), 0o755, dir_fd=root)
+    for name, content in machine.files().items():
+        _write(f"{_SAID.lstrip('/')}/{name}", content, root)
     for place, target in {**_LINKS, **links}.items():
         os.symlink(target, place, dir_fd=root)
     for tree in trees:
@@ -347,10 +352,13 @@ def _furnish_mounts(folders: Mapping[str, int], proc: int) -> None:
 
 
 def _mask_proc() -> None:
+    said = os.listdir(_SAID)
     for entry in os.scandir("/proc"):
         if entry.name in _PROC_SHOWN or entry.name.isdigit():
             continue
         cover = "/.crank/none" if entry.is_dir(follow_symlinks=False) else "/.crank/nothing"
+        if entry.name in said:
+            cover = f"{_SAID}/{entry.name}"
         tree = kernel.clone_tree(cover)
         kernel.attach(tree, f"/proc/{entry.name}")
         os.close(tree)
