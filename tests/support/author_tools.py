@@ -68,6 +68,10 @@ def end(how: str, n: int = 0) -> dict[str, int]:
         return {"n": "one"}  # type: ignore[dict-item]
     if how == "exit":
         sys.exit(3)
+    if how == "exit with words":
+        sys.exit("no more")
+    if how == "fill":
+        Path("/scratch/full").write_bytes(bytes(n))
     if how == "vanish":
         os._exit(4)
     if how == "crash":

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _CHARS_MAX = 64 * 1024
 _HEAD_CHARS = 16 * 1024
 _CAUSES_MAX = 20
+# What calls an author's function inside the sandbox.
+_CALL = "/crank/worker/call.py"
 
 
 def format_traceback(fault: BaseException, sources: Mapping[str, str]) -> str:
@@ -102,11 +104,17 @@ def _leave_out_ours(told: Any) -> None:
         each = waiting.pop()
         seen += 1
         if each.stack is not None:
-            each.stack[:] = [frame for frame in each.stack if not is_ours(frame.filename)]
+            each.stack[:] = _after_call([frame for frame in each.stack if not is_ours(frame.filename)])
             if not each.stack:
                 each.stack = None
         if seen < 10_000:
             waiting += [other for other in (each.__cause__, each.__context__, *(each.exceptions or ())) if other]
+
+
+def _after_call(frames: list[Any]) -> list[Any]:
+    """Leave out the way into an author's function, when that is what was run."""
+    calls = [place for place, frame in enumerate(frames) if frame.filename.endswith(_CALL)]
+    return frames[calls[-1] + 1 :] if calls else frames
 
 
 def _complete_syntax_errors(fault: BaseException, sources: Mapping[str, str]) -> None:

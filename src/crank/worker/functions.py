@@ -15,7 +15,7 @@ from crank.domain.capability import Isolation
 from crank.domain.json import JsonObject, JsonValue
 from crank.domain.outcome import End, Outcome, Reason
 from crank.domain.profile import LIMIT_RANGES, Limits
-from crank.domain.quantity import KIB, MIB
+from crank.domain.quantity import KIB
 from crank.errors import SandboxError
 from crank.ports import FunctionSpec, ModuleBuild, OutputSink, SandboxRunner, SandboxSession, SandboxSpec
 from crank.worker.call import CODE
@@ -29,7 +29,7 @@ _ANSWER_EXTRA_BYTES = 16 * KIB
 _CODE_CHARS_MAX = 63
 _MESSAGE_CHARS_MAX = 2_000
 # What a call may say of itself; every other reason is told by the sandbox alone.
-_OWN_REASONS = frozenset({Reason.EXITED, Reason.RAISED, Reason.MEMORY, Reason.SANDBOX_FAILED})
+_OWN_REASONS = frozenset({Reason.EXITED, Reason.RAISED, Reason.SANDBOX_FAILED})
 
 
 def with_room(limits: Limits) -> Limits:
@@ -134,7 +134,7 @@ class SandboxedCall:
         kept.calls += 1
         outcome = await kept.session.run_python(CODE, order, sink, limits=with_room(spec.limits))
         self._ended = True
-        return told(outcome, spec.limits)
+        return told(outcome)
 
     async def stop(self, reason: Reason) -> None:
         """End the call now with this reason, and its sandbox with it."""
@@ -152,7 +152,7 @@ class SandboxedCall:
             await kept.session.close()
 
 
-def told(outcome: Outcome, limits: Limits) -> Outcome:
+def told(outcome: Outcome) -> Outcome:
     """Return the outcome of the call, given that of the sandbox whose result is the call's answer."""
     plain = replace(outcome, has_result=False, result=None)
     if outcome.end.reason is not Reason.EXITED:
@@ -163,21 +163,18 @@ def told(outcome: Outcome, limits: Limits) -> Outcome:
             plain, end=End(Reason.EXITED, exit_code=outcome.end.exit_code, code="no_answer", message=message)
         )
     try:
-        return _answered(plain, outcome.result, limits)
+        return _answered(plain, outcome.result)
     except (KeyError, TypeError, ValueError):
         message = "The call gave no proper answer."
         return replace(plain, end=End(Reason.PROTOCOL_VIOLATION, code="bad_answer", message=message))
 
 
-def _answered(plain: Outcome, document: JsonValue, limits: Limits) -> Outcome:
+def _answered(plain: Outcome, document: JsonValue) -> Outcome:
     if not isinstance(document, dict):
         raise TypeError("an answer is an object")
     reason = Reason(document["reason"])
     if reason not in _OWN_REASONS:
         raise ValueError("a call does not say this of itself")
-    if reason is Reason.MEMORY:
-        mib = limits.memory_bytes / MIB
-        return replace(plain, end=End(reason, message=f"The function needed more than its {mib:g} MiB of memory."))
     end = End(
         reason,
         exit_code=_number(document),

@@ -28,12 +28,17 @@ def test_a_result_is_measured() -> None:
     assert _answer("text.count", {"text": "a"}, size - 1)["code"] == "invalid_result"
 
 
-def test_a_traceback_begins_with_the_authors_code(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing of Crank stands between the caller and the mistake."""
-    assert _answer("text.end", {"how": "raise"})["message"] == "ValueError: no luck"
-    shown = capsys.readouterr().err
-    assert "author_tools.py" in shown
-    assert "call.py" not in shown
+def test_what_a_function_raises_goes_on() -> None:
+    """The guest tells of it, as of every fault of a job."""
+    with pytest.raises(ValueError, match="no luck"):
+        _answer("text.end", {"how": "raise"})
+
+
+def test_an_exit_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """A code is told as it is; a text is printed, as Python does, and counts as 1."""
+    assert _answer("text.end", {"how": "exit"}) == {"reason": "exited", "exit_code": 3}
+    assert _answer("text.end", {"how": "exit with words"}) == {"reason": "exited", "exit_code": 1}
+    assert capsys.readouterr().err == "no more\n"
 
 
 @pytest.mark.parametrize(("name", "target"), [("text.nothing", TARGET), ("a.b", "no.such:app"), ("a.b", "json:dumps")])

@@ -43,7 +43,7 @@ async def _call(functions: SandboxedFunctions, spec: FunctionSpec) -> Outcome:
 
 def test_a_result_is_unwrapped() -> None:
     """The caller sees the function's own result; what was printed and measured stays."""
-    outcome = told(_outcome(_ANSWER, stdout=Stream("x", 1, 1), tier="namespaces"), _LIMITS)
+    outcome = told(_outcome(_ANSWER, stdout=Stream("x", 1, 1), tier="namespaces"))
     assert (outcome.has_result, outcome.result, outcome.stdout.text) == (True, [1], "x")
     assert (outcome.end, outcome.tier) == (End(Reason.EXITED, exit_code=0), "namespaces")
 
@@ -51,15 +51,9 @@ def test_a_result_is_unwrapped() -> None:
 def test_a_failure_has_the_functions_code() -> None:
     """A code that the function declared reaches the outcome, with its sentence."""
     answer = {"reason": "raised", "exit_code": 1, "code": "too_short", "message": "There is no text."}
-    outcome = told(_outcome(answer), _LIMITS)
+    outcome = told(_outcome(answer))
     assert outcome.end == End(Reason.RAISED, exit_code=1, code="too_short", message="There is no text.")
     assert not outcome.has_result
-
-
-def test_memory_is_told_in_our_own_words() -> None:
-    """The limit is named, whatever the function said."""
-    outcome = told(_outcome({"reason": "memory", "message": "lies"}), _LIMITS)
-    assert outcome.end == End(Reason.MEMORY, message="The function needed more than its 64 MiB of memory.")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +61,7 @@ def test_memory_is_told_in_our_own_words() -> None:
 )
 def test_what_the_sandbox_saw_stands_above_what_was_said(end: End) -> None:
     """An end that the supervisor told of is not replaced by an answer."""
-    outcome = told(Outcome(end, has_result=True, result=_ANSWER), _LIMITS)
+    outcome = told(Outcome(end, has_result=True, result=_ANSWER))
     assert (outcome.end, outcome.has_result, outcome.result) == (end, False, None)
 
 
@@ -77,6 +71,7 @@ def test_what_the_sandbox_saw_stands_above_what_was_said(end: End) -> None:
         5,
         {},
         {"reason": "timeout"},
+        {"reason": "memory"},
         {"reason": "cancelled"},
         {"reason": "worker_lost"},
         {"reason": "no such reason"},
@@ -91,16 +86,16 @@ def test_what_the_sandbox_saw_stands_above_what_was_said(end: End) -> None:
 )
 def test_a_forged_answer_is_refused(answer: Any) -> None:
     """A function that answers by itself can say nothing but what an honest call may say."""
-    outcome = told(_outcome(answer), _LIMITS)
+    outcome = told(_outcome(answer))
     assert (outcome.end.reason, outcome.end.code) == (Reason.PROTOCOL_VIOLATION, "bad_answer")
     assert not outcome.has_result
 
 
 def test_no_answer_is_said() -> None:
     """A process that leaves without a word is told apart from one whose result is null."""
-    left = told(Outcome(End(Reason.EXITED, exit_code=0)), _LIMITS)
+    left = told(Outcome(End(Reason.EXITED, exit_code=0)))
     assert (left.end.reason, left.end.code, left.has_result) == (Reason.EXITED, "no_answer", False)
-    nothing = told(_outcome({**_ANSWER, "result": None}), _LIMITS)
+    nothing = told(_outcome({**_ANSWER, "result": None}))
     assert (nothing.end.code, nothing.has_result, nothing.result) == (None, True, None)
 
 
