@@ -13,7 +13,7 @@ from crank.controller.report import receive
 from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import Digest
 from crank.domain.quantity import BLOB_BYTES_MAX
-from crank.errors import CrankError
+from crank.errors import CrankError, Unavailable
 from crank.ports import ControllerLink
 from crank.testing.fake_link import FakeLink
 from crank.testing.fake_sandbox import FakeSandboxRunner, FakeSandboxSession, ScriptedRun
@@ -73,14 +73,21 @@ class DeskConnector:
         if not isinstance(hello, Hello):
             return
         peer = make_spiffe_id(TRUST_DOMAIN, "worker", self._name)
-        worker = await enroll(self._desk, hello=hello, peer=peer, link=link.controller)
+        try:
+            worker = await enroll(self._desk, hello=hello, peer=peer, link=link.controller)
+        except CrankError as fault:
+            # As the worker listener does: the link ends, and the worker comes back.
+            await link.controller.close(fault.error_code, fault.message)
+            return
         try:
             async for message in messages:
                 await receive(self._desk, worker=worker, message=message)
         except CrankError as fault:
             await link.controller.close(fault.error_code, fault.message)
         finally:
-            await leave(self._desk, worker=worker)
+            # The desk may be closing too.
+            with contextlib.suppress(Unavailable):
+                await leave(self._desk, worker=worker)
 
 
 class Pair:
@@ -91,7 +98,8 @@ class Pair:
     ) -> None:
         self.desk = desk
         self.clock = FakeClock()
-        self.runner = FakeSandboxRunner(script)
+        self._script = script
+        self.runners: list[FakeSandboxRunner] = []
         self.connector = DeskConnector(desk, name)
         self.spool = MemorySpool()
         self.name = name
@@ -100,7 +108,13 @@ class Pair:
         self.worker = self._make()
         self.running: asyncio.Task[int] | None = None
 
+    @property
+    def runner(self) -> FakeSandboxRunner:
+        """Return what the worker of now runs jobs with."""
+        return self.runners[-1]
+
     def _make(self) -> Worker:
+        self.runners.append(FakeSandboxRunner(self._script))
         ids = FakeIdSource(jitters=(0.01,))
         build = sample_build()
         build = replace(build, profile=replace(build.profile, programs=("pandoc",)))
@@ -135,7 +149,6 @@ class Pair:
 
     async def restart(self) -> None:
         """Start the worker again after `kill`, as a fresh process with the same name."""
-        self.runner = FakeSandboxRunner({})
         self.worker = self._make()
         await self.start()
 

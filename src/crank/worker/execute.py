@@ -23,6 +23,7 @@ from crank.domain.ids import parse_digest
 from crank.domain.json import JsonObject, dumps
 from crank.domain.outcome import End, Outcome, Reason, Skipped
 from crank.domain.outcome_codec import outcome_document
+from crank.domain.rules import session as session_rules
 from crank.domain.worker import GpuDevice
 from crank.errors import CrankError, InvalidRequest, NotFound, SandboxError, Unavailable
 from crank.ports import FunctionSpec, MountBinding, SandboxSession, SandboxSpec
@@ -73,8 +74,7 @@ async def execute(attempt: Attempt, order: Order, bench: Bench, current: Current
         outcome = _unrun(Reason.CANCELLED, "cancelled", "It was cancelled before its code began.")
     except CrankError as fault:
         _log.warning("attempt.sandbox_failed", job_id=attempt.job_id, code=fault.error_code, detail=fault.detail)
-        reason = Reason.POLICY if fault.error_code == "program_not_listed" else Reason.SANDBOX_FAILED
-        outcome = _unrun(reason, fault.error_code, fault.message)
+        outcome = _faulted(order, fault)
     finally:
         if run is not None:
             await asyncio.shield(run.close())
@@ -88,6 +88,15 @@ def _being_cancelled() -> bool:
 
 def _unrun(reason: Reason, code: str, message: str) -> Outcome:
     return Outcome(end=End(reason, code=code, message=message))
+
+
+def _faulted(order: Order, fault: CrankError) -> Outcome:
+    ended = order.seat.kept.end if order.seat is not None else None
+    if ended is not None:
+        # Its session ended under it: that is why, whatever the first thing was that did not work.
+        return Outcome(end=session_rules.cut_off(ended))
+    reason = Reason.POLICY if fault.error_code == "program_not_listed" else Reason.SANDBOX_FAILED
+    return _unrun(reason, fault.error_code, fault.message)
 
 
 async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
