@@ -24,6 +24,32 @@ def count(text: str, minimum: int = 1) -> dict[str, int]:
     """Count words."""
     words = [word for word in text.split() if len(word) >= minimum]
     return {word: words.count(word) for word in words}
+
+
+@app.capability("text.look", version="1.0.0")
+def look(path: str) -> str:
+    """Look for what is not an author's business."""
+    import pathlib, socket
+    found = "something" if (pathlib.Path(__file__).parent / path).exists() else "nothing"
+    try:
+        socket.create_connection(("127.0.0.1", 1))
+    except OSError:
+        return found + ", and no network"
+    return found
+'''
+
+THREADS = '''
+import threading, time
+from crank import Worker
+
+app = Worker("threads")
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+
+
+@app.capability("threads.idle", version="1.0.0")
+def idle() -> int:
+    """Do nothing."""
+    return 0
 '''
 
 
@@ -41,7 +67,11 @@ def test_an_authors_function_is_a_capability(tmp_path: Path) -> None:
             )
             call = ("run", "--json", "--capability", "text.count", "--args")
             done = node.crank(*call, '{"text": "a b a"}')
-            assert json.loads(done.stdout)["result"] == {"a": 2, "b": 1}
+            told = json.loads(done.stdout)
+            assert (told["result"], told["tier"]) == ({"a": 2, "b": 1}, "namespaces")
+            assert {"network", "mounts", "seccomp"} <= set(told["layers"])
+            wanted = ("run", "--json", "--capability", "text.look", "--args", '{"path": "home/controller"}')
+            assert json.loads(node.crank(*wanted).stdout)["result"] == "nothing, and no network"
             refused = node.crank(*call, '{"text": 3}')
             assert refused.returncode == 2
             assert json.loads(refused.stdout)["error"]["field"] == "args.text"
@@ -49,6 +79,19 @@ def test_an_authors_function_is_a_capability(tmp_path: Path) -> None:
             serving.send_signal(signal.SIGINT)
             _, talk = serving.communicate(timeout=30)
         assert serving.returncode == 0, talk.decode()
+
+
+def test_a_module_that_cannot_be_forked_is_refused(tmp_path: Path) -> None:
+    """A worker whose module starts threads never offers anything, and says why."""
+    (tmp_path / "threads.py").write_text(THREADS)
+    with running_node(tmp_path / "home") as node:
+        command = [sys.executable, "-m", "crank", "worker", "serve", "threads:app"]
+        done = subprocess.run(
+            command, env=node.environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode != 0
+        assert "import threads started 1 thread(s)" in done.stderr
+        assert "threads.idle" not in node.crank("worker", "list").stdout
 
 
 def test_the_python_client_finds_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
