@@ -1,7 +1,8 @@
 """What Docker's default profile takes from a process, taken for good: namespaces, mounts, and root's larger powers.
 
-Run as a program by the tests: `python -m tests.support.docker_like TIER ROOTFS` then starts a runner of the
-strongest tier down to TIER, runs one job, and prints what came of it as one JSON line.
+Run as a program by the tests: `python -m tests.support.docker_like TIER ROOTFS [CALL...]` takes all that away,
+and those system calls as well (but nothing at all for the word `nothing`), starts a runner of the strongest tier
+down to TIER, runs the job on its standard input, and prints what came of it as one JSON line.
 """
 
 import asyncio
@@ -30,8 +31,8 @@ _KEPT = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}
 _CAPABILITIES = 41
 
 
-def take_away() -> None:
-    """Take namespaces, mounts and capabilities from this process and all it starts. Raises OSError."""
+def take_away(*more: str) -> None:
+    """Take namespaces, mounts, capabilities and more calls from this process and all it starts. Raises OSError."""
     if kernel.effective_capabilities():
         for number in set(range(_CAPABILITIES)) - _KEPT:
             kernel.prctl(kernel.PR_CAPBSET_DROP, number)
@@ -40,6 +41,8 @@ def take_away() -> None:
     machine = syscalls.native()
     refuse = (_RETURN, 0, 0, seccomp.refuse(errno.EPERM))
     code = [(_LOAD, 0, 0, 0)]
+    for name in more:
+        code += [(_IF_EQUAL, 0, 1, machine.numbers[name]), (_RETURN, 0, 0, seccomp.refuse(errno.ENOSYS))]
     for name in _REFUSED.split():
         code += [(_IF_EQUAL, 0, 1, machine.numbers[name]), refuse]
     code += [(_IF_EQUAL, 0, 1, machine.numbers["clone3"]), (_RETURN, 0, 0, seccomp.refuse(errno.ENOSYS))]
@@ -79,7 +82,8 @@ async def _run(lowest: Tier, rootfs: Path, code: str) -> dict[str, Any]:
 
 def main() -> None:
     """Take away, run, tell."""
-    take_away()
+    if "nothing" not in sys.argv[3:]:
+        take_away(*sys.argv[3:])
     try:
         told = asyncio.run(_run(Tier(sys.argv[1]), Path(sys.argv[2]), sys.stdin.read()))
     except SandboxError as fault:
