@@ -57,6 +57,21 @@ def kept(how: str = "count") -> int:
     return _COUNTS["calls"]
 
 
+@app.capability("text.answer", version="1.0.0", effects="pure")
+def give_answer() -> int:
+    """Give the answer."""
+    return 42
+
+
+@app.capability("text.wait", version="1.0.0", effects="pure")
+def wait() -> int:
+    """Say that it began, and wait for ever."""
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
+    time.sleep(600)
+    return 0
+
+
 @app.capability("text.end", version="1.0.0", timeout_sec=5)
 def end(how: str, n: int = 0) -> dict[str, int]:
     """End in the way that is named."""
