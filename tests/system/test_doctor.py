@@ -36,7 +36,18 @@ _NO_PROOF = {"sandbox/guest_proof.py": "\n_CHECKS.clear()\n"}
 _NO_LANDLOCK = {"sandbox/landlock.py": "\ndef restrict(*_, **__):\n    return None\n"}
 
 
-def _doctor(home: Path, builds: Path, *, source: Path = _SOURCE.parent) -> tuple[int, dict[str, Any], float]:
+# As a kernel answers that forbids user namespaces.
+_NO_NAMESPACES = {
+    "sandbox/kernel.py": (
+        "\n_unshare = unshare\n\n\ndef unshare(flags):\n    if flags & CLONE_NEWUSER:\n"
+        "        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))\n    return _unshare(flags)\n"
+    ),
+}
+
+
+def _doctor(
+    home: Path, builds: Path, *, source: Path = _SOURCE.parent, tier: str = "namespaces"
+) -> tuple[int, dict[str, Any], float]:
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "crank", "doctor", "--json"],
@@ -48,6 +59,7 @@ def _doctor(home: Path, builds: Path, *, source: Path = _SOURCE.parent) -> tuple
             "PATH": os.defpath,
             "PYTHONPATH": str(source),
             "CRANK_HOME": str(home),
+            "CRANK_SANDBOX_TIER": tier,
             "CRANK_PROFILES_BUILDS": str(builds),
             "CRANK_PROFILES_SOURCE": str(_SOURCE.parents[1] / "profiles"),
         },
@@ -120,3 +132,27 @@ def test_without_filter_and_proof_doctor_sees_the_hole_itself(home: Path, core: 
     assert any("a new user namespace" in cause for cause in broken), broken
     # The network is empty behind the filter, so not even now was the listener reached.
     assert _findings(answer)["try witnesses"]["state"] == "ok"
+
+
+def test_where_namespaces_are_refused_the_default_is_to_refuse(home: Path, core: Path, tmp_path: Path) -> None:
+    """Without user namespaces doctor fails, names the layer, and says what would allow them or the weaker tier."""
+    code, answer, _ = _doctor(home, core, source=_weakened(tmp_path / "src", _NO_NAMESPACES))
+    sandbox = _findings(answer)["sandbox"]
+    assert (code, sandbox["state"]) == (1, "fail")
+    assert "user_namespace" in sandbox["cause"]
+    assert "user.max_user_namespaces" in sandbox["fix"]
+    assert "CRANK_SANDBOX_TIER=landlock" in sandbox["fix"]
+
+
+def test_a_weaker_tier_that_is_allowed_is_tried_as_hard(home: Path, core: Path, tmp_path: Path) -> None:
+    """With the weaker tier allowed it is told as weaker, with what would give the stronger, and its walls are attacked."""
+    source = _weakened(tmp_path / "src", _NO_NAMESPACES)
+    _, answer, _ = _doctor(home, core, source=source, tier="landlock")
+    found = _findings(answer)
+    assert found["sandbox"]["state"] == "warn"
+    assert "landlock" in found["sandbox"]["cause"]
+    assert found["sandbox"]["fix"]
+    assert {
+        name: each["cause"] for name, each in found.items() if name.startswith("try ") and each["state"] != "ok"
+    } == {}
+    assert {name.removeprefix("try ") for name in found if name.startswith("try ")} == _GROUPS
