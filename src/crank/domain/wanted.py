@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from crank.domain.capability import Accelerator
-from crank.domain.ids import parse_name
-from crank.domain.quantity import MOUNTS_MAX
+from crank.domain.ids import SessionId, parse_name
+from crank.domain.json import JsonObject
+from crank.domain.quantity import MOUNTS_MAX, PROGRAM_BYTES_MAX, PROGRAM_WORDS_MAX
+from crank.domain.session import DEFAULT_CONTEXT
 from crank.errors import InvalidRequest, TooLarge
 
 DEFAULT_PROFILE = "python-core"
@@ -68,3 +70,44 @@ def parse_mounts(entries: list[Any]) -> tuple[DraftMount, ...]:
             raise InvalidRequest(f"The mount {name!r} is given twice.", code="duplicate_mount", field=where)
         found[name] = DraftMount(name, source)
     return tuple(found.values())
+
+
+def parse_context(text: str | None, session_id: SessionId | None) -> str | None:
+    """Read the name of a context, which only a job of a session has. Raises InvalidRequest."""
+    if session_id is None and text is not None:
+        raise InvalidRequest(
+            "Only a job of a session has a context; every other has a sandbox of its own.",
+            code="invalid_field",
+            field="context",
+            fix="Name a session too, or leave context out.",
+        )
+    return None if session_id is None else parse_name(text or DEFAULT_CONTEXT, field="context")
+
+
+def parse_program(fields: JsonObject) -> tuple[str, ...] | None:
+    """Read a program and its arguments, which stand in place of code. Raises InvalidRequest, TooLarge."""
+    words = fields.get("program")
+    if words is None:
+        return None
+    if fields.get("code") is not None:
+        raise InvalidRequest("A job runs code or a program, not both.", code="invalid_field", field="program")
+    if fields.get("args") is not None:
+        raise InvalidRequest(
+            "A program takes no args.", code="invalid_field", field="args", fix="Write its arguments into program."
+        )
+    if not words or not words[0] or any("\x00" in word for word in words):
+        raise InvalidRequest(
+            "program is a name and its arguments, without NUL characters.",
+            code="invalid_field",
+            field="program",
+            fix='Send a list such as ["pandoc", "--version"].',
+        )
+    size_bytes = sum(len(word.encode("utf-8", "surrogatepass")) for word in words)
+    if len(words) > PROGRAM_WORDS_MAX or size_bytes > PROGRAM_BYTES_MAX:
+        raise TooLarge(
+            f"A program takes at most {PROGRAM_WORDS_MAX} words of {PROGRAM_BYTES_MAX} bytes together.",
+            code="program_too_large",
+            field="program",
+            fix="Write long input to a file and name the file.",
+        )
+    return tuple(words)

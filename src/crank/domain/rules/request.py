@@ -19,17 +19,16 @@ from crank.domain.quantity import (
     FILES_MAX,
     IDEMPOTENCY_KEY_CHARS_MAX,
     OUTPUT_BYTES_MAX,
-    PROGRAM_BYTES_MAX,
-    PROGRAM_WORDS_MAX,
 )
-from crank.domain.session import DEFAULT_CONTEXT
 from crank.domain.wanted import (
     DEFAULT_PROFILE,
     DraftMount,
     bounded,
     capability_of_profile,
     parse_accelerator,
+    parse_context,
     parse_mounts,
+    parse_program,
 )
 from crank.errors import InvalidRequest, NotSupported, TooLarge
 
@@ -141,49 +140,10 @@ def parse_request(fields: JsonObject) -> Draft:
         effects=_effects(fields.get("effects")),
         route=fields.get("route") or "local",
         session_id=session_id,
-        context=_context(fields.get("context"), session_id),
-        program=_program(fields),
+        context=parse_context(fields.get("context"), session_id),
+        program=parse_program(fields),
         stdin=fields.get("stdin") is True,
     )
-
-
-def _context(text: str | None, session_id: SessionId | None) -> str | None:
-    if session_id is None and text is not None:
-        raise InvalidRequest(
-            "Only a job of a session has a context; every other has a sandbox of its own.",
-            code="invalid_field",
-            field="context",
-            fix="Name a session too, or leave context out.",
-        )
-    return None if session_id is None else parse_name(text or DEFAULT_CONTEXT, field="context")
-
-
-def _program(fields: JsonObject) -> tuple[str, ...] | None:
-    words = fields.get("program")
-    if words is None:
-        return None
-    if fields.get("code") is not None:
-        raise InvalidRequest("A job runs code or a program, not both.", code="invalid_field", field="program")
-    if fields.get("args") is not None:
-        raise InvalidRequest(
-            "A program takes no args.", code="invalid_field", field="args", fix="Write its arguments into program."
-        )
-    if not words or not words[0] or any("\x00" in word for word in words):
-        raise InvalidRequest(
-            "program is a name and its arguments, without NUL characters.",
-            code="invalid_field",
-            field="program",
-            fix='Send a list such as ["pandoc", "--version"].',
-        )
-    size_bytes = sum(len(word.encode("utf-8", "surrogatepass")) for word in words)
-    if len(words) > PROGRAM_WORDS_MAX or size_bytes > PROGRAM_BYTES_MAX:
-        raise TooLarge(
-            f"A program takes at most {PROGRAM_WORDS_MAX} words of {PROGRAM_BYTES_MAX} bytes together.",
-            code="program_too_large",
-            field="program",
-            fix="Write long input to a file and name the file.",
-        )
-    return tuple(words)
 
 
 _LATER: Mapping[str, str] = {
@@ -293,9 +253,7 @@ def _files(entries: list[Mapping[str, Any]]) -> tuple[DraftFile, ...]:
 def _file(path: str, entry: Mapping[str, Any], where: str) -> DraftFile:
     given = [name for name in ("text", "base64", "sha256") if entry.get(name) is not None]
     if len(given) != 1:
-        raise InvalidRequest(
-            "A file carries exactly one of text, base64 and sha256.", code="invalid_file", field=where
-        )
+        raise InvalidRequest("A file carries exactly one of text, base64 and sha256.", code="invalid_file", field=where)
     if given == ["sha256"]:
         return DraftFile(path, None, parse_digest(entry["sha256"], field=f"{where}.sha256"))
     if given == ["text"]:
@@ -303,9 +261,7 @@ def _file(path: str, entry: Mapping[str, Any], where: str) -> DraftFile:
     try:
         return DraftFile(path, base64.b64decode(entry["base64"], validate=True), None)
     except (binascii.Error, ValueError) as fault:
-        raise InvalidRequest(
-            "The content is not base64.", code="invalid_file", field=f"{where}.base64"
-        ) from fault
+        raise InvalidRequest("The content is not base64.", code="invalid_file", field=f"{where}.base64") from fault
 
 
 def _check_no_file_is_folder(paths: list[str]) -> None:
