@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 import crank
+from tests.support.ordinary import copy_for_all, run_ordinary, usable_by_all
+from tests.support.rootfs import make_rootfs
 
 pytestmark = pytest.mark.system
 
@@ -156,3 +159,26 @@ def test_a_weaker_tier_that_is_allowed_is_tried_as_hard(home: Path, core: Path, 
         name: each["cause"] for name, each in found.items() if name.startswith("try ") and each["state"] != "ok"
     } == {}
     assert {name.removeprefix("try ") for name in found if name.startswith("try ")} == _GROUPS
+
+
+def test_an_ordinary_user_has_the_same_walls() -> None:
+    """Rootless, with whatever control group that gives, every attempt is refused and every limit ends its job."""
+    python = usable_by_all()
+    if os.geteuid() != 0 or python is None:
+        pytest.skip("needs root to become an ordinary user, and an interpreter that one may run")
+    with tempfile.TemporaryDirectory(prefix="crank-rootless-", dir="/var/tmp") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        source = copy_for_all(place / "source", tests=("support",), packages=("structlog",))
+        make_rootfs(place / "rootfs")
+        (place / "rootfs").chmod(0o755)
+        program = (
+            "import sys\nfrom pathlib import Path\nfrom crank.domain.isolation import Tier\n"
+            "from crank.sandbox import host\nfrom tests.support.rootfs import make_build\n"
+            "found = host.examine(Tier.NAMESPACES, make_build(Path(sys.argv[1])))\n"
+            "tried = [each for each in found if each.name.startswith('try ')]\n"
+            "broken = [each for each in found if each.status == 'fail']\n"
+            "print(broken, file=sys.stderr)\nsys.exit(0 if len(tried) == 10 and not broken else 3)\n"
+        )
+        code = run_ordinary([python, "-B", "-c", program, str(place / "rootfs")], cwd=Path("/"), PYTHONPATH=str(source))
+    assert code == 0
