@@ -1,5 +1,6 @@
 """The environment profiles of this machine: what there is, what is built, what is proven."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,12 +9,13 @@ from crank.adapters.clock import SystemClock
 from crank.adapters.nvml import NvmlProbe
 from crank.adapters.profile_store import ProfileStore
 from crank.config import Settings, interpreter
+from crank.domain.isolation import TIER_DEFAULT, Tier
 from crank.domain.outcome import Outcome, Reason
 from crank.domain.profile import Profile, SelfTest, under
 from crank.domain.worker import GpuDevice
 from crank.errors import ProfileError
 from crank.ports import ProfileBuild, SandboxSpec
-from crank.sandbox.runner import NamespaceRunner
+from crank.sandbox.tiers import RUNNERS, strongest
 from crank.worker.offers import choose_variant
 
 # Built at the first start. python-ml weighs gigabytes and is built when somebody asks for it.
@@ -94,19 +96,23 @@ class _Silent:
         """Drop it."""
 
 
-async def check_profile(build: ProfileBuild, report: Callable[[SelfTest, str | None], None]) -> int:
+async def check_profile(
+    build: ProfileBuild, report: Callable[[SelfTest, str | None], None], lowest: Tier = TIER_DEFAULT
+) -> int:
     """Run a profile's self tests in the sandbox and return how many failed.
 
     report  called after each test with what was wrong, or None
+    lowest  the weakest tier that the operator allows
     Raises SandboxError when the sandbox cannot be built here, ProfileError for a profile without tests.
     """
     tests = build.profile.self_tests
     if not tests:
         raise ProfileError(f"The profile {build.profile.name} promises nothing that can be checked.")
-    runner = NamespaceRunner()
-    await runner.start()
+    link = await asyncio.to_thread(strongest, lowest)
+    runner = RUNNERS[link.tier](link)
     failed = 0
     try:
+        await runner.start()
         for test in tests:
             session = await runner.open(SandboxSpec(build=build, limits=build.profile.limits))
             try:

@@ -102,4 +102,4 @@ async def _check(settings: Settings, name: str, results: list[dict[str, Any]], *
         if talk:
             print(f"{'pass' if wrong is None else 'FAIL'}  {name}: {test.name}" + (f" - {wrong}" if wrong else ""))
 
-    return await check_profile(found, report)
+    return await check_profile(found, report, settings.sandbox_tier)

@@ -31,7 +31,7 @@ END_SEC = 8.0
 LANDLOCK_NEEDED = 3
 LANDLOCK_SCOPED = 6
 # Processes of the same account come and go beside the job; its own are counted by the supervisor.
-_BESIDE_MARGIN = 64
+_BESIDE_MARGIN = 16
 
 # What a job may read of its own process. Not `mountinfo`, `cgroup`, `net` or `environ`: those tell of the host.
 _OWN_PROCESS = (
