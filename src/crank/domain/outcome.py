@@ -8,6 +8,10 @@ from crank.domain.ids import Digest
 from crank.domain.json import JsonValue
 
 
+# Code of the fault of a run whose sandbox died before its first line: it may be run in another.
+NEVER_BEGAN = "never_began"
+
+
 class Reason(StrEnum):
     """Why an attempt ended. Stable words: they are stored, sent and shown."""
 

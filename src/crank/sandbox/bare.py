@@ -217,7 +217,7 @@ def _check_readable(name: str, folder: int) -> None:
         os.listdir(folder)
     except PermissionError as fault:
         raise Broken(
-            "mounts", f"the folder of {name} may not be read by the account of jobs (user id {os.getuid()})"
+            "permissions", f"the folder of {name} may not be read by the account of jobs (user id {os.getuid()})"
         ) from fault
 
 

@@ -11,7 +11,8 @@ from crank.domain.json import JsonObject
 from crank.sandbox import bare_nest, bundle, launcher, layers, seccomp
 from crank.sandbox.bare_nest import BareSite
 from crank.sandbox.folders import Allowed
-from crank.sandbox.launcher import CHILDREN_MAX, Home, Launcher
+from crank.sandbox.home import Home
+from crank.sandbox.launcher import CHILDREN_MAX, Launcher
 from crank.sandbox.namespaces import Identity, Slots
 from crank.sandbox.nest import Nest, Site
 from crank.sandbox.plan import Ground

@@ -272,7 +272,9 @@ def _be_zygote(site: BareSite, base: str, control: socket.socket) -> None:
     try:
         os.execve(site.command[0], [*site.command, os.path.join(base, "code", site.start)], variables)  # noqa: S606
     except OSError as fault:
-        raise Broken("interpreter", f"{fault}: the account of jobs (user id {os.getuid()}) must reach it") from fault
+        denied = isinstance(fault, PermissionError)
+        cause = f"the profile may not be read by the account of jobs (user id {os.getuid()})" if denied else str(fault)
+        raise Broken("permissions" if denied else "interpreter", cause) from fault
 
 
 def _zygote_rules(base: str, devices: tuple[str, ...]) -> list[tuple[str, int]]:

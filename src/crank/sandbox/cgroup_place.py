@@ -4,12 +4,14 @@ So a launcher that is dead can be told from one that lives, by the name alone, a
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from crank.sandbox.cgroup_folder import kill_members, remove
 
 FILES_ROOT = Path("/")
+_PATIENCE_SEC = 0.2
 
 
 def started_ticks(pid: int, *, files: Path = FILES_ROOT) -> str | None:
@@ -40,10 +42,9 @@ def sweep(parent: Path, files: Path) -> Iterator[str]:
     for place in sorted(parent.glob("crank-*-*")):
         if not _is_stale(place.name, files):
             continue
-        # Other launchers of this machine may sweep at the same time.
-        with contextlib.suppress(FileNotFoundError):
-            for folder in [*place.iterdir(), place]:
-                if folder.is_dir():
-                    kill_members(folder)
-                    remove(folder)
+        # The deepest first. What does not go now, or is swept by another launcher meanwhile, is nobody's trouble.
+        for folder, _, _ in os.walk(place, topdown=False):
+            with contextlib.suppress(OSError):
+                kill_members(Path(folder), patience_sec=_PATIENCE_SEC)
+                remove(Path(folder), patience_sec=_PATIENCE_SEC)
         yield place.name

@@ -64,6 +64,18 @@ class Channel:
         """Tell whether it was not closed yet."""
         return self._socket.fileno() >= 0
 
+    @property
+    def is_connected(self) -> bool:
+        """Tell whether the other side still holds its end, without waiting for the event loop to notice."""
+        if not self.is_open:
+            return False
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close everything; the supervisor reads it as the end of the session. Safe to call twice."""
         if self.is_open:

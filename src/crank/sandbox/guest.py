@@ -379,7 +379,7 @@ def _hint(fault: BaseException, sources: dict[str, str]) -> str | None:
         return "memory" if is_in(fault.__traceback__, sources) else None
     if isinstance(fault, OSError) and fault.errno in _HINTS:
         return _HINTS[fault.errno]
-    if isinstance(fault, BlockingIOError) and fault.errno == errno.EAGAIN and "temporarily" in str(fault):
+    if isinstance(fault, BlockingIOError) and fault.errno == errno.EAGAIN and fault.filename is None:
         return "processes"
     if isinstance(fault, RuntimeError) and "can't start new thread" in str(fault):
         return "processes"

@@ -17,9 +17,8 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from crank.domain.json import JsonObject, dumps, loads_strict
@@ -36,11 +35,12 @@ from crank.sandbox import (
     namespaces,
     nest,
     notify,
+    post,
     seccomp,
-    supervisor,
 )
 from crank.sandbox.bundle import inner_files
 from crank.sandbox.folders import Allowed
+from crank.sandbox.home import Home, Session, Wish
 from crank.sandbox.namespaces import Identity, Slots
 from crank.sandbox.nest import Nest, Site
 from crank.sandbox.plan import Ground, Plan, from_json
@@ -53,58 +53,8 @@ CHILDREN_MAX = 1_000
 _READY_SEC = 180.0
 
 _TITLE = "crank-launcher"
-_SUPERVISOR_TITLE = "crank-supervisor"
-_SUPERVISOR_NICE = -5
 _LAST_WORDS_SEC = 15.0
 _SWEEP_SEC = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """A running supervisor."""
-
-    name: str
-    pid: int
-    identity: Identity
-    nest: "Home"
-    network: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """A session that waits for its zygote."""
-
-    plan: Plan
-    channel: socket.socket
-    began: float
-
-
-@dataclass(slots=True)
-class Home:
-    """A nest as the launcher uses it.
-
-    networks  numbers of the empty network namespaces that its zygote keeps, free for the next child
-    replaced_at  how many children it had when its successor was last started
-    private   layers, by place, that each child must be shown as its own; kept open
-    """
-
-    ground: Ground
-    nest: Nest
-    since: float
-    private: dict[str, int]
-    ready: bool = False
-    children: int = 0
-    replaced_at: int = 0
-    wishes: list[_Wish] = field(default_factory=list)
-    networks: list[int] = field(default_factory=list)
-    networks_made: int = 0
-
-    def take_network(self) -> int:
-        """Return a network that no living child uses."""
-        if self.networks:
-            return self.networks.pop()
-        self.networks_made += 1
-        return self.networks_made
 
 
 class Launcher:
@@ -123,7 +73,7 @@ class Launcher:
         self._slots = Slots(privileged=self._privileged)
         self._groups = cgroup.detect(os.getpid())
         self._notify = notify.works()
-        self._sessions: dict[int, _Session] = {}
+        self._sessions: dict[int, Session] = {}
         self._homes: dict[Ground, Home] = {}
         # Not for new sessions any more: dead, replaced, or still importing in place of one that serves.
         self._others: list[Home] = []
@@ -205,7 +155,7 @@ class Launcher:
         try:
             kind = request.pop("kind", None)
             if kind == "open" and set(request) == {"plan"}:
-                self._open(_Wish(from_json(request["plan"]), channel, time.monotonic()))
+                self._open(Wish(from_json(request["plan"]), channel, time.monotonic()))
             elif kind == "rehearse" and not request:
                 self._rehearse(channel)
             else:
@@ -218,7 +168,7 @@ class Launcher:
         self._try_nest()
         self._try_group()
         with contextlib.closing(channel), contextlib.suppress(OSError):
-            channel.sendall(supervisor.ready_frame({"setup_sec": time.monotonic() - began}))
+            channel.sendall(post.ready_frame({"setup_sec": time.monotonic() - began}))
 
     def _try_nest(self) -> None:
         files, start = self._inner_files("3.11")
@@ -260,7 +210,7 @@ class Launcher:
 
     # --- nests ---
 
-    def _open(self, wish: _Wish) -> None:
+    def _open(self, wish: Wish) -> None:
         if any(session.name == wish.plan.session for session in self._sessions.values()):
             raise ProtocolError("A session of this name is running.", code="session_name")
         home = self._homes.get(wish.plan.ground)
@@ -363,7 +313,7 @@ class Launcher:
 
     # --- sessions ---
 
-    def _start(self, wish: _Wish, home: Home) -> None:
+    def _start(self, wish: Wish, home: Home) -> None:
         """Fork a supervisor, and let the zygote fork what it supervises."""
         plan, began = wish.plan, wish.began
         identity = self._slots.claim()
@@ -384,7 +334,7 @@ class Launcher:
         launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become_supervisor(launcher, order, wish.channel, began, self._groups)
+            post.take(launcher, order, wish.channel, began, self._groups)
         home.children += 1
         message = {
             "inside": identity.inside,
@@ -401,7 +351,7 @@ class Launcher:
         lines.close()
         wish.channel.close()
         pidfd = os.pidfd_open(pid)
-        self._sessions[pidfd] = _Session(plan.session, pid, identity, home, network)
+        self._sessions[pidfd] = Session(plan.session, pid, identity, home, network)
         self._watch(pidfd, lambda: self._bury(pidfd))
 
     def _group(self, plan: Plan, identity: Identity) -> tuple[cgroup.Group | None, list[int]]:
@@ -427,7 +377,7 @@ class Launcher:
         os.close(pidfd)
         _, status = os.waitpid(session.pid, 0)
         self._clear(session.name)
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == supervisor.EXIT_STUCK:
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == post.EXIT_STUCK:
             print("crank launcher: a zygote does not answer and is replaced", file=sys.stderr)
             session.nest.nest.kill_zygote()
             self._lose(session.nest, None)
@@ -473,43 +423,7 @@ def _detached(opened: list[int], home: Home, identity: Identity) -> list[int]:
 
 def _refuse(channel: socket.socket, fault: CrankError) -> None:
     with contextlib.closing(channel), contextlib.suppress(OSError):
-        supervisor.refuse(channel, fault)
-
-
-def _become_supervisor(
-    launcher: int, order: assembly.Order, channel: socket.socket, began: float, groups: cgroup.Groups | None
-) -> None:
-    """Run in the forked child. Never returns, and lets nothing pass back into the launcher's code."""
-    code = 1
-    try:
-        woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        kernel.close_all_but([0, 1, 2, channel.fileno(), woken, waker, *order.lines.descriptors])
-        kernel.overwrite_arguments(order.argument_area, _SUPERVISOR_TITLE)
-        gc.disable()
-        with contextlib.suppress(PermissionError):
-            # Its clocks go before whatever the job does. An ordinary user may not ask for this.
-            os.nice(_SUPERVISOR_NICE)
-        _drop(order.identity)
-        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == launcher:
-            code = supervisor.serve(
-                order, channel, woken, began=began, flavour=groups.flavour if groups is not None else None
-            )
-    except BaseException:  # noqa: BLE001 - the border of a forked process: it is logged, then the process ends
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def _drop(identity: Identity) -> None:
-    """Become the job's own id, which owns the job's files and may end its processes, and no more than that."""
-    if identity.privileged:
-        os.setgroups([])
-        os.setresgid(identity.gid, identity.gid, identity.gid)
-        os.setresuid(identity.uid, identity.uid, identity.uid)
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        post.refuse(channel, fault)
 
 
 def main(

@@ -22,6 +22,11 @@ FIXES: Mapping[str, str] = {
     "cgroup": "Restart the worker; if it stays, look whether another program changes its control group.",
     "identity": "Give the container a range of at least 65536 user ids, or run the worker as an ordinary user.",
     "capabilities": "Start the worker as root with its usual capabilities, or as an ordinary user.",
+    "permissions": (
+        "Let every account read and enter it ('chmod -R a+rX'), and every folder above it, or start the worker as its owner; "
+        "without namespaces nobody can lend jobs the right."
+    ),
+    "processes": "Use Linux 6.12 or newer, or a machine that gives namespaces.",
     "no_new_privs": "The kernel must be 3.5 or newer.",
     "landlock": "Use a kernel built with CONFIG_SECURITY_LANDLOCK, or leave Landlock out of the 'lsm=' boot option.",
     "seccomp": "Use a kernel built with CONFIG_SECCOMP_FILTER; in a container do not forbid seccomp(2).",

@@ -59,8 +59,11 @@ _PROC_SHOWN = {
 _SAID = "/.crank/said"
 
 _ETC = {
-    "passwd": f"job:x:{INSIDE_ID}:{INSIDE_ID}:job:/scratch:/usr/sbin/nologin\n",
-    "group": f"job:x:{INSIDE_ID}:\n",
+    # Names for the ids that programs expect to look up; nobody can become one of them.
+    "passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n"
+    f"job:x:{INSIDE_ID}:{INSIDE_ID}:job:/scratch:/usr/sbin/nologin\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "group": f"root:x:0:\njob:x:{INSIDE_ID}:\nnogroup:x:65534:\n",
     "hosts": "127.0.0.1 localhost\n",
     "hostname": f"{namespaces.HOST_NAME}\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",

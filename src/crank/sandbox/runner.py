@@ -19,6 +19,9 @@ from crank.sandbox.pool import Counts, Pool
 from crank.sandbox.session import TIER, NamespaceSession
 
 _LET_GO_SEC = 30.0
+# Longer than a launcher gives a zygote for its imports.
+_STAND_SEC = 240.0
+_ONCE_MORE = frozenset({"zygote_lost", "zygote_stuck", "layer_sandbox"})
 
 
 def _bound_bytes() -> int:
@@ -104,6 +107,17 @@ class NamespaceRunner:
         return lambda: self._make(ground, limits, ())
 
     async def _make(self, ground: Ground, limits: Limits, mounts: tuple[tuple[str, str], ...]) -> NamespaceSession:
+        try:
+            return await self._try_to_make(ground, limits, mounts)
+        except SandboxError as fault:
+            if fault.error_code not in _ONCE_MORE:
+                raise
+            # A zygote died, or stopped, in the middle; the next one is another.
+            return await self._try_to_make(ground, limits, mounts)
+
+    async def _try_to_make(
+        self, ground: Ground, limits: Limits, mounts: tuple[tuple[str, str], ...]
+    ) -> NamespaceSession:
         plan = Plan(f"{self._name}-{next(self._numbers)}", ground, mounts, limits)
         session = self.session_kind(limits, programs=ground.programs)
         self._sessions.add(session)
@@ -112,7 +126,16 @@ class NamespaceRunner:
             link.request({"kind": "open", "plan": to_json(plan)}, [session.channel.theirs.fileno()])
             # The supervisor has its own copy; with this one open, its death would go unseen.
             session.channel.theirs.close()
-            await session.stand()
+            async with asyncio.timeout(_STAND_SEC):
+                await session.stand()
+        except TimeoutError:
+            self._sessions.discard(session)
+            await session.close()
+            raise SandboxError(
+                f"The sandbox did not stand within {_STAND_SEC:g} s.",
+                code="sandbox_late",
+                fix="Look whether this machine is overloaded, and into the worker's log.",
+            ) from None
         except BaseException:
             self._sessions.discard(session)
             await session.close()

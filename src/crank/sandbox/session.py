@@ -117,8 +117,10 @@ class NamespaceSession:
     def _take(self, frame: Frame) -> None:
         if frame.kind == "R":
             self._ready.set_result(loads_strict(frame.payload))
-        elif frame.kind == "F":
+        elif frame.kind == "F" and not self._ready.done():
             self._ready.set_exception(refusal(loads_strict(frame.payload)))
+        elif frame.kind == "F":
+            self._never_began(refusal(loads_strict(frame.payload)))
         elif frame.kind == "C":
             clean = loads_strict(frame.payload)["clean"]
             if not clean:
@@ -140,6 +142,11 @@ class NamespaceSession:
         if self._doubtful is not None:
             self._doubtful()
             self._doubtful = None
+
+    def _never_began(self, fault: SandboxError) -> None:
+        self._set_gone(clean=True)
+        if self._run is not None and not self._run.ended.done():
+            self._run.ended.set_exception(fault)
 
     def _set_gone(self, *, clean: bool) -> None:
         if not self._gone.done():
@@ -173,7 +180,7 @@ class NamespaceSession:
     @property
     def alive(self) -> bool:
         """Tell whether it can still be used."""
-        usable = self.channel.is_open and not self._gone.done() and not self._died
+        usable = self.channel.is_connected and not self._gone.done() and not self._died
         return usable and (self._lasting or not self._ran)
 
     @property

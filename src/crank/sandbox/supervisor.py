@@ -14,13 +14,12 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 from crank.domain.json import JsonObject, dumps, loads_strict
-from crank.domain.outcome import Clock, End, Reason
+from crank.domain.outcome import NEVER_BEGAN, Clock, End, Reason
 from crank.domain.profile import Limits
 from crank.domain.quantity import KIB, MIB
-from crank.errors import CrankError, ProtocolError, SandboxError
+from crank.errors import ProtocolError
 from crank.sandbox import assembly, clerk, kernel, verdict
 from crank.sandbox.assembly import Order, Standing
 from crank.sandbox.bundle import order_bytes
@@ -42,8 +41,7 @@ TO_SUPERVISOR = {
     "f": CONTROL_BYTES_MAX,
 }
 
-# How a supervisor ends: nothing left, something left, and a zygote that does not answer.
-EXIT_CLEAN, EXIT_DIRTY, EXIT_STUCK = 0, 2, 4
+_NEVER_BEGAN = "The sandbox died before the job's code began."
 
 OUTPUT_HEAD = struct.Struct("!Qd")
 # The order to run: the length of its head (JSON) and of the code; then the code, then the args as JSON text.
@@ -195,7 +193,12 @@ class Supervisor:
             self._inlet.feed(frame.payload)
 
     def _begin(self, payload: bytes) -> None:
-        if self._run is not None or self._dead:
+        if self._run is not None:
+            return
+        if self._dead or self._lost or _readable(self._lines.link.fileno()):
+            # It died while it waited for this; whoever asked may ask another.
+            refuse_frame = {"code": NEVER_BEGAN, "message": _NEVER_BEGAN, "fix": None, "detail": None}
+            self._outbox.put("F", dumps(refuse_frame).encode())
             return
         head_bytes, code_bytes = RUN_HEAD.unpack_from(payload)
         head = loads_strict(payload[RUN_HEAD.size : RUN_HEAD.size + head_bytes])
@@ -303,13 +306,15 @@ class Supervisor:
         elif run.half_since is not None and now >= run.half_since + HALF_FRAME_SEC:
             self._kill(verdict.violation_end("it began a message and did not finish it."))
         elif now >= self._next_look:
-            self._check_counters(run, now)
+            self._check_counters(run)
 
-    def _check_counters(self, run: Run, now: float) -> None:
+    def _check_counters(self, run: Run) -> None:
+        # Its own CPU time: a bomb that keeps us from running must not also make us look more rarely.
+        looking = time.process_time()
         cpu_sec, over = self._look()
         tick = _TICK_WATCHED_SEC if self._standing.group is None else _TICK_COUNTED_SEC
         # A look at a big tree is dear; never spend more than a tenth of the time looking.
-        self._next_look = time.monotonic() + max(tick, 10 * (time.monotonic() - now))
+        self._next_look = time.monotonic() + max(tick, 10 * (time.process_time() - looking))
         run.worked(cpu_sec - self._cpu_before)
         if over is not None:
             self._kill(over)
@@ -323,7 +328,7 @@ class Supervisor:
             memory_kills, process_refusals = self._read_group()
             over = verdict.memory_end(limits) if memory_kills else self._tree.passed(limits)
             return self._cpu_sec, verdict.processes_end(limits) if process_refusals else over
-        tree = self._tree.read()
+        tree = self._tree.read(tasks_max=limits.processes)
         self._cpu_sec = max(self._cpu_sec, tree.cpu_sec)
         memory_bytes, tasks = self._peaks
         self._peaks = max(memory_bytes or 0, tree.memory_bytes), max(tasks or 0, tree.tasks)
@@ -428,6 +433,7 @@ class Supervisor:
             claim=run.claim,
             memory_kills=refused[0],
             process_refusals=refused[1],
+            counted=self._standing.group is not None,
             disk_full=full[0],
             inodes_full=full[1],
         )
@@ -462,46 +468,3 @@ def _readable(descriptor: int) -> bool:
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     return bool(waiting.poll(0))
-
-
-def ready_frame(facts: JsonObject) -> bytes:
-    """Return the frame that says that a session stands."""
-    return encode("R", dumps(facts).encode())
-
-
-def refuse(channel: socket.socket, fault: CrankError) -> None:
-    """Tell the runner why there is no session. Raises OSError when the runner is gone."""
-    refusal = {"code": fault.error_code, "message": fault.message, "fix": fault.fix, "detail": fault.detail}
-    channel.sendall(encode("F", dumps(refusal).encode()))
-
-
-def _used_bytes(standing: Standing) -> int:
-    """Return what a cell takes before its job begins, for whoever decides how many to keep ready."""
-    if standing.group is not None:
-        return standing.group.used_bytes()
-    return standing.tree.read().memory_bytes
-
-
-def serve(order: Order, channel: socket.socket, wake: int, *, began: float, flavour: str | None) -> int:
-    """Be the supervisor: meet the cell, tell the runner, serve the session. Return the exit code to end with."""
-    try:
-        standing = assembly.meet(order)
-    except SandboxError as fault:
-        with contextlib.suppress(OSError):
-            refuse(channel, fault)
-        return EXIT_STUCK if fault.error_code == assembly.ZYGOTE_STUCK else EXIT_CLEAN
-    facts: dict[str, Any] = {
-        "privileged": order.privileged,
-        "cgroup": flavour,
-        "proof": standing.proof,
-        "setup_sec": time.monotonic() - began,
-        "memory_bytes": _used_bytes(standing),
-    }
-    try:
-        channel.sendall(ready_frame(facts))
-    except OSError:
-        return EXIT_CLEAN if assembly.take_down(standing) else EXIT_DIRTY
-    supervisor = Supervisor(order, channel, wake, standing)
-    supervisor.run()
-    assembly.clear(standing)
-    return EXIT_CLEAN if supervisor.clean else EXIT_DIRTY

@@ -193,7 +193,13 @@ def _raised(claim: Claim, facts: Facts, limits: Limits) -> End:
 
 
 def _which_full(hint: str | None, facts: Facts) -> str | None:
-    """Tell bytes from files: the job sees one error for both, the supervisor has looked at the folders."""
+    """Believe a hint as far as the supervisor's own facts go.
+
+    The job sees one error for bytes and files, and one for processes and for a lock that another holds.
+    """
+    if hint == "processes" and facts.counted:
+        # A refused process would have been counted, and would have decided before this.
+        return None
     if hint in ("disk", "inodes") and facts.disk_full != facts.inodes_full:
         return "disk" if facts.disk_full else "inodes"
     return hint

@@ -21,7 +21,7 @@ import structlog
 
 from crank.domain.ids import parse_digest
 from crank.domain.json import JsonObject, dumps
-from crank.domain.outcome import End, Outcome, Reason, Skipped
+from crank.domain.outcome import NEVER_BEGAN, End, Outcome, Reason, Skipped
 from crank.domain.outcome_codec import outcome_document
 from crank.domain.rules import session as session_rules
 from crank.domain.worker import GpuDevice
@@ -63,11 +63,14 @@ class Order:
 
 async def execute(attempt: Attempt, order: Order, bench: Bench, current: CurrentLink) -> None:
     """Bring an attempt to its outcome. Raises nothing that the job did; CancelledError when abandoned."""
-    run: Run | None = None
     try:
-        run = await attempt.prepare(_prepare(order, bench, current))
-        assert run is not None
-        outcome = await _run(attempt, run, order, bench)
+        try:
+            outcome = await _once(attempt, order, bench, current)
+        except SandboxError as fault:
+            if fault.error_code != NEVER_BEGAN or order.seat is not None:
+                raise
+            # A sandbox that stood ready died before it took the order: no line of the job ran.
+            outcome = await _once(attempt, order, bench, current)
     except asyncio.CancelledError:
         if not attempt.cancelled or _being_cancelled():
             raise
@@ -75,10 +78,16 @@ async def execute(attempt: Attempt, order: Order, bench: Bench, current: Current
     except CrankError as fault:
         _log.warning("attempt.sandbox_failed", job_id=attempt.job_id, code=fault.error_code, detail=fault.detail)
         outcome = _faulted(order, fault)
-    finally:
-        if run is not None:
-            await asyncio.shield(run.close())
     await keep(attempt, outcome, bench)
+
+
+async def _once(attempt: Attempt, order: Order, bench: Bench, current: CurrentLink) -> Outcome:
+    run: Run | None = await attempt.prepare(_prepare(order, bench, current))
+    assert run is not None
+    try:
+        return await _run(attempt, run, order, bench)
+    finally:
+        await asyncio.shield(run.close())
 
 
 def _being_cancelled() -> bool:

@@ -27,7 +27,7 @@ def _exit(code: int) -> int:
         (Facts(status=_exit(1), claim=Claim("raised", 1, error="ValueError: x")), Reason.RAISED),
         (Facts(status=_exit(1), claim=Claim("raised", 1, hint="memory")), Reason.MEMORY),
         (Facts(status=_exit(1), claim=Claim("raised", 1, hint="disk")), Reason.DISK),
-        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="processes")), Reason.PROCESSES),
+        (Facts(status=_exit(1), claim=Claim("raised", 1, hint="processes"), counted=False), Reason.PROCESSES),
         (Facts(status=_exit(1), claim=Claim("raised", 1, hint="inodes")), Reason.INODES),
         (Facts(status=_exit(1), claim=Claim("raised", 1, hint="open_files")), Reason.FILES),
         (Facts(status=_exit(1), claim=Claim("raised", 1, hint="file_size")), Reason.FILE_SIZE),
