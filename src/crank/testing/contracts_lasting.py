@@ -18,7 +18,7 @@ from crank.testing.expect import faults
 # The scripts of the protocol part; a fake is told what each does.
 SETS = "x = 20\n'set'"
 FAILS = "1 / 0"
-WAITS = "print('begun', flush=True)\nimport time\nwhile True:\n    time.sleep(60)\n"
+WAITS = "import sys, time\nsys.stdout.write('begun\\n')\nwhile True:\n    time.sleep(60)\n"
 ECHOES = "import sys\nprint(sys.stdin.read(), end='')"
 LEAVES = "import os\nos.makedirs('made/deep', exist_ok=True)\nopen('made/deep/a.txt', 'w').write('hello')\n'left'"
 DIES = "import os\nos.kill(os.getpid(), 9)"
