@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.support.ordinary import ORDINARY_ID, copy_for_all, usable_by_all
 from tests.support.rootfs import make_rootfs
 

@@ -190,7 +190,7 @@ def be_init(child: Cell, ground: Ground, run: Callable[[Cell, Yard], None]) -> N
     with layer("mounts"):
         targets = {name: os.readlink(f"/proc/self/fd/{folder}") for name, folder in child.folders.items()}
         for name, folder in child.folders.items():
-            _check_readable(name, folder)
+            _check_readable(name, folder, targets[name])
         beside = tree.tasks_of(os.getuid()) + _BESIDE_MARGIN
         place = Yard(yard.make(ground.base, targets), tuple(targets.values()), beside)
     kernel.overwrite_arguments(child.argument_area, _INIT_TITLE)
@@ -211,14 +211,14 @@ def be_init(child: Cell, ground: Ground, run: Callable[[Cell, Yard], None]) -> N
     _reap(child.link, woken, running)
 
 
-def _check_readable(name: str, folder: int) -> None:
-    """Refuse a mounted folder that this account may not read: here nobody can lend it the right."""
-    try:
-        os.listdir(folder)
-    except PermissionError as fault:
+def _check_readable(name: str, folder: int, path: str) -> None:
+    """Refuse a mounted folder that this account may not read by its path: here nobody can lend it the right."""
+    if not os.access(path, os.R_OK | os.X_OK):
         raise Broken(
             "permissions", f"the folder of {name} may not be read by the account of jobs (user id {os.getuid()})"
-        ) from fault
+        )
+    if not os.path.samestat(os.stat(path), os.fstat(folder)):
+        raise Broken("mounts", f"the folder of {name} was replaced while it was opened")
 
 
 def _reap(link: socket.socket, woken: int, running: int) -> NoReturn:

@@ -196,5 +196,5 @@ def let_go(path: str) -> None:
 
 def remove_let_go(base: str, *, limit_sec: float) -> bool:
     """Go on with removing what was let go; tell whether nothing of it is left."""
-    names = [name for name in os.listdir(base) if name.startswith(_LET_GO)]
-    return all([remove(os.path.join(base, name), limit_sec=limit_sec) for name in names])
+    names = (name for name in os.listdir(base) if name.startswith(_LET_GO))
+    return all(remove(os.path.join(base, name), limit_sec=limit_sec) for name in names)
