@@ -26,7 +26,7 @@ def open_site(
     if ground.root is not None:
         root = allowed.open_root(ground.root)
         return Site(root, ground.devices, ground.python, files, start, identity, argument_area)
-    system, links = libraries.find([place for place, _ in ground.layers])
+    system, links = libraries.find([place for place, _ in ground.layers if not libraries.comes_anyway(place)])
     layers = {place: os.open(place, os.O_PATH | os.O_CLOEXEC) for place in system}
     private = set()
     try:

@@ -19,6 +19,11 @@ def lies_in(path: str, places: Collection[str]) -> bool:
     return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
+def comes_anyway(place: str) -> bool:
+    """Tell whether a place is on the list, or beneath one that is."""
+    return lies_in(place, _FOLDERS)
+
+
 def find(taken: Collection[str] = ()) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return what there is of the list: folders and files, and links in the root by name.
 

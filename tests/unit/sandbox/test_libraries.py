@@ -30,6 +30,16 @@ def test_what_comes_anyway_is_left_out() -> None:
     assert "/usr/lib" not in places
 
 
+def test_what_is_on_the_list_is_not_the_callers_to_show() -> None:
+    """A layer of the system's own libraries would be one that may be shown as the job's own."""
+    assert [libraries.comes_anyway(place) for place in ("/usr/lib", "/usr/lib/python3", "/usr/local/lib", "/usr")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "places", "lies"),
     [("/a", ["/a"], True), ("/a/b", ["/a"], True), ("/ab", ["/a"], False), ("/a", ["/a/b"], False), ("/a", [], False)],
