@@ -10,7 +10,7 @@ import pytest
 
 from crank.domain.outcome import Clock, Outcome, Reason
 from crank.domain.profile import Limits
-from crank.errors import InvalidRequest, SandboxError
+from crank.errors import Conflict, InvalidRequest, SandboxError
 from crank.ports import ProfileBuild, SandboxSession, SandboxSpec
 from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
@@ -175,6 +175,26 @@ async def test_each_run_has_its_own_lines(link: LauncherLink, build: ProfileBuil
         assert "raise ValueError('of the first run')" in outcome.stderr.text
 
 
+async def test_an_interrupt_at_any_moment_costs_no_session(link: LauncherLink, build: ProfileBuild) -> None:
+    """Interrupts before, in and after a run end that run or nothing; what the session counts is never lost."""
+    codes = ("n += 1\nn", "import time\ntime.sleep(0.002)\nn += 1", "import json\njson.dumps([1] * 2000)\nn += 1")
+    async with _lasting(link, build) as session:
+        await _run(session, "n = 0")
+        ended = 0
+        for number in range(60):
+            running = asyncio.create_task(_run(session, codes[number % 3]))
+            # Spread over what a run takes, with no need to hit any one moment.
+            await asyncio.sleep((number % 7) / 1_500)
+            for _ in range(2):
+                with contextlib.suppress(Conflict):
+                    await session.signal("SIGINT")
+            outcome = await running
+            assert session.alive, outcome.end
+            assert outcome.end.reason is Reason.EXITED or "KeyboardInterrupt" in (outcome.end.message or "")
+            ended += outcome.end.reason is Reason.EXITED
+        assert (await _run(session, "n")).result >= ended
+
+
 async def test_an_unlisted_program_is_refused_and_the_session_goes_on(link: LauncherLink, build: ProfileBuild) -> None:
     """Only programs of the profile are run; a refusal costs nothing."""
     async with _lasting(link, build) as session:
@@ -203,6 +223,13 @@ async def test_a_program_of_the_profile_runs_between_scripts(link: LauncherLink,
         wrong = await asyncio.wait_for(session.run_program(["pandoc", "--no-such"], RecordingSink()), _SOON_SEC)
         assert (wrong.end.reason, bool(wrong.end.exit_code)) == (Reason.EXITED, True)
         assert session.alive
+        reading = asyncio.create_task(session.run_program(["pandoc"], RecordingSink(), stdin=True))
+        while not reading.done():
+            # Again and again: one that comes before pandoc has started is nobody's yet.
+            with contextlib.suppress(Conflict):
+                await session.signal("SIGINT")
+            await asyncio.wait({reading}, timeout=0.2)
+        assert reading.result().end.exit_code == 130
         refused = await _run(session, "import subprocess, sys\nsubprocess.run([sys.executable, '-c', ''])")
         assert "PermissionError" in (refused.end.message or "")
         assert (await _run(session, "6 * 7")).result == 42

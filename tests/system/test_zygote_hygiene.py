@@ -290,3 +290,11 @@ async def test_no_child_serves_two_jobs(link: LauncherLink, build: ProfileBuild)
         assert counts.hits + counts.misses == 60
         # How many were hits depends on how fast this machine refills.
         assert counts.hits > 0
+
+
+async def test_children_are_not_told_which_machine_they_are_on(link: LauncherLink, build: ProfileBuild) -> None:
+    """The id that the host drew when it started is covered; what the kernel draws anew at each reading is not."""
+    code = "[open(f'/proc/sys/kernel/random/{name}').read() for name in ('boot_id', 'uuid')]"
+    told = await _children(link, build, code)
+    assert {boot_id for boot_id, _ in told} == {""}
+    assert len({drawn for _, drawn in told}) == _CHILDREN

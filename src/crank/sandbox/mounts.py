@@ -58,6 +58,9 @@ _PROC_SHOWN = {
 # Where the words that stand for a file of /proc lie, see `machine`.
 _SAID = "/.crank/said"
 
+# Chosen at random when the host starts: by it a job could tell whether two of its runs were on one machine.
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
 _ETC = {
     # Names for the ids that programs expect to look up; nobody can become one of them.
     "passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n"
@@ -362,6 +365,12 @@ def _mask_proc() -> None:
         cover = "/.crank/none" if entry.is_dir(follow_symlinks=False) else "/.crank/nothing"
         if entry.name in said:
             cover = f"{_SAID}/{entry.name}"
-        tree = kernel.clone_tree(cover)
-        kernel.attach(tree, f"/proc/{entry.name}")
-        os.close(tree)
+        _cover(entry.path, cover)
+    if os.path.exists(_BOOT_ID):
+        _cover(_BOOT_ID, "/.crank/nothing")
+
+
+def _cover(path: str, cover: str) -> None:
+    tree = kernel.clone_tree(cover)
+    kernel.attach(tree, path)
+    os.close(tree)
