@@ -65,7 +65,9 @@ ENTRY_POINTS = {
     "crank.sandbox.guest",
     "crank.sandbox.guest_proof",
     "crank.sandbox.guest_result",
-    # A program of its own, started by path.
+    "crank.sandbox.bare",
+    # Programs of their own, started by name.
+    "crank.sandbox.bare_launcher",
     "crank.sandbox.launcher",
 }
 

@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 
 from crank.domain.profile import Limits
 from crank.sandbox import cell, fresh, guest, guest_paths, guest_result, kernel, landlock, tree, yard
-from crank.sandbox.bare_proof import BareProof
 from crank.sandbox.cell import Broken, Cell, layer
+from crank.sandbox.guest_bare import BareProof
 from crank.sandbox.zygote import Zygote, serve
 
 _INIT_TITLE = "crank-init"
@@ -113,7 +113,6 @@ class BareZygote(Zygote):
 
     @contextlib.contextmanager
     def _workbench(self) -> Iterator[None]:
-        os.environ["TMPDIR"] = self._ground.bench
         os.mkdir(self._ground.bench, 0o700)
         with contextlib.suppress(ImportError):
             # It opens files below Python; `guest_paths` can only reach it where it is there already.

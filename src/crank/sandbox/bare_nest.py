@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from crank.domain.profile import Limits
-from crank.sandbox import bare, guest_proof, kernel, landlock, layers, namespaces, programs, seccomp, tree, yard
+from crank.sandbox import bare, fresh, guest_proof, kernel, landlock, layers, namespaces, programs, seccomp, tree, yard
 from crank.sandbox.bare import END_SEC, Yard
-from crank.sandbox.bare_proof import BareProof
 from crank.sandbox.cell import Broken, end_after, environment, layer, lift, limit_process, say
 from crank.sandbox.cgroup import place_name, started_ticks
+from crank.sandbox.guest_bare import WITNESS, BareProof
 from crank.sandbox.namespaces import INSIDE_ID, Identity
 from crank.sandbox.nest import KILL_ZYGOTE, RAISE_SEC, Nest, hear
 from crank.sandbox.syscalls import native
@@ -172,7 +172,7 @@ def _make_base(launcher: int, site: BareSite) -> str:
     base = tempfile.mkdtemp(prefix=f"{place_name(launcher)}-", dir=ground)
     for name in ("code", "bin"):
         os.mkdir(os.path.join(base, name), 0o700)
-    for name, content in {**site.files, "../witness": b"nobody inside reads this\n"}.items():
+    for name, content in {**site.files, f"../{WITNESS}": b"nobody inside reads this\n"}.items():
         path = os.path.join(base, "code", name)
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         with open(path, "xb") as target:
@@ -294,7 +294,7 @@ def _rehearse(site: BareSite, base: str, life: socket.socket) -> NoReturn:
     parent = os.getppid()
     os.chdir(place.scratch)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-    os.environ.clear()
+    fresh.begin({}, threads=1)
     with layer("limits"):
         limit_process(Limits(), counted=False, beside=tree.tasks_of(os.getuid()))
     with layer("landlock"):

@@ -19,7 +19,7 @@ _MODULES = (
     "domain/quantity",
     "sandbox/__init__",
     "sandbox/bare",
-    "sandbox/bare_proof",
+    "sandbox/guest_bare",
     "sandbox/cell",
     "sandbox/fresh",
     "sandbox/guest",

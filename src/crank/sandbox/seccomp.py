@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from crank.sandbox import bare_proof
+from crank.sandbox import guest_bare
 from crank.sandbox.syscalls import Machine
 
 _LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
@@ -98,7 +98,7 @@ chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futime
 _SIGNALLING = "kill tgkill rt_sigqueueinfo rt_tgsigqueueinfo"
 _SCHEDULING = "sched_setparam sched_setscheduler sched_setaffinity sched_setattr"
 # Stands in a filter where the process that installs it puts its own number; no process can have it.
-OWN_PID = bare_proof.OWN_PID
+OWN_PID = guest_bare.OWN_PID
 _ALL_BITS = 0xFFFFFFFF
 # What a zygote needs beyond a job: to raise its children's walls and to end their processes.
 _RAISING = "seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self prctl prlimit64"

@@ -20,8 +20,6 @@ FOLDERS = {"/scratch": "scratch", "/out": "out", "/tmp": "tmp", "/dev/shm": "shm
 IN = "in"
 # Variables that tell a job of them, and of its profile, beside those of every job.
 VARIABLES = ("CRANK_IN", "CRANK_OUT", "CRANK_SCRATCH", "LD_LIBRARY_PATH", "PYTHONTZPATH")
-# A file beside the yards that their account may read and no job may: whoever can has no Landlock around it.
-WITNESS = "witness"
 _HOP_BYTES = 2_000
 _LET_GO, _LET_GO_SEC = "gone-", 0.5
 

@@ -90,7 +90,8 @@ for place in range(len(frame)):
         Case(
             f"F06 an early end, {what}",
             CHANNEL + 'channel.send("e", json.dumps(end).encode())\n' + code,
-            reasons=("exited", "protocol_violation"),
+            # A crash may come before anybody could act on the word.
+            reasons=("exited", "protocol_violation", *(("signalled",) if "crash" in what else ())),
             result=None,
             limits={"wall_sec": 4},
         )

@@ -13,7 +13,7 @@ import os
 import resource
 import struct
 
-from crank.sandbox import guest_proof, yard
+from crank.sandbox import guest_proof
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Stands in a filter where the number of the process belongs that installs it (`seccomp.OWN_PID`).
 OWN_PID = 0x7FFFC0DE
+# A file beside the jobs' folders that their account may read and no job may: whoever can has no Landlock around it.
+WITNESS = "witness"
 _CLONE_NEWUSER = 0x10000000
 _FAMILIES = (_socket.AF_INET, _socket.AF_INET6, _socket.AF_UNIX, 16, 17, 38, 40)
 _DENIED = (errno.EACCES,)
@@ -96,7 +98,7 @@ class BareProof:
             os.unlink(own)
         except OSError as fault:
             return f"the job's own folder cannot be written: {fault}"
-        witness, beside = (os.path.join(self._base, name) for name in (yard.WITNESS, ".crank-proof"))
+        witness, beside = (os.path.join(self._base, name) for name in (WITNESS, ".crank-proof"))
         attempts: list[tuple[str, Callable[[], object]]] = [
             ("reading a file that no rule grants", lambda: os.open(witness, os.O_RDONLY)),
             ("reading /etc/passwd", lambda: os.open("/etc/passwd", os.O_RDONLY)),
