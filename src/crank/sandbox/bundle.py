@@ -32,6 +32,7 @@ _MODULES = (
     "sandbox/guest_script",
     "sandbox/guest_torch",
     "sandbox/guest_trace",
+    "sandbox/guest_watch",
     "sandbox/kernel",
     "sandbox/landlock",
     "sandbox/machine",

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from crank.domain.profile import Limits
 from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, guest_torch, kernel, landlock, mounts, programs
 from crank.sandbox.cell import Cell, Ends
+from crank.sandbox.guest_watch import Walls
 from crank.sandbox.syscalls import native
 
 ORDER_BYTES_MAX = 60 * 1024
@@ -209,9 +210,9 @@ class Zygote:
             ),
         )
 
-    def _walls(self) -> guest.Walls:
+    def _walls(self) -> Walls:
         order = self._order
-        return guest.Walls(
+        return Walls(
             order.filter,
             native().numbers["seccomp"],
             order.notify,

@@ -123,7 +123,7 @@ result = 1
         + """
 import gc, socket
 for thing in _found():
-    if type(thing).__name__ == "_Watcher":
+    if type(thing).__name__ == "Watcher":
         type(thing).__call__ = lambda *_: None
         thing._processes = True
 got = []
