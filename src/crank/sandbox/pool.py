@@ -19,6 +19,7 @@ from crank.errors import CrankError
 _log = structlog.get_logger(__name__)
 
 _FIRST = 2
+_AFTER_SEC = 0.01
 _PAUSE_MAX_SEC = 30.0
 _IDLE_SEC = 120.0
 
@@ -169,6 +170,9 @@ class Pool(Generic[P]):
             shelf.refilling = asyncio.create_task(self._fill(shelf), name="refill")
 
     async def _fill(self, shelf: _Shelf[P]) -> None:
+        if shelf.ready:
+            # The one that was just taken has a job to answer; making another now would take its processor.
+            await asyncio.sleep(_AFTER_SEC)
         while len(shelf.ready) < shelf.wanted and self._has_room(shelf):
             try:
                 async with self._refills:
