@@ -92,6 +92,7 @@ def install(places: Places) -> None:
     builtins.open = io.open = opened
     # `symlink` names its target as the link's reader will find it, and makes the second of its paths.
     _replace("symlink", functools.partial(_linking, places))
+    _replace_start(places)
     sqlite: Any = sys.modules.get("sqlite3")
     if sqlite is not None:
         sqlite.connect = _translate(places, 1, sqlite.connect)
@@ -105,6 +106,24 @@ def _replace(name: str, wrap: Callable[[Any], Any]) -> None:
         known = getattr(os, supports)
         if original in known:
             known.add(wrapped)
+
+
+def _replace_start(places: Places) -> None:
+    """Let programs be given the promised places as arguments of their own, and as the folder to start in."""
+    subprocess: Any = sys.modules.get("subprocess")
+    if subprocess is None:
+        return
+    original = subprocess.Popen.__init__
+
+    @functools.wraps(original)
+    def start(self: Any, args: Any, *more: Any, **named: Any) -> None:
+        if isinstance(args, list | tuple):
+            args = [places.behind(each) for each in args]
+        if named.get("cwd") is not None:
+            named["cwd"] = places.behind(named["cwd"])
+        original(self, args, *more, **named)
+
+    subprocess.Popen.__init__ = start
 
 
 def _translate(places: Places, count: int, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -100,7 +100,7 @@ def strongest(lowest: Tier, launching: Callable[[Tier], LauncherLink] = lambda t
 
 def _would_be_weaker(first: SandboxError, tier: Tier) -> SandboxError:
     return SandboxError(
-        f"{first.message} The weaker tier '{tier}' would work here, and the operator does not allow it.",
+        f"{first.message.rstrip('.')}. The weaker tier '{tier}' would work here, and the operator does not allow it.",
         code=first.error_code,
         fix=f"{first.fix or ''} Or allow the weaker tier with CRANK_SANDBOX_TIER={tier}; "
         "docs/explanation/tiers.md says what it gives up.".strip(),
