@@ -351,19 +351,16 @@ async def test_mounts_inside_a_mounted_folder_are_seen(link: LauncherLink, build
 
 
 async def test_a_stuck_zygote_is_replaced(link: LauncherLink, build: ProfileBuild) -> None:
-    """A zygote that stopped answering costs one refusal that says so; the next job gets another."""
+    """A zygote that stopped answering costs time and no job: it is ended, and another makes the sandbox."""
     runner = NamespaceRunner(link, parked=0)
     first = await runner.open(SandboxSpec(build, Limits()))
     await first.close()
     (zygote,) = named(link.process.pid, ZYGOTE)
     os.kill(zygote, signal.SIGSTOP)
-    with pytest.raises(SandboxError) as fault:
-        await asyncio.wait_for(runner.open(SandboxSpec(build, Limits())), 60)
-    assert fault.value.error_code == "zygote_stuck"
-    _until(lambda: not alive(zygote), "the stuck zygote to be ended")
-    second = await runner.open(SandboxSpec(build, Limits()))
+    second = await asyncio.wait_for(runner.open(SandboxSpec(build, Limits())), 60)
     assert (await second.run_python("2 + 2", None, RecordingSink())).result == 4
     await second.close()
+    _until(lambda: not alive(zygote), "the stuck zygote to be ended")
 
 
 async def test_a_job_cannot_wake_the_first_process_to_death(link: LauncherLink, build: ProfileBuild) -> None:

@@ -21,6 +21,7 @@ from crank.sandbox.session import TIER, NamespaceSession
 _LET_GO_SEC = 30.0
 # Longer than a launcher gives a zygote for its imports.
 _STAND_SEC = 240.0
+_AGAIN_SEC = 0.2
 _ONCE_MORE = frozenset({"zygote_lost", "zygote_stuck", "layer_sandbox"})
 
 
@@ -112,7 +113,8 @@ class NamespaceRunner:
         except SandboxError as fault:
             if fault.error_code not in _ONCE_MORE:
                 raise
-            # A zygote died, or stopped, in the middle; the next one is another.
+            # A zygote died, or stopped, in the middle; the next one is another. The launcher has to see it first.
+            await asyncio.sleep(_AGAIN_SEC)
             return await self._try_to_make(ground, limits, mounts)
 
     async def _try_to_make(
