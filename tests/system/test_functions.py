@@ -1,7 +1,6 @@
 """A worker author's functions, each call in a real sandbox whose zygote imported the author's module."""
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ from crank.domain.outcome import Clock, Outcome, Reason
 from crank.domain.profile import Limits
 from crank.errors import SandboxError
 from crank.ports import FunctionSpec, ModuleBuild
+from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
 from crank.testing.contracts_sandbox import RecordingSink
 from crank.worker.app import Worker, function_offers
@@ -43,10 +43,16 @@ def _build(settings: Settings, app: Worker, target: str) -> ModuleBuild:
     return describe(settings, app.name, target, function_offers(app, target))
 
 
+@pytest.fixture(scope="module")
+def link() -> LauncherLink:
+    """Give the launcher, which goes with its runner."""
+    return launch()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def runner() -> AsyncIterator[NamespaceRunner]:
+async def runner(link: LauncherLink) -> AsyncIterator[NamespaceRunner]:
     """Give a runner that stands."""
-    runner = NamespaceRunner(parked=2)
+    runner = NamespaceRunner(link, parked=2)
     await runner.start()
     yield runner
     await runner.stop()
@@ -267,13 +273,15 @@ async def test_a_bomb_of_threads_hits_nobody_else(functions: SandboxedFunctions)
     assert (await call(functions, "text.count", {"text": "a"})).has_result
 
 
-async def test_nothing_outlives_its_call(runner: NamespaceRunner, functions: SandboxedFunctions) -> None:
+async def test_nothing_outlives_its_call(
+    link: LauncherLink, runner: NamespaceRunner, functions: SandboxedFunctions
+) -> None:
     """What a call leaves running is dead when the call is closed: only parked sandboxes are left."""
     assert (await call(functions, "text.break_out", {"how": "leave"})).result == "done"
     await functions.stop()
     async with asyncio.timeout(SOON_SEC):
         # A refill may be on its way.
-        while len(named(os.getpid(), GUEST)) != sum(pool.parked for pool in runner.pools()):
+        while len(named(link.process.pid, GUEST)) != sum(pool.parked for pool in runner.pools()):
             await asyncio.sleep(0.05)
 
 
@@ -297,9 +305,9 @@ async def test_a_module_beside_a_node_shows_no_secret(
     home.mkdir()
     (home / "key.pem").write_text("secret", "utf-8")
     (tmp_path / "beside.py").write_text("WORD = 'beside'\n", "utf-8")
-    (tmp_path / "mine.py").write_text(
-        "import beside, pathlib\nfrom crank import Worker\napp = Worker('mine')\n"
-        "@app.capability('mine.look', version='1.0.0')\n"
+    (tmp_path / "looker.py").write_text(
+        "import beside, pathlib\nfrom crank import Worker\napp = Worker('looker')\n"
+        "@app.capability('looker.look', version='1.0.0')\n"
         "def look(path: str) -> str:\n    'Look.'\n"
         "    place = pathlib.Path(__file__).parent / path\n"
         "    return beside.WORD + place.read_text() if place.exists() else beside.WORD + ' nothing'\n",
@@ -309,9 +317,9 @@ async def test_a_module_beside_a_node_shows_no_secret(
     (tmp_path / "notes.txt").chmod(0o600)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    build = _build(replace(load(), home=home), load_app("mine:app"), "mine:app")
+    build = _build(replace(load(), home=home), load_app("looker:app"), "looker:app")
     functions = SandboxedFunctions(runner, build)
-    spec = FunctionSpec("mine:app", "mine.look", Limits())
+    spec = FunctionSpec("looker:app", "looker.look", Limits())
     found = []
     for path in ("notes.txt", "home/key.pem"):
         run = await functions.open(spec)
