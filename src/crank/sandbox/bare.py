@@ -32,6 +32,8 @@ LANDLOCK_NEEDED = 3
 LANDLOCK_SCOPED = 6
 # Processes of the same account come and go beside the job; its own are counted by the supervisor.
 _BESIDE_MARGIN = 16
+# Where a control group counts the job's own, neighbours that grow must not take what the job was promised.
+_BESIDE_COUNTED = 8_192
 
 # What a job may read of its own process. Not `mountinfo`, `cgroup`, `net` or `environ`: those tell of the host.
 _OWN_PROCESS = (
@@ -190,7 +192,7 @@ def be_init(child: Cell, ground: Ground, run: Callable[[Cell, Yard], None]) -> N
         targets = {name: os.readlink(f"/proc/self/fd/{folder}") for name, folder in child.folders.items()}
         for name, folder in child.folders.items():
             _check_readable(name, folder, targets[name])
-        beside = tree.tasks_of(os.getuid()) + _BESIDE_MARGIN
+        beside = tree.tasks_of(os.getuid()) + (_BESIDE_COUNTED if child.groups else _BESIDE_MARGIN)
         place = Yard(yard.make(ground.base, targets), tuple(targets.values()), beside)
     kernel.overwrite_arguments(child.argument_area, _INIT_TITLE)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
