@@ -94,6 +94,11 @@ def members(folder: Path) -> list[int]:
         return []
 
 
+def is_bare(folder: Path) -> bool:
+    """Tell whether a folder of the hierarchy holds no other: each one counts as a link to it. Raises OSError."""
+    return os.stat(folder).st_nlink <= 2
+
+
 def kill_members(folder: Path, *, patience_sec: float = REMOVE_SEC) -> None:
     """Kill until none is left, for a bounded time."""
     deadline = time.monotonic() + patience_sec

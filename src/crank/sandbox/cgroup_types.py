@@ -32,6 +32,10 @@ class Group(Protocol):
         """Return the processes in the group, as the host numbers them."""
         ...
 
+    def is_bare(self) -> bool:
+        """Tell whether no group lies in this one. Raises OSError."""
+        ...
+
     def kill(self) -> None:
         """Kill every member until none is left, for a bounded time."""
         ...

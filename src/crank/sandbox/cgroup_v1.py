@@ -13,6 +13,7 @@ from crank.sandbox.cgroup_folder import (
     Reading,
     doors,
     give,
+    is_bare,
     kill_members,
     members,
     remove,
@@ -65,6 +66,10 @@ class _GroupV1:
     def members(self) -> list[int]:
         """Return the processes in the group."""
         return members(self.folders["pids"])
+
+    def is_bare(self) -> bool:
+        """Tell whether no group lies in this one."""
+        return all(is_bare(folder) for folder in self.folders.values())
 
     def kill(self) -> None:
         """Kill every member."""

@@ -12,6 +12,7 @@ from crank.sandbox.cgroup_folder import (
     Reading,
     doors,
     give,
+    is_bare,
     kill_members,
     members,
     remove,
@@ -58,6 +59,10 @@ class _GroupV2:
     def members(self) -> list[int]:
         """Return the processes in the group."""
         return members(self.folder)
+
+    def is_bare(self) -> bool:
+        """Tell whether no group lies in this one."""
+        return is_bare(self.folder)
 
     def kill(self) -> None:
         """Kill every member."""
