@@ -6,6 +6,7 @@ followed, and no path is longer than what one call takes, however deep the job w
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 import stat
@@ -78,14 +79,13 @@ class Meter:
         size, count = self._now.size_bytes, self._now.inodes
         descriptor = _open(self._folder, path)
         try:
-            for entry in os.scandir(descriptor):
-                count += 1
-                status = entry.stat(follow_symlinks=False)
-                size += status.st_blocks * 512
-                if stat.S_ISDIR(status.st_mode):
-                    self._waiting.append(path + b"/" + os.fsencode(entry.name))
-                if count > most:
-                    break
+            with os.scandir(descriptor) as entries:
+                for entry in itertools.islice(entries, max(0, most - count) + 1):
+                    count += 1
+                    status = entry.stat(follow_symlinks=False)
+                    size += status.st_blocks * 512
+                    if stat.S_ISDIR(status.st_mode):
+                        self._waiting.append(path + b"/" + os.fsencode(entry.name))
         finally:
             self._now = Usage(size, count)
             os.close(descriptor)
