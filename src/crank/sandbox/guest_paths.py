@@ -81,6 +81,7 @@ def install(places: Places) -> None:
     A change of the mode or times of one of the job's own files, which the filter refuses here as any, is left out
     without a word: copying a file would fail with it.
     """
+    unlink = os.unlink
     for name, count in _FUNCTIONS.items():
         _replace(name, functools.partial(_translate, places, count))
     for name in _QUIET:
@@ -93,6 +94,11 @@ def install(places: Places) -> None:
     # `symlink` names its target as the link's reader will find it, and makes the second of its paths.
     _replace("symlink", functools.partial(_linking, places))
     _replace_start(places)
+    closer: Any = getattr(sys.modules.get("tempfile"), "_TemporaryFileCloser", None)
+    for function in vars(closer).values() if closer is not None else ():
+        # It keeps the function that it was defined with.
+        if unlink in (getattr(function, "__defaults__", None) or ()):
+            function.__defaults__ = tuple(os.unlink if each is unlink else each for each in function.__defaults__)
     sqlite: Any = sys.modules.get("sqlite3")
     if sqlite is not None:
         sqlite.connect = _translate(places, 1, sqlite.connect)
