@@ -64,8 +64,9 @@ class Places:
         """Tell whether a path leads into one of the real places, or is a descriptor."""
         if isinstance(path, int):
             return True
-        full = os.path.realpath(os.fsdecode(os.fspath(path)))
-        return any(full == real or full.startswith(f"{real}/") for real in map(self.behind, self._real))
+        # A relative path is made absolute from the working folder's promised name.
+        full = str(self.behind(os.path.realpath(os.fsdecode(os.fspath(path)))))
+        return any(full == real or full.startswith(f"{real}/") for real in self._real.values())
 
     def named(self, path: str) -> str:
         """Return the promised name of a real path, or the path."""
