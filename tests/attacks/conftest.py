@@ -115,14 +115,3 @@ def rootless(ordinary_source: Path, rootfs: Path) -> dict[str, list[str]]:
     assert answer.returncode == 0, answer.stderr[-3000:]
     told = [json.loads(line) for line in answer.stdout.splitlines()]
     return {entry["name"]: entry["wrongs"] for entry in told}
-
-
-# Known, and owed by the engine: the overlay that kept locks apart is now one for all children of a zygote.
-_OWED = ("[C13 a lock that one job", "[C13 X51 a lock on a range")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the engine still owes, so that it is seen and not forgotten."""
-    for item in items:
-        if any(name in item.name for name in _OWED):
-            item.add_marker(pytest.mark.xfail(strict=False, reason="children of one zygote share locks on shared files"))

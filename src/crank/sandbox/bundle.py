@@ -38,6 +38,7 @@ _MODULES = (
     "sandbox/machine",
     "sandbox/mounts",
     "sandbox/namespaces",
+    "sandbox/own_root",
     "sandbox/programs",
     "sandbox/syscalls",
     "sandbox/tree",

@@ -26,6 +26,7 @@ from crank.domain.profile import Limits
 from crank.domain.quantity import GIB, KIB, MIB
 from crank.sandbox import kernel, landlock, mounts, namespaces
 from crank.sandbox.namespaces import INSIDE_ID
+from crank.sandbox.own_root import Shown
 
 LINK_BYTES_MAX = 4 * KIB
 # Where the guest finds its two channels.
@@ -59,6 +60,7 @@ class Cell:
     inside    the job's id inside the zygote's user namespace
     groups    descriptors into the job's control group, each open for moving a process in; none without one
     folders   a detached tree for each mount, by name
+    shown     what the zygote's cell shows of the host
     programs  folders and files inside that hold what the job may execute
     devices   device nodes that the job may drive
     link      socket to the supervisor
@@ -68,6 +70,7 @@ class Cell:
     limits: Limits
     groups: tuple[int, ...]
     folders: dict[str, int]
+    shown: tuple[Shown, ...]
     programs: tuple[str, ...]
     devices: tuple[str, ...]
     ends: Ends
@@ -185,7 +188,7 @@ def be_init(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     with layer("mounts"):
         socket.sethostname(namespaces.HOST_NAME)
-        opened = mounts.furnish(cell.folders, cell.limits, owner=cell.inside)
+        opened = mounts.furnish(cell.folders, cell.limits, owner=cell.inside, shown=cell.shown)
     _own_user_namespace(cell, zygotes_proc)
     os.close(zygotes_proc)
     with layer("capabilities"):

@@ -139,9 +139,9 @@ def pivot_root_here() -> None:
     syscall("pivot_root", c_char_p(b"."), c_char_p(b"."))
 
 
-def clone_tree(path: str, *, folder: int = AT_FDCWD) -> int:
+def clone_tree(path: str, *, folder: int = AT_FDCWD, recursive: bool = True) -> int:
     """Copy the mounts at path into a detached tree and return its descriptor. An empty path means `folder`."""
-    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | (AT_EMPTY_PATH if not path else 0)
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
     return syscall("open_tree", folder, c_char_p(os.fsencode(path)), flags)
 
 
@@ -175,6 +175,11 @@ def new_filesystem(kind: str, options: Iterable[tuple[str, str | None]], attribu
 def attach(tree: int, path: str, *, folder: int = AT_FDCWD) -> None:
     """Put a detached mount at path, relative to the folder's descriptor (move_mount(2)). Raises OSError."""
     syscall("move_mount", tree, c_char_p(b""), folder, c_char_p(os.fsencode(path)), MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def move(source: str, path: str, *, folder: int) -> None:
+    """Move the mount at source, with all inside, to path, relative to the folder's descriptor. Raises OSError."""
+    syscall("move_mount", AT_FDCWD, c_char_p(os.fsencode(source)), folder, c_char_p(os.fsencode(path)), 0)
 
 
 def open_beneath(folder: int, path: bytes, flags: int, mode: int = 0) -> int:

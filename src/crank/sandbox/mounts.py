@@ -9,15 +9,15 @@ before anyone can see it, and folders are taken by descriptor, so no path is loo
 """
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crank.domain.profile import Limits
-from crank.sandbox import kernel, machine, namespaces
+from crank.sandbox import kernel, machine, namespaces, own_root
 from crank.sandbox.namespaces import INSIDE_ID, Identity
+from crank.sandbox.own_root import Shown
 
 _PLAIN = kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
 _INERT = _PLAIN | kernel.MOUNT_ATTR_NOEXEC
@@ -44,9 +44,11 @@ _FOLDERS = (
     ".crank",
     ".crank/none",
     ".crank/layer",
+    ".crank/empty",
 )
 WRITABLE = ("/scratch", "/out", "/tmp", "/dev/shm")
-_LAYER, _NO_LAYER = "/.crank/layer", "/.crank/none"
+# Where a folder is put while an overlay is laid over it.
+_LAYER = "/.crank/layer"
 _OURS = {"dev", "etc", "in", "out", "proc", "scratch", "sys", "run", "tmp", "var", ".crank"}
 
 # The whole list of what /proc may say beside the job's own processes. A kernel that grows a new file is
@@ -57,6 +59,9 @@ _PROC_SHOWN = {
 }
 # Where the words that stand for a file of /proc lie, see `machine`.
 _SAID = "/.crank/said"
+
+# Single files that are copied into the root: each at most so large, and all together.
+_COPIED_BYTES_MAX, _COPIES_BYTES_MAX = 256 << 10, 4 << 20
 
 # Chosen at random when the host starts: by it a job could tell whether two of its runs were on one machine.
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -243,43 +248,26 @@ def _lay_out(root: int, trees: Sequence[Tree], links: Mapping[str, str], files: 
             _write(tree.place, b"", root)
 
 
-def _attach(tree: Tree, proc: int) -> None:
-    """Put a tree in its place, and close it."""
-    if tree.is_folder:
-        _attach_veiled(tree, proc)
-    else:
-        kernel.attach(tree.descriptor, f"/{tree.place}")
-    os.close(tree.descriptor)
+def _copy(tree: Tree, budget_bytes: int) -> int:
+    """Replace the mount of a small file by a copy in the root, which each child then has as its own.
 
-
-def _attach_veiled(tree: Tree, proc: int) -> None:
-    """Put a folder in its place, behind an overlay where that is possible.
-
-    A plain mount tells its path on the host in /proc/self/mountinfo, and its files share locks with every
-    other job. An overlay of it has neither. Where the kernel refuses (an old one, a file system that cannot
-    be a layer), or where other mounts lie inside the folder, which an overlay would leave out, the plain
-    mount is used: it is as read-only.
+    Programs and libraries stay mounted, because nothing in the root may be executed. Return the copy's size.
     """
     place = f"/{tree.place}"
-    kernel.attach(tree.descriptor, _LAYER)
-    noexec = kernel.MOUNT_ATTR_NOEXEC if tree.place.startswith("in/") else 0
     try:
-        if _holds_mounts(proc):
-            raise OSError(errno.EBUSY, "other mounts lie inside")
-        veiled = kernel.new_filesystem("overlay", [("lowerdir", f"{_LAYER}:{_NO_LAYER}")], _PLAIN | _READ_ONLY | noexec)
+        found = os.stat(place)
+        if found.st_size > min(_COPIED_BYTES_MAX, budget_bytes) or found.st_mode & 0o111:
+            return 0
+        with open(place, "rb") as source:
+            content = source.read(_COPIED_BYTES_MAX)
     except OSError:
-        # Attached already, so this moves it.
-        kernel.attach(tree.descriptor, place)
-        return
-    kernel.unmount(_LAYER)
-    kernel.attach(veiled, place)
-    os.close(veiled)
-
-
-def _holds_mounts(proc: int) -> bool:
-    descriptor = os.open("self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
-    with os.fdopen(descriptor, encoding="utf-8") as source:
-        return any(line.split()[4].startswith(f"{_LAYER}/") for line in source)
+        return 0
+    if content.startswith(b"\x7fELF"):
+        return 0
+    kernel.unmount(place)
+    with open(place, "wb") as target:
+        target.write(content)
+    return len(content)
 
 
 def raise_root(trees: Sequence[Tree], links: Mapping[str, str], files: Mapping[str, bytes]) -> None:
@@ -298,8 +286,15 @@ def raise_root(trees: Sequence[Tree], links: Mapping[str, str], files: Mapping[s
     kernel.pivot_root_here()
     kernel.unmount(".")
     os.chdir("/")
+    copied_bytes = 0
     for tree in trees:
-        _attach(tree, proc)
+        kernel.attach(tree.descriptor, f"/{tree.place}")
+        os.close(tree.descriptor)
+        if not tree.is_folder and not tree.place.startswith("dev/"):
+            copied_bytes += _copy(tree, _COPIES_BYTES_MAX - copied_bytes)
+    empty = _tmpfs(size=4_096, inodes=1, mode="0755", owner=None, attributes=_INERT | _READ_ONLY)
+    kernel.attach(empty, own_root.EMPTY)
+    os.close(empty)
     kernel.change_tree(root, _READ_ONLY, recursive=False)
     os.close(root)
     kernel.attach(proc, "/proc")
@@ -318,22 +313,36 @@ def workbench() -> Iterator[None]:
         kernel.unmount("/tmp")
 
 
-def furnish(folders: Mapping[str, int], limits: Limits, *, owner: int) -> Opened:
-    """Give one job its own places: private writable folders, its mounts under /in, its own masked /proc.
+def shown() -> tuple[Shown, ...]:
+    """List what this zygote's cell shows of the host, for its children. Raises OSError."""
+    return own_root.shown([*WRITABLE, "/in", "/proc"])
+
+
+def furnish(folders: Mapping[str, int], limits: Limits, *, owner: int, shown: Sequence[Shown]) -> Opened:
+    """Give one job its own root and places: private writable folders, its mounts under /in, its own masked /proc.
 
     folders  a detached tree for each mount, by name, and for each layer that is laid anew, by its place
-    owner    the id that owns the writable folders. Raises OSError.
+    owner    the id that owns the writable folders
+    shown    what the cell shows of the host. Raises OSError.
     """
+    # First, while the cell's own is there: the kernel makes no other one where none can be seen whole.
     proc = kernel.new_filesystem("proc", [], _INERT | _READ_ONLY)
+    places = {mount.place for mount in shown}
+    # What is not a place any more was copied into the root.
+    wanted = [name for name in folders if name[0] != "/" or name in places]
+    trees = [(name, _veiled(name, folders[name], proc)) for name in wanted]
+    root = own_root.build([mount for mount in shown if mount.place not in folders])
     opened = {}
     for place in WRITABLE:
         private = _tmpfs(size=limits.disk_bytes, inodes=limits.inodes, mode="0700", owner=owner)
-        kernel.attach(private, place)
+        kernel.attach(private, place.lstrip("/"), folder=root)
         opened[place] = private
-    if folders:
-        _furnish_mounts(folders, proc)
-    kernel.unmount("/proc")
-    kernel.attach(proc, "/proc")
+    if trees:
+        _furnish_mounts(trees, root)
+    kernel.attach(proc, "proc", folder=root)
+    os.close(proc)
+    own_root.enter(root)
+    os.close(root)
     _mask_proc()
     return Opened(
         scratch=opened["/scratch"],
@@ -344,15 +353,41 @@ def furnish(folders: Mapping[str, int], limits: Limits, *, owner: int) -> Opened
     )
 
 
-def _furnish_mounts(folders: Mapping[str, int], proc: int) -> None:
-    places = _tmpfs(size=1 << 16, inodes=len(folders) + 8, mode="0755", owner=None)
-    kernel.attach(places, "/in")
-    for name, tree in folders.items():
-        if name.startswith("/"):
-            _attach(Tree(name.lstrip("/"), tree, is_folder(tree)), proc)
-            continue
-        os.mkdir(f"/in/{name}", 0o755)
-        _attach(Tree(f"in/{name}", tree, is_folder=True), proc)
+def _veiled(name: str, tree: int, proc: int) -> int:
+    """Return an overlay of a detached folder where that is possible, otherwise the tree as it is.
+
+    A plain mount tells its path on the host in /proc/self/mountinfo, and its files share locks with every
+    other job. An overlay of it has neither. See `own_root` for where there is none.
+    """
+    if not is_folder(tree):
+        return tree
+    kernel.attach(tree, _LAYER)
+    veiled = None
+    if not _holds_mounts(proc):
+        with contextlib.suppress(OSError):
+            veiled = own_root.veil(_LAYER, inert=name[0] != "/")
+    if veiled is None:
+        veiled = kernel.clone_tree(_LAYER)
+    os.chdir("/")
+    kernel.unmount(_LAYER)
+    os.close(tree)
+    return veiled
+
+
+def _holds_mounts(proc: int) -> bool:
+    descriptor = os.open("self/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    with os.fdopen(descriptor, encoding="utf-8") as source:
+        return any(line.split()[4].startswith(f"{_LAYER}/") for line in source)
+
+
+def _furnish_mounts(trees: Sequence[tuple[str, int]], root: int) -> None:
+    places = _tmpfs(size=1 << 16, inodes=len(trees) + 8, mode="0755", owner=None)
+    kernel.attach(places, "in", folder=root)
+    for name, tree in trees:
+        if not name.startswith("/"):
+            os.mkdir(name, 0o755, dir_fd=places)
+        kernel.attach(tree, name.lstrip("/") if name.startswith("/") else f"in/{name}", folder=root)
+        os.close(tree)
     kernel.change_tree(places, _READ_ONLY, recursive=False)
     os.close(places)
 

@@ -16,13 +16,27 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from crank.domain.profile import Limits
-from crank.sandbox import cell, fresh, guest, guest_proof, guest_result, guest_torch, kernel, landlock, mounts, programs
+from crank.sandbox import (
+    cell,
+    fresh,
+    guest,
+    guest_proof,
+    guest_result,
+    guest_torch,
+    kernel,
+    landlock,
+    mounts,
+    own_root,
+    programs,
+)
 from crank.sandbox.cell import Cell, Ends
 from crank.sandbox.guest_watch import Walls
+from crank.sandbox.own_root import Shown
 from crank.sandbox.syscalls import native
 
 ORDER_BYTES_MAX = 60 * 1024
@@ -72,6 +86,7 @@ class Zygote:
         self._networks: dict[int, int] = {}
         self._order = self._receive_order()
         self._programs: tuple[str, ...] = ()
+        self._shown: tuple[Shown, ...] = ()
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         raw, descriptors, _, _ = socket.recv_fds(
@@ -83,8 +98,16 @@ class Zygote:
 
     # What depends on whether there are namespaces.
 
-    def _workbench(self) -> contextlib.AbstractContextManager[None]:
-        return mounts.workbench()
+    @contextlib.contextmanager
+    def _workbench(self) -> Iterator[None]:
+        with mounts.workbench():
+            yield
+        # Without the bench the cell is as every child finds it.
+        try:
+            own_root.name_libraries()
+            self._shown = mounts.shown()
+        except OSError as fault:
+            self._fail("mounts", str(fault))
 
     def _find_programs(self) -> tuple[str, ...]:
         return programs.find(self._order.programs)
@@ -167,6 +190,7 @@ class Zygote:
             limits=Limits(**message["limits"]),
             groups=tuple(groups),
             folders=dict(zip(message["mounts"], folders, strict=True)),
+            shown=self._shown,
             programs=self._programs,
             devices=self._order.devices,
             ends=Ends(request=request, result=result, stdout=stdout, stderr=stderr),
