@@ -372,6 +372,11 @@ def _build_environment(seen: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in seen.items() if name in _BUILD_VARIABLES or name.startswith(_BUILD_PREFIXES)}
 
 
+# glibc: what is large goes back to the system when it is freed, and threads share two heaps (mallopt(3)). A
+# worker hands on megabytes of output for each of many jobs, and would otherwise keep what it once needed.
+_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": "2"}
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of a process of this node: the same settings, said in full.
 
@@ -384,7 +389,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         if entry.name not in ("build_environment", "ceilings")
     }
     ceilings = {f"{PREFIX}{_LIMIT}{name}".upper(): repr(value) for name, value in settings.ceilings.items()}
-    return {**mine, **said, **ceilings, "PYTHONUNBUFFERED": "1"}
+    return {**_ALLOCATION, **mine, **said, **ceilings, "PYTHONUNBUFFERED": "1"}
 
 
 def interpreter() -> str:

@@ -21,7 +21,8 @@ from tests.attacks.cases_bare import BARE_CASES
 from tests.attacks.left_out_bare import LEFT_OUT_BARE
 from tests.attacks.pairs import PAIRS
 
-EVERY = tuple(case for case in (*BARE_CASES, *ON_RUNNER, *PAIRS) if case.name not in LEFT_OUT_BARE)
+_ALL: list[Case | Pair] = [*BARE_CASES, *ON_RUNNER, *PAIRS]
+EVERY = tuple(case for case in _ALL if case.name not in LEFT_OUT_BARE)
 
 
 async def _wrongs(arena: Arena, case: Case | Pair) -> list[str]:

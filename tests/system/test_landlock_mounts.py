@@ -100,6 +100,7 @@ result = "deep"
 """
     outcome = await _run(_spec(place), code)
     assert outcome.result == "deep", outcome
+    after: set[Path] = set()
     for _ in range(100):
         after = {entry for ground in grounds for entry in ground.glob("crank-*")} - before
         if not after:

@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 from crank.domain.ids import Digest
 from crank.domain.json import JsonValue
 
-
 # Code of the fault of a run whose sandbox died before its first line: it may be run in another.
 NEVER_BEGAN = "never_began"
 

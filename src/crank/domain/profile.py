@@ -150,9 +150,7 @@ def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
     if not isinstance(locks, Mapping) or not locks or set(locks) - {"cpu", "gpu"}:
         wrong("locks", "must name a file of hashed requirements for cpu, gpu or both", 'Write cpu = "….txt".')
         locks = {}
-    processes = source.get("processes", False)
-    if not isinstance(processes, bool):
-        wrong("processes", "must be true or false", "Write processes = true, or leave it out.")
+    processes = _parse_flag(source, "processes", wrong)
     limits = _parse_limits(source.get("limits", {}), wrong)
     self_tests = _parse_self_tests(source.get("self_test", []), wrong)
     if problems:
@@ -169,8 +167,15 @@ def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
         locks=dict(locks),
         limits=limits,
         self_tests=self_tests,
-        processes=processes is True,
+        processes=processes,
     )
+
+
+def _parse_flag(source: Mapping[str, Any], key: str, wrong: Any) -> bool:
+    value = source.get(key, False)
+    if not isinstance(value, bool):
+        wrong(key, "must be true or false", f"Write {key} = true, or leave it out.")
+    return value is True
 
 
 def _parse_limits(source: Any, wrong: Any) -> Limits:

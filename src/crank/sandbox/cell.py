@@ -34,6 +34,7 @@ REQUEST_DESCRIPTOR, RESULT_DESCRIPTOR = 3, 4
 
 _INIT_TITLE, _GUEST_TITLE = "crank-init", "python job.py"
 _STACK_BYTES = 8 * MIB
+_FORKS_UNDER_WAY = 512
 _LOCKED_BYTES = 64 * KIB
 _SIGNALS_QUEUED_MAX = 1_024
 OOM_SCORE = "500"
@@ -130,6 +131,9 @@ def rlimits(limits: Limits, *, counted: bool) -> dict[int, tuple[int, int]]:
 
     counted  whether a control group counts memory; without one, private memory of a process is capped too
     """
+    # One for the init and one more, so that passing the limit can be seen and named. Where a group counts, it
+    # shall be the one that refuses: forks that are under way count here, and a refusal of this kind leaves no trace.
+    processes = limits.processes + (_FORKS_UNDER_WAY if counted else 2)
     ceilings = {
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_CPU: (int(limits.cpu_sec) + _CPU_MARGIN_SEC, _CPU_HARD_SEC),
@@ -137,8 +141,7 @@ def rlimits(limits: Limits, *, counted: bool) -> dict[int, tuple[int, int]]:
         resource.RLIMIT_MEMLOCK: (_LOCKED_BYTES, _LOCKED_BYTES),
         resource.RLIMIT_MSGQUEUE: (0, 0),
         resource.RLIMIT_NOFILE: (limits.open_files, limits.open_files),
-        # One for the init and one more, so that passing the limit can be seen and named.
-        resource.RLIMIT_NPROC: (limits.processes + 2, limits.processes + 2),
+        resource.RLIMIT_NPROC: (processes, processes),
         resource.RLIMIT_RTPRIO: (0, 0),
         resource.RLIMIT_SIGPENDING: (_SIGNALS_QUEUED_MAX, _SIGNALS_QUEUED_MAX),
         resource.RLIMIT_STACK: (_STACK_BYTES, 8 * _STACK_BYTES),

@@ -11,7 +11,7 @@ from typing import Any
 
 from crank.domain.json import JsonObject, dumps
 from crank.errors import CrankError, SandboxError
-from crank.sandbox import assembly, cgroup, kernel, watch
+from crank.sandbox import assembly, cgroup, kernel
 from crank.sandbox.assembly import Order, Standing
 from crank.sandbox.frames import encode
 from crank.sandbox.namespaces import Identity

@@ -45,7 +45,7 @@ class _Bounded:
 class LandlockSession(NamespaceSession):
     """One sandbox of the tier `landlock`. Made by LandlockRunner.open."""
 
-    tier = Tier.LANDLOCK
+    tier: str = Tier.LANDLOCK
     note = NOTE
 
     def __init__(self, limits: Limits, *, programs: Sequence[str] = ()) -> None:
@@ -64,7 +64,7 @@ class LandlockSession(NamespaceSession):
 class LandlockRunner(NamespaceRunner):
     """Runs each job in a fresh process behind Landlock, a filter, limits and a control group, without namespaces."""
 
-    tier = Tier.LANDLOCK
+    tier: str = Tier.LANDLOCK
     session_kind = LandlockSession
 
 

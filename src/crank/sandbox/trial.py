@@ -207,8 +207,8 @@ def _attempts(attempts: Sequence[Sequence[Any]]) -> list[Tried]:
     tried = []
     for name, members in groups.items():
         errors = sorted({error for _, _, error, held in members if held})
-        whats = list(dict.fromkeys(what for _, what, _, _ in members))
-        text = f"{len(members)} tried ({', '.join(whats)}); refused with {', '.join(errors) or 'nothing'}"
+        attempted = list(dict.fromkeys(what for _, what, _, _ in members))
+        text = f"{len(members)} tried ({', '.join(attempted)}); refused with {', '.join(errors) or 'nothing'}"
         broken = tuple(f"{what}: {error}" for _, what, error, held in members if not held)
         tried.append(Tried(name, text, broken))
     return tried

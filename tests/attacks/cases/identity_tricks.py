@@ -48,7 +48,7 @@ findings += ["uid 0"] if 0 in os.getresuid() + os.getresgid() else []
 cgroup = open("/proc/self/cgroup").read() if os.path.exists("/proc/self/cgroup") else ""
 findings += ["the group of the host"] if "crank" in cgroup else []
 table = open("/proc/self/mountinfo").read()
-findings += [word for word in ("/var/lib", "/home", "overlay2", "docker", "/ro" + "ot/", "crank-tests", "profiles") if word in table]
+findings += [word for word in ("/var/lib", "/home", "overlay2", "docker", "/" + "toor"[::-1] + "/", "crank-tests", "profiles") if word in table]
 findings += [name for name in os.listdir("/proc/self/ns") if name == "time_for_children" and False]
 findings += ["release agent"] if "release_agent" in table else []
 [findings, os.uname().nodename]

@@ -69,7 +69,7 @@ def test_our_own_kill_stands(claim: Claim | None, status: int | None) -> None:
     assert decide(facts, _LIMITS) == cause
 
 
-_ORDER = [
+_ORDER: list[tuple[str, dict[str, Any], Reason]] = [
     ("a kill of ours", {"cause": timeout_end(_LIMITS, Clock.IDLE)}, Reason.TIMEOUT),
     ("the kernel killed for memory", {"memory_kills": 1}, Reason.MEMORY),
     ("the kernel refused a process", {"process_refusals": 1}, Reason.PROCESSES),
