@@ -169,9 +169,6 @@ async def test_numpy_and_torch_work(runner: NamespaceRunner, ml: ProfileBuild, w
     assert (outcome.end.reason, outcome.result) == (Reason.EXITED, True), (outcome.end, outcome.stderr.text[-2000:])
 
 
-@pytest.mark.xfail(
-    reason="torch's feeder thread loses the refusal of its Unix socket, and the job waits for its wall clock"
-)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_dataloader_that_sends_tensors_works_or_says_why(runner: NamespaceRunner, ml: ProfileBuild) -> None:
     """Workers that hand over tensors work, or the job fails soon with a sentence of ours."""
