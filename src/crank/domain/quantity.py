@@ -39,7 +39,7 @@ SESSION_SEC_MIN = 1.0
 # Standard input of a running job: bytes of one call, bytes that wait to be read, bytes in all.
 STDIN_CALL_BYTES_MAX = 1 * MIB
 STDIN_WAITING_BYTES_MAX = 4 * MIB
-STDIN_TOTAL_BYTES_MAX = 16 * MIB
+STDIN_TOTAL_BYTES_MAX = 1 * GIB
 
 # A program and its arguments.
 PROGRAM_WORDS_MAX = 256

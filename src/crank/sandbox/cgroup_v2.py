@@ -3,7 +3,6 @@
 Source: Linux `admin-guide/cgroup-v2.rst`.
 """
 
-import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +38,7 @@ class _GroupV2:
         return doors([self.folder])
 
     def limit_memory(self, memory_bytes: int) -> None:
-        """Change the memory limit; as version 1 does by itself, never to less than is in use."""
-        if memory_bytes < self.used_bytes():
-            raise OSError(errno.EBUSY, "more memory is in use")
+        """Change the memory limit."""
         write(self.folder / "memory.max", str(memory_bytes))
 
     def read(self) -> Reading:

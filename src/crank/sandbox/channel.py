@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from crank.domain.profile import Limits
 from crank.domain.quantity import KIB, MIB
-from crank.errors import ProtocolError
 from crank.sandbox.frames import Frame, FrameReader, encode
 
 _CHUNK = 256 * KIB
@@ -45,27 +44,18 @@ class Channel:
         except OSError:
             chunk, doors = b"", []
         self.doors += doors
-        try:
-            frames = self._reader.feed(chunk) if chunk else None
-        except ProtocolError:
-            # Our own supervisor said more than was agreed: nothing after it can be understood.
-            frames = None
-        if frames is None:
+        if not chunk:
             self._loop.remove_reader(self._socket.fileno())
             self._lost()
             return
-        for frame in frames:
+        for frame in self._reader.feed(chunk):
             self._take(frame)
 
     async def send(self, kind: str, payload: bytes) -> None:
         """Send one frame, whole. Does nothing when the other side is gone; that is told by `lost`."""
-        # Half a frame, cut off by a cancellation, would make a riddle of all that follows.
-        await asyncio.shield(asyncio.ensure_future(self._send(encode(kind, payload))))
-
-    async def _send(self, frame: bytes) -> None:
         async with self._sending:
             try:
-                await self._loop.sock_sendall(self._socket, frame)
+                await self._loop.sock_sendall(self._socket, encode(kind, payload))
             except OSError:
                 return
 

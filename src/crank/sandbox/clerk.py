@@ -44,9 +44,6 @@ class Clerk:
             if operation is None or not isinstance(path, str):
                 raise ProtocolError("The file request is not one of those agreed.", code="request_kind")
             return operation(path)
-        except (OSError, RecursionError) as fault:
-            message = f"The files of this session refused that: {type(fault).__name__}."
-            return {"fault": {"kind": "InvalidRequest", "code": "files_refused", "message": message}}, None
         except CrankError as fault:
             kind = type(fault).__name__
             return {"fault": {"kind": kind, "code": fault.error_code, "message": fault.message}}, None

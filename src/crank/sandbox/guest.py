@@ -43,11 +43,6 @@ class _Channel:
         self._owner = os.getpid()
         self._write = os.write
         self._getpid = os.getpid
-        self._open = False
-
-    def open(self) -> None:
-        """Let frames pass, until the one that tells of the end."""
-        self._open = True
 
     def is_ours(self) -> bool:
         """Tell whether this is the process that was started, not one that it forked."""
@@ -62,10 +57,8 @@ class _Channel:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
         try:
             with self._lock:
-                # A thread that goes on after its run has nobody to speak to.
-                while frame and self._open:
+                while frame:
                     frame = frame[self._write(_RESULT, frame) :]
-                self._open = self._open and kind != "e"
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -382,7 +375,6 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     orders = _Orders()
     setup, _ = orders.take("s")
     channel = _Channel(bytes.fromhex(setup["token"]))
-    channel.open()
     _prove(proof, results.dumps, walls, setup["environment"], orders, channel)
     watcher = Watcher(walls)
     sys.addaudithook(watcher)
@@ -402,7 +394,6 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
         limit(order["limits"], not lasting)
         _stdin(stdin)
         watcher.told = []
-        channel.open()
         job = _Job(channel, results, int(order["result_bytes"]), watcher, sources)
         if order["program"]:
             job.run_program(order["program"])

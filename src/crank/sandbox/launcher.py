@@ -162,9 +162,6 @@ class Launcher:
                 raise ProtocolError("The request is not one of those agreed.", code="request_kind")
         except CrankError as fault:
             _refuse(channel, fault)
-        except OSError as fault:
-            # This machine has no more processes, descriptors or memory to give: one session is refused, no other ended.
-            _refuse(channel, layers.missing("sandbox", str(fault)))
 
     def _rehearse(self, channel: socket.socket) -> None:
         began = time.monotonic()
@@ -282,8 +279,6 @@ class Launcher:
                 self._start(wish, home)
             except CrankError as refusal:
                 _refuse(wish.channel, refusal)
-            except OSError as fault:
-                _refuse(wish.channel, layers.missing("sandbox", str(fault)))
         return True
 
     def _renew(self, home: Home) -> None:
@@ -323,14 +318,11 @@ class Launcher:
         plan, began = wish.plan, wish.began
         identity = self._slots.claim()
         opened: list[int] = []
-        trees: list[int] = []
         try:
             opened += [self._allowed.open_mount(name, path) for name, path in plan.mounts]
             trees = self._detach(opened, home, identity)
             group, doors = self._group(plan, identity)
         except BaseException:
-            for tree in trees:
-                os.close(tree)
             self._slots.release(identity)
             raise
         finally:

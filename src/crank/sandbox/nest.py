@@ -304,10 +304,7 @@ def first_word(nest: Nest) -> CrankError | None:
         raw = b""
     if not raw:
         return layers.missing("interpreter", "the profile's interpreter died while it started")
-    try:
-        word = loads_strict(raw)
-        if "failed" in word:
-            return layers.missing(str(word["failed"]["layer"])[:40], str(word["failed"]["cause"])[:500])
-    except (CrankError, TypeError, KeyError):
-        return layers.missing("interpreter", "what was imported spoke in the zygote's place")
+    word = loads_strict(raw)
+    if "failed" in word:
+        return layers.missing(word["failed"]["layer"], word["failed"]["cause"])
     return None

@@ -20,7 +20,6 @@ from crank.sandbox.ledger import StreamLedger
 HALF_FRAME_SEC = 1.0
 PROGRESS_GAP_SEC = 0.05
 _NOTES_MAX = 20
-_DENIALS_MAX = 100
 # Bytes alone do not bound what the worker needs to hold: an empty list is two bytes there and sixty here.
 _DISPLAY_ITEMS_MAX = 200_000
 # Less CPU time than this between two looks is waiting, not work.
@@ -135,13 +134,9 @@ class Run:
     def deny(self, layer: str, action: str, *, told_by: str, count: int = 1) -> None:
         """Keep evidence that a layer refused something."""
         key = (layer, action, told_by)
-        # A job that tells a lot must not leave the kernel's word without room; and the kernel's word is the job's
-        # choice, too.
-        if key not in self.denials and len(self.denials) >= (_NOTES_MAX if told_by == "job" else _DENIALS_MAX):
-            if told_by == "job":
-                return
-            key = (layer, "others of its kind", told_by)
-        self.denials[key] = self.denials.get(key, 0) + count
+        # A job that tells a lot must not leave the kernel's word without room.
+        if key in self.denials or told_by != "job" or len(self.denials) < _NOTES_MAX:
+            self.denials[key] = self.denials.get(key, 0) + count
 
     def worked(self, cpu_sec: float) -> None:
         """Note how much CPU time the tree has used by now."""

@@ -5,7 +5,6 @@ read strictly.
 """
 
 import asyncio
-import io
 import os
 import shutil
 import signal
@@ -227,22 +226,14 @@ class NamespaceSession:
         """Remove a file, or a folder with everything in it."""
         await self._ask("remove", path)
 
-    async def _asked(self, operation: str, path: str) -> tuple[JsonObject, int | None]:
-        async with self._asking:
-            if not self.channel.is_connected:
-                raise SandboxError(_DEAD, code="session_dead")
-            await self.channel.send("f", dumps({"operation": operation, "path": path}).encode())
-            try:
-                async with asyncio.timeout(_FILE_SEC):
-                    return await self._answers.get()
-            except TimeoutError:
-                self.channel.close()
-                raise SandboxError("The sandbox did not answer about a file.", code="session_dead") from None
-
     async def _ask(self, operation: str, path: str = "") -> tuple[Any, int | None]:
         """Ask the supervisor about files; return its answer and the descriptor that came with it."""
-        # Answers are matched by order: whoever stops waiting for one must not leave it to the next.
-        answer, door = await asyncio.shield(asyncio.ensure_future(self._asked(operation, path)))
+        async with self._asking:
+            if not self.channel.is_open:
+                raise SandboxError(_DEAD, code="session_dead")
+            await self.channel.send("f", dumps({"operation": operation, "path": path}).encode())
+            async with asyncio.timeout(_FILE_SEC):
+                answer, door = await self._answers.get()
         if "fault" in answer:
             fault = answer["fault"]
             kind = getattr(errors, fault["kind"], CrankError)
@@ -356,7 +347,7 @@ class NamespaceSession:
             return outcome
         taken: list[Artifact] = []
         skipped = [Skipped(path, cause) for path, cause in found["skipped"]]
-        for path, promised in found["files"]:
+        for path, _ in found["files"]:
             try:
                 size, door = asyncio.run_coroutine_threadsafe(self._ask("take", path), self._loop).result()
             except CrankError as fault:
@@ -364,12 +355,7 @@ class NamespaceSession:
                 continue
             if door is not None:
                 with os.fdopen(door, "rb") as source:
-                    if size > promised:
-                        # In a session that lives on, files may grow; what was counted is what may be taken.
-                        skipped.append(Skipped(path, "it grew while it was looked at"))
-                        continue
-                    bounded = io.BufferedReader(_Bounded(source, size))
-                    taken.append(Artifact(path, size, store(bounded), artifacts.media_type(path)))
+                    taken.append(Artifact(path, size, store(source), artifacts.media_type(path)))
         return replace(outcome, artifacts=tuple(taken), skipped=tuple(skipped))
 
     async def _surveyed(self) -> JsonObject | None:
@@ -426,25 +412,6 @@ class NamespaceSession:
             denials=tuple(Denial(**each) for each in ended["denials"]),
             notes=(*ended["notes"], *([self.note] if self.note else [])),
         )
-
-
-class _Bounded(io.RawIOBase):
-    """A file, read no further than it was long when it was opened."""
-
-    def __init__(self, source: BinaryIO, size: int) -> None:
-        self._source = source
-        self._left = size
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read into a buffer, up to the bound."""
-        chunk = self._source.read(min(len(buffer), self._left))
-        buffer[: len(chunk)] = chunk
-        self._left -= len(chunk)
-        return len(chunk)
 
 
 _DEAD = "This sandbox has ended."

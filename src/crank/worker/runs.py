@@ -182,20 +182,6 @@ class SessionRun(ScriptRun):
         if not self._over.is_set():
             await self.sandbox.stop(reason)
 
-    async def interrupt(self) -> None:
-        """Send SIGINT to this run, and to none that comes after it. Raises Conflict."""
-        tries = round(_BEGIN_SEC / _NOT_YET_SEC)
-        for left in reversed(range(tries)):
-            if self._over.is_set():
-                raise Conflict("This run has ended.", code="not_running")
-            try:
-                await self.sandbox.signal("SIGINT")
-                return
-            except Conflict:
-                if not left:
-                    raise
-                await asyncio.sleep(_NOT_YET_SEC)
-
     async def close(self) -> None:
         """Leave the session to its next job."""
         self._sessions.rest(self._kept, JobId(self._lease.job_id), self._end)
