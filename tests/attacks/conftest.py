@@ -110,7 +110,7 @@ def rootless(ordinary_source: Path, rootfs: Path) -> dict[str, list[str]]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=560,
     )
     assert answer.returncode == 0, answer.stderr[-3000:]
     told = [json.loads(line) for line in answer.stdout.splitlines()]
