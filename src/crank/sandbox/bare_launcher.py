@@ -66,7 +66,7 @@ class BareLauncher(Launcher):
             devices=site.devices,
             programs=programs,
         )
-        libraries = bare_nest.library_folders(root)
+        libraries = bare_nest.folders_of_libraries(root)
         self._facts[wanted] = {
             "site": bare_nest.within(root, wanted.site),
             "bare": {"root": root, "libraries": libraries, "programs": files},

@@ -338,7 +338,7 @@ def within(root: str, path: str) -> str:
     return found
 
 
-def library_folders(root: str) -> tuple[str, ...]:
+def folders_of_libraries(root: str) -> tuple[str, ...]:
     """Return the folders of a profile that hold shared libraries, on the host."""
     found: list[str] = []
     for name in _LIBRARY_FOLDERS:
@@ -374,7 +374,7 @@ def command(root: str, python: str) -> tuple[str, ...]:
     options = ("-I", "-S", "-B", "-u", "-X", "utf8")
     if loader is None:
         return (interpreter, *options)
-    libraries = ":".join(library_folders(root))
+    libraries = ":".join(folders_of_libraries(root))
     how = ("--inhibit-cache", "--argv0", interpreter, "--library-path", libraries)
     return (loader, *how, interpreter, *options)
 
