@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
 from crank.domain.outcome import Outcome
 from crank.domain.profile import Limits
-from crank.errors import Conflict, CrankError, NotSupported
+from crank.errors import Conflict, CrankError
 from crank.ports import SandboxSession, SandboxSpec
 from tests.attacks import judge
 from tests.attacks.arena import Arena, Quiet, bare_build
@@ -23,18 +23,9 @@ _READY_SEC = 20.0
 
 
 async def _open(arena: Arena, hostile: HostileSession) -> SandboxSession:
-    if "lasting" not in {known.name for known in fields(SandboxSpec)}:
-        pytest.skip("the port has no lasting sessions")
     limits = replace(Limits(wall_sec=judge.WALL_SEC), **hostile.limits)  # type: ignore[arg-type]
     build = bare_build(arena.rootfs, programs=hostile.programs)
-    try:
-        session = await arena.runner.open(SandboxSpec(build, limits, lasting=True))
-    except NotSupported:
-        pytest.skip("the engine has no lasting sessions")
-    if not hasattr(session, "alive"):
-        await session.close()
-        pytest.skip("the engine has no lasting sessions")
-    return session
+    return await arena.runner.open(SandboxSpec(build, limits, lasting=True))
 
 
 @contextlib.asynccontextmanager
