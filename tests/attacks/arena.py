@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from crank.domain.ids import Digest
-from crank.domain.outcome import Outcome, Reason
+from crank.domain.outcome import NEVER_BEGAN, Outcome, Reason
 from crank.domain.profile import Limits
+from crank.errors import SandboxError
 from crank.ports import ProfileBuild, SandboxSession, SandboxSpec
 from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
@@ -98,14 +99,19 @@ class Arena:
 
     async def run(self, case: Case, sink: Quiet | None = None) -> tuple[Outcome, float]:
         """Run one case and collect its files; return the outcome and how long collecting took."""
-        session = await self.open(case)
-        try:
-            outcome = await session.run_python(case.code, {"host": self.canary.facts}, sink or Quiet())
-            began = time.monotonic()
-            outcome = await asyncio.to_thread(session.collect, _count, outcome)
-            return outcome, time.monotonic() - began
-        finally:
-            await session.close()
+        while True:
+            session = await self.open(case)
+            try:
+                outcome = await session.run_python(case.code, {"host": self.canary.facts}, sink or Quiet())
+                began = time.monotonic()
+                outcome = await asyncio.to_thread(session.collect, _count, outcome)
+                return outcome, time.monotonic() - began
+            except SandboxError as fault:
+                # It died before the first line: as a worker does, ask for another.
+                if fault.error_code != NEVER_BEGAN:
+                    raise
+            finally:
+                await session.close()
 
     async def _judged(self, case: Case) -> list[str]:
         outcome, collect_sec = await self.run(case)

@@ -170,7 +170,6 @@ async def test_a_killed_nest_ends_its_jobs_truthfully(pool: Arena) -> None:
     await right(pool)
 
 
-@pytest.mark.xfail(strict=False, reason="between a parked sandbox's death and its notice, one job is given to it")
 @pytest.mark.parametrize("name", ["crank-supervisor", "crank-init"])
 async def test_what_died_while_it_waited_is_given_to_nobody(pool: Arena, name: str) -> None:
     """K04: parked sandboxes whose supervisor or first process was killed are counted and replaced, never used."""

@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import io
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from crank.domain.ids import Digest
 from crank.domain.outcome import Clock, Outcome, Reason
 from crank.domain.profile import Limits
-from crank.errors import Conflict, InvalidRequest, SandboxError
+from crank.errors import Conflict, InvalidRequest, NotFound, SandboxError
 from crank.ports import ProfileBuild, SandboxSession, SandboxSpec
 from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
@@ -236,3 +240,115 @@ async def test_a_program_of_the_profile_runs_between_scripts(link: LauncherLink,
     finally:
         await session.close()
         await runner.stop()
+
+
+async def test_a_thread_that_speaks_between_runs_harms_nothing(link: LauncherLink, build: ProfileBuild) -> None:
+    """A thread that goes on telling of progress after its run has nobody to tell; the session and its state live on."""
+    code = """
+import threading, time
+def speak():
+    while True:
+        progress(0.5, "still here")
+        display("still here")
+        time.sleep(0.001)
+threading.Thread(target=speak, daemon=True).start()
+kept = 41
+"""
+    async with _lasting(link, build) as session:
+        assert (await _run(session, code)).end.reason is Reason.EXITED
+        for _ in range(20):
+            outcome = await _run(session, "kept += 1\nkept")
+            assert outcome.end.reason is Reason.EXITED, outcome.end
+        assert outcome.result == 61
+
+
+async def test_a_file_that_grows_is_taken_as_far_as_it_was_counted_or_not_at_all(
+    link: LauncherLink, build: ProfileBuild
+) -> None:
+    """A thread that writes on while /out is collected cannot make the worker store more than the session may leave."""
+    code = """
+import threading
+def write():
+    with open("/out/grows", "ab", 0) as f:
+        while True:
+            f.write(bytes(65536))
+open("/out/grows", "wb").write(b"x")
+threading.Thread(target=write, daemon=True).start()
+"""
+    stored: list[int] = []
+
+    def slow_store(source: BinaryIO) -> Digest:
+        size = 0
+        while chunk := source.read(1 << 10):
+            size += len(chunk)
+            assert size <= 8 * _MIB
+        stored.append(size)
+        return Digest("0" * 64)
+
+    async with _lasting(link, build, disk_bytes=8 * _MIB) as session:
+        outcome = await _run(session, code)
+        outcome = await asyncio.to_thread(session.collect, slow_store, outcome)
+        told = {artifact.path: artifact.size_bytes for artifact in outcome.artifacts}
+        assert told.get("grows", 0) in (0, *stored)
+        assert "grows" in told or [each.path for each in outcome.skipped] == ["grows"]
+
+
+async def test_an_answer_goes_to_who_asked(link: LauncherLink, build: ProfileBuild) -> None:
+    """Questions about files may be asked together and given up; each answer reaches its own question or nobody."""
+    async with _lasting(link, build) as session:
+        for number in range(8):
+            await session.put_file(f"f{number}", io.BytesIO(b"x" * number))
+        for _ in range(5):
+            asked = [asyncio.ensure_future(session.get_file(f"f{number}", io.BytesIO())) for number in range(8)]
+            await asyncio.sleep(0)
+            for gone in asked[::2]:
+                gone.cancel()
+            sizes = await asyncio.gather(*asked, return_exceptions=True)
+            assert sizes[1::2] == [1, 3, 5, 7]
+        with pytest.raises(NotFound):
+            await session.get_file("none", io.BytesIO())
+        assert [entry.size_bytes for entry in await session.list_files()] == list(range(8))
+    assert not [name for name in os.listdir("/proc/self/fd") if "f7" in _target(name)]
+
+
+def _target(number: str) -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{number}")
+    return ""
+
+
+async def test_input_that_nobody_reads_waits_outside(link: LauncherLink, build: ProfileBuild) -> None:
+    """A run that does not read its stdin makes the sender wait, holds nothing in its supervisor, and ends as told."""
+    async with _lasting(link, build) as session:
+        running = asyncio.ensure_future(
+            session.run_python("import sys, time\ntime.sleep(1)\nlen(sys.stdin.buffer.read())", None, RecordingSink(), stdin=True)
+        )  # fmt: skip
+        await asyncio.sleep(0)
+        sending = asyncio.ensure_future(session.write_stdin(bytes(4 * _MIB)))
+        await asyncio.wait([sending], timeout=0.5)
+        assert not sending.done()
+        (supervisor,) = named(link.process.pid, SUPERVISOR)
+        lines = Path(f"/proc/{supervisor}/status").read_text().splitlines()
+        assert next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) < 40_000
+        await asyncio.wait_for(sending, _SOON_SEC)
+        await session.close_stdin()
+        assert (await asyncio.wait_for(running, _SOON_SEC)).result == 4 * _MIB
+
+
+async def test_input_for_a_run_that_ends_is_given_up(link: LauncherLink, build: ProfileBuild) -> None:
+    """Whoever waits to write to a run that ends without reading is told that it runs no more; the next run reads its own."""
+    async with _lasting(link, build) as session:
+        running = asyncio.ensure_future(
+            session.run_python("import time\ntime.sleep(0.3)", None, RecordingSink(), stdin=True)
+        )
+        await asyncio.sleep(0)
+        with pytest.raises(Conflict):
+            await asyncio.wait_for(session.write_stdin(bytes(4 * _MIB)), _SOON_SEC)
+        assert (await running).end.reason is Reason.EXITED
+        second = asyncio.ensure_future(
+            session.run_python("import sys\nsys.stdin.read()", None, RecordingSink(), stdin=True)
+        )
+        await asyncio.sleep(0)
+        await session.write_stdin(b"own")
+        await session.close_stdin()
+        assert (await asyncio.wait_for(second, _SOON_SEC)).result == "own"

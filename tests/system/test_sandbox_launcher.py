@@ -1,6 +1,8 @@
 """The launcher's border: only the two agreed requests do anything, and nothing a caller sends ends it."""
 
+import contextlib
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from crank.domain.profile import Limits
 from crank.sandbox.frames import Frame, FrameReader
 from crank.sandbox.link import LauncherLink, launch, rehearse
 from crank.sandbox.plan import Ground, Plan, to_json
+from tests.support.rootfs import make_build, make_rootfs
 
 pytestmark = pytest.mark.system
 
@@ -142,3 +145,71 @@ def test_the_launcher_holds_few_descriptors(link: LauncherLink) -> None:
         # The last supervisor has answered, and is being reaped.
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_machine_without_more_descriptors_refuses_sessions_and_ends_none(tmp_path: Path) -> None:
+    """However few descriptors the launcher has left, a request is refused with a sentence or stands; it goes on serving."""
+    build = make_build(make_rootfs(tmp_path / "rootfs"))
+    ground = Ground(
+        root=str(build.rootfs), python=build.python, version="3.11", site=build.site, programs=(), processes=False,
+        preimports=(), devices=(),
+    )  # fmt: skip
+    link = launch()
+    kept: list[socket.socket] = []
+    try:
+        kept += [_stand(link, replace(_PLAN, session=f"k{number}", ground=ground)) for number in range(2)]
+        held = len(os.listdir(f"/proc/{link.process.pid}/fd"))
+        unclaimed = _without_slots(link.process.pid)
+        usual = resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE)
+        for more in range(28):
+            resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE, (held + more, usual[1]))
+            frame = _answer(link, dumps({"kind": "open", "plan": to_json(replace(_PLAN, session=f"t{more}", ground=ground))}).encode())
+            assert frame is None or frame.kind in ("F", "R")
+            assert link.alive
+        resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE, usual)
+        _stand(link, replace(_PLAN, session="again", ground=ground)).close()
+        deadline = time.monotonic() + 20
+        # A slot whose supervisor could not even begin is burnt: its claim stays.
+        while _without_slots(link.process.pid) > unclaimed:
+            assert time.monotonic() < deadline, "refused sessions left descriptors open"
+            time.sleep(0.01)
+        for channel in kept:
+            channel.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                channel.recv(1)
+    finally:
+        for channel in kept:
+            channel.close()
+        link.close()
+
+
+def _without_slots(pid: int) -> int:
+    """Count a process's descriptors that do not claim a slot."""
+    table = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    claims = {f"socket:[{row[6]}]" for row in table if len(row) > 7 and row[7].startswith("@crank.sandbox.slot")}
+    open_now = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            open_now.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return sum(target not in claims for target in open_now)
+
+
+def _stand(link: LauncherLink, plan: Plan) -> socket.socket:
+    """Open a session and return its channel once it stands."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        socket.send_fds(link.socket, [dumps({"kind": "open", "plan": to_json(plan)}).encode()], [theirs.fileno()])
+    ours.settimeout(60)
+    reader = FrameReader({"R": 1 << 16, "F": 1 << 16})
+    while not (frames := reader.feed(ours.recv(1 << 16))):
+        pass
+    assert frames[0].kind == "R", frames[0]
+    return ours
+
+
+def test_a_descriptor_that_is_no_socket_is_refused(link: LauncherLink, tmp_path: Path) -> None:
+    """A caller that passes a file where its channel should be harms nobody."""
+    (tmp_path / "file").write_text("x")
+    with open(tmp_path / "file", "rb") as file:
+        socket.send_fds(link.socket, [b'{"kind": "rehearse"}'], [file.fileno()])
+    rehearse(link)

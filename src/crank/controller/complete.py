@@ -81,7 +81,8 @@ async def complete(desk: Desk, *, worker: LiveWorker, message: Finished) -> None
     if verdict == "settled":
         _notice(desk, job_id, outcome)
     desk.failpoints.reach("complete.committed")
-    worker.leases.pop(job_id, None)  # 6
+    if (live := worker.leases.get(job_id)) is not None and live.epoch == message.epoch:  # 6
+        del worker.leases[job_id]
     desk.watch.changed(tenant, job_id)
     desk.watch.work.set()
     await worker.link.send(

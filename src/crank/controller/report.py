@@ -126,7 +126,8 @@ async def _declined(desk: Desk, worker: LiveWorker, message: Declined) -> None:
     await desk.store.transact(settle)
     if message.code == SESSION_UNKNOWN:
         await on_unknown(desk, worker, job_id)
-    worker.leases.pop(job_id, None)
+    if (live := worker.leases.get(job_id)) is not None and live.epoch == message.epoch:
+        del worker.leases[job_id]
     worker.paused_until_sec = desk.clock.monotonic_sec() + _PAUSE_SEC
     desk.watch.changed(LOCAL_TENANT, job_id)
     desk.watch.work.set()

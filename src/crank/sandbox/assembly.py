@@ -67,7 +67,15 @@ def lay_lines() -> tuple[Lines, list[int]]:
     """Make the lines; return our ends and theirs, in the order that a zygote expects."""
     link, their_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     request, their_request = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    result, stdout, stderr = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
+    pipes: list[tuple[int, int]] = []
+    try:
+        while len(pipes) < 3:
+            pipes.append(os.pipe2(os.O_CLOEXEC))
+    except OSError:
+        for end in (end for pipe in pipes for end in pipe):
+            os.close(end)
+        raise
+    result, stdout, stderr = pipes
     lines = Lines(link, request, result[0], stdout[0], stderr[0])
     return lines, [their_link.detach(), their_request.detach(), result[1], stdout[1], stderr[1]]
 

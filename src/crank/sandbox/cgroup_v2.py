@@ -3,6 +3,7 @@
 Source: Linux `admin-guide/cgroup-v2.rst`.
 """
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,9 @@ class _GroupV2:
         return doors([self.folder])
 
     def limit_memory(self, memory_bytes: int) -> None:
-        """Change the memory limit."""
+        """Change the memory limit; never to less than is in use, as version 1 does by itself. Raises OSError."""
+        if memory_bytes < self.used_bytes():
+            raise OSError(errno.EBUSY, "more memory is in use")
         write(self.folder / "memory.max", str(memory_bytes))
 
     def read(self) -> Reading:

@@ -1,13 +1,19 @@
 """The worker's end of one session's socket: receives in the event loop, hands each frame on."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
 
+import structlog
+
 from crank.domain.profile import Limits
 from crank.domain.quantity import KIB, MIB
+from crank.errors import ProtocolError
 from crank.sandbox.frames import Frame, FrameReader, encode
+
+_log = structlog.get_logger(__name__)
 
 _CHUNK = 256 * KIB
 _DOORS_MAX = 4
@@ -18,7 +24,8 @@ def _kinds(limits: Limits) -> dict[str, int]:
     rich = limits.result_bytes + 64 * KIB
     output = 64 * KIB + 64
     small = 256 * KIB
-    return dict.fromkeys("OEoe", output) | dict.fromkeys("RFGZC", small) | {"D": rich, "V": 2 * rich, "Y": 8 * MIB}
+    sizes = dict.fromkeys("OEoe", output) | dict.fromkeys("RFGZC", small) | dict.fromkeys("AI", KIB)
+    return sizes | {"D": rich, "V": 2 * rich, "Y": 8 * MIB}
 
 
 class Channel:
@@ -31,33 +38,59 @@ class Channel:
         self._reader = FrameReader(_kinds(limits))
         self._take = take
         self._lost = lost
-        self._sending = asyncio.Lock()
+        self._waiting = bytearray()
+        self._sent = asyncio.Event()
+        self._sent.set()
         self.doors: list[int] = []
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(ours.fileno(), self._on_readable)
 
     def _on_readable(self) -> None:
         try:
-            chunk, doors, _, _ = socket.recv_fds(self._socket, _CHUNK, _DOORS_MAX, socket.MSG_CMSG_CLOEXEC)
+            chunk, doors, flags, _ = socket.recv_fds(self._socket, _CHUNK, _DOORS_MAX, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
-            chunk, doors = b"", []
+            chunk, doors, flags = b"", [], 0
         self.doors += doors
-        if not chunk:
-            self._loop.remove_reader(self._socket.fileno())
-            self._lost()
-            return
-        for frame in self._reader.feed(chunk):
+        for frame in self._frames(chunk, flags):
             self._take(frame)
 
+    def _frames(self, chunk: bytes, flags: int) -> list[Frame]:
+        try:
+            if chunk and not flags & socket.MSG_CTRUNC:
+                return self._reader.feed(chunk)
+        except ProtocolError as fault:
+            _log.error("sandbox.supervisor_unreadable", code=fault.error_code, cause=fault.message)
+        # It is gone, or what it said cannot be told apart any more, or we had no room for a descriptor of its.
+        self._loop.remove_reader(self._socket.fileno())
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._lost()
+        return []
+
     async def send(self, kind: str, payload: bytes) -> None:
-        """Send one frame, whole. Does nothing when the other side is gone; that is told by `lost`."""
-        async with self._sending:
-            try:
-                await self._loop.sock_sendall(self._socket, encode(kind, payload))
-            except OSError:
-                return
+        """Send one frame, whole, whatever becomes of the caller: half a frame would make a riddle of all that follows.
+
+        Does nothing when the other side is gone; that is told by `lost`.
+        """
+        self._waiting += encode(kind, payload)
+        self._flush()
+        await self._sent.wait()
+
+    def _flush(self) -> None:
+        try:
+            while self._waiting:
+                del self._waiting[: self._socket.send(self._waiting[:_CHUNK])]
+        except BlockingIOError:
+            self._sent.clear()
+            self._loop.add_writer(self._socket.fileno(), self._flush)
+            return
+        except OSError:
+            self._waiting.clear()
+        if not self._sent.is_set():
+            self._loop.remove_writer(self._socket.fileno())
+            self._sent.set()
 
     @property
     def is_open(self) -> bool:
@@ -80,6 +113,9 @@ class Channel:
         """Close everything; the supervisor reads it as the end of the session. Safe to call twice."""
         if self.is_open:
             self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+        self._waiting.clear()
+        self._sent.set()
         self._socket.close()
         self.theirs.close()
         while self.doors:

@@ -44,6 +44,9 @@ class Clerk:
             if operation is None or not isinstance(path, str):
                 raise ProtocolError("The file request is not one of those agreed.", code="request_kind")
             return operation(path)
+        except OSError as fault:
+            message = f"The files of this session refused that: {fault.strerror}."
+            return {"fault": {"kind": "InvalidRequest", "code": "files_refused", "message": message}}, None
         except CrankError as fault:
             kind = type(fault).__name__
             return {"fault": {"kind": kind, "code": fault.error_code, "message": fault.message}}, None
@@ -76,6 +79,8 @@ class Clerk:
         try:
             artifacts.remove(self._scratch, path)
         except OSError as fault:
+            if fault.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
             raise _missing(path, fault) from fault
         return {"value": None}, None
 

@@ -126,7 +126,7 @@ def detach(folders: list[int], nest: Nest, identity: Identity) -> list[int]:
     if not folders:
         return []
     if identity.privileged:
-        return [mounts.detach_folder(folder, identity) for folder in folders]
+        return _detach_all(folders, identity)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
@@ -138,7 +138,22 @@ def detach(folders: list[int], nest: Nest, identity: Identity) -> list[int]:
         ours.close()
         os.waitpid(pid, 0)
     if len(trees) != len(folders):
+        for tree in trees:
+            os.close(tree)
         raise OSError(raw.decode("utf-8", "replace") or "the folders could not be copied")
+    return trees
+
+
+def _detach_all(folders: list[int], identity: Identity) -> list[int]:
+    trees: list[int] = []
+    try:
+        for folder in folders:
+            # One by one, so that those before a failure are closed again.
+            trees.append(mounts.detach_folder(folder, identity))  # noqa: PERF401
+    except OSError:
+        for tree in trees:
+            os.close(tree)
+        raise
     return trees
 
 

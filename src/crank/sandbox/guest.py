@@ -43,12 +43,17 @@ class _Channel:
         self._owner = os.getpid()
         self._write = os.write
         self._getpid = os.getpid
+        self._open = True
+
+    def begin(self) -> None:
+        """Say that the next line is the job's own, and let its frames pass until the one that tells of its end."""
+        self.send("b", b"", opens=True)
 
     def is_ours(self) -> bool:
         """Tell whether this is the process that was started, not one that it forked."""
         return self._getpid() == self._owner
 
-    def send(self, kind: str, payload: bytes) -> None:
+    def send(self, kind: str, payload: bytes, *, opens: bool = False) -> None:
         """Send one frame. Raises OSError when the job closed the channel."""
         if not self.is_ours():
             return
@@ -57,8 +62,11 @@ class _Channel:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
         try:
             with self._lock:
-                while frame:
+                self._open = self._open or opens
+                # A thread that goes on showing things after its run has nobody to show them to.
+                while frame and (self._open or kind not in "gd"):
                     frame = frame[self._write(_RESULT, frame) :]
+                self._open = self._open and kind != "e"
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -394,6 +402,7 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
         limit(order["limits"], not lasting)
         _stdin(stdin)
         watcher.told = []
+        channel.begin()
         job = _Job(channel, results, int(order["result_bytes"]), watcher, sources)
         if order["program"]:
             job.run_program(order["program"])

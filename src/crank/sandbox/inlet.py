@@ -21,10 +21,13 @@ class Inlet:
         self._stdin = bytearray()
         self._stdin_end = False
         self._stdin_to: int | None = None
+        # Bytes of this run's standard input that its pipe has taken, or that nobody will read.
+        self.passed_bytes = 0
 
     def send(self, order: bytes, *, stdin: bool) -> None:
         """Send an order; with `stdin`, the read end of a fresh pipe goes with it."""
         self._order += order
+        self.passed_bytes = 0
         if stdin:
             self._door, self._stdin_to = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(self._stdin_to, False)
@@ -33,6 +36,7 @@ class Inlet:
     def feed(self, chunk: bytes) -> None:
         """Add to the standard input; nothing at all ends it."""
         if self._stdin_to is None:
+            self.passed_bytes += len(chunk)
             return
         self._stdin += chunk
         self._stdin_end = self._stdin_end or not chunk
@@ -80,9 +84,11 @@ class Inlet:
             return
         except OSError:
             # Nobody reads it any more.
+            self.passed_bytes += len(self._stdin)
             self._stdin.clear()
             self._stdin_end = True
         else:
+            self.passed_bytes += sent
             del self._stdin[:sent]
         self._close_when_done()
 

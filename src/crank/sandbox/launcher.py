@@ -121,7 +121,7 @@ class Launcher:
             if time.monotonic() - home.since > _READY_SEC:
                 self._lose(home, layers.missing("interpreter", f"it was not ready within {_READY_SEC:g} s"))
         for name in [*self._uncleared]:
-            if self._groups is None or self._groups.clear(name, patience_sec=0):
+            if self._groups is None or _cleared(self._groups, name):
                 self._uncleared.discard(name)
 
     def _watch(self, descriptor: int, handler: Callable[[], bool]) -> None:
@@ -142,9 +142,11 @@ class Launcher:
             request = loads_strict(raw)
             if not isinstance(request, dict) or len(descriptors) != 1:
                 raise ProtocolError("A request is an object with one descriptor.", code="request_shape")
-            self._dispatch(request, socket.socket(fileno=os.dup(descriptors[0])))
-        except CrankError as fault:
-            print(f"crank launcher: request refused: {fault.message}", file=sys.stderr)
+            channel = socket.socket(fileno=descriptors[0])
+            descriptors.clear()
+            self._dispatch(request, channel)
+        except (CrankError, OSError) as fault:
+            print(f"crank launcher: request refused: {fault}", file=sys.stderr)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -160,7 +162,7 @@ class Launcher:
                 self._rehearse(channel)
             else:
                 raise ProtocolError("The request is not one of those agreed.", code="request_kind")
-        except CrankError as fault:
+        except (CrankError, OSError) as fault:
             _refuse(channel, fault)
 
     def _rehearse(self, channel: socket.socket) -> None:
@@ -227,8 +229,9 @@ class Launcher:
         site = ground.open_site(
             wanted, self._allowed, inner=inner, identity=self._slots.nest, argument_area=self._area
         )
-        private = {place: os.dup(site.layers[place]) for place in site.private}
+        private: dict[str, int] = {}
         try:
+            private.update((place, os.dup(site.layers[place])) for place in site.private)
             standing = self._stand(wanted, site)
         except BaseException:
             ground.close(private.values())
@@ -277,7 +280,7 @@ class Launcher:
         for wish in wishes:
             try:
                 self._start(wish, home)
-            except CrankError as refusal:
+            except (CrankError, OSError) as refusal:
                 _refuse(wish.channel, refusal)
         return True
 
@@ -287,7 +290,7 @@ class Launcher:
         if home.children >= home.replaced_at + self._children_max and not coming:
             # If that fails, it is tried again after as many more.
             home.replaced_at = home.children
-            with contextlib.suppress(CrankError):
+            with contextlib.suppress(CrankError, OSError):
                 self._others.append(self._raise(home.ground))
 
     def _lose(self, home: Home, fault: CrankError | None) -> None:
@@ -315,44 +318,60 @@ class Launcher:
 
     def _start(self, wish: Wish, home: Home) -> None:
         """Fork a supervisor, and let the zygote fork what it supervises."""
-        plan, began = wish.plan, wish.began
-        identity = self._slots.claim()
-        opened: list[int] = []
-        try:
-            opened += [self._allowed.open_mount(name, path) for name, path in plan.mounts]
-            trees = self._detach(opened, home, identity)
+        plan = wish.plan
+        # Whatever this machine refuses on the way (processes, descriptors, memory) is one session's loss.
+        with contextlib.ExitStack() as opened, contextlib.ExitStack() as undo:
+            identity = self._slots.claim()
+            undo.callback(self._slots.release, identity)
+            folders = self._open_mounts(plan, opened)
+            trees = self._detach(folders, home, identity)
+            opened.callback(ground.close, trees)
             group, doors = self._group(plan, identity)
-        except BaseException:
-            self._slots.release(identity)
-            raise
-        finally:
-            for folder in opened:
-                os.close(folder)
-        lines, theirs = assembly.lay_lines()
-        order = assembly.Order(plan, identity, lines, group, self._privileged, self._notify, self._area, self.bare)
-        network = home.take_network()
+            opened.callback(ground.close, doors)
+            undo.callback(self._clear, plan.session)
+            lines, theirs = assembly.lay_lines()
+            opened.callback(lines.close)
+            opened.callback(ground.close, theirs)
+            network = home.take_network()
+            undo.callback(home.networks.append, network)
+            order = assembly.Order(plan, identity, lines, group, self._privileged, self._notify, self._area, self.bare)
+            pid, pidfd = self._fork(order, wish)
+            undo.pop_all()
+            self._sessions[pidfd] = Session(plan.session, pid, identity, home, network)
+            self._watch(pidfd, lambda: self._bury(pidfd))
+            home.children += 1
+            message = {
+                "inside": identity.inside,
+                "groups": len(doors),
+                "mounts": [*(name for name, _ in plan.mounts), *home.private],
+                "network": network,
+                "limits": asdict(plan.limits),
+            }
+            with contextlib.suppress(OSError):
+                # When the zygote is gone, the supervisor sees the end of its line and says so.
+                home.nest.order(message, [*theirs, *doors, *trees])
+        wish.channel.close()
+
+    def _open_mounts(self, plan: Plan, opened: contextlib.ExitStack) -> list[int]:
+        folders = []
+        for name, path in plan.mounts:
+            folders.append(self._allowed.open_mount(name, path))
+            opened.callback(os.close, folders[-1])
+        return folders
+
+    def _fork(self, order: assembly.Order, wish: Wish) -> tuple[int, int]:
+        """Fork a supervisor; return its number and a descriptor of it."""
         launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            post.take(launcher, order, wish.channel, began, self._groups)
-        home.children += 1
-        message = {
-            "inside": identity.inside,
-            "groups": len(doors),
-            "mounts": [*(name for name, _ in plan.mounts), *home.private],
-            "network": network,
-            "limits": asdict(plan.limits),
-        }
-        with contextlib.suppress(OSError):
-            # When the zygote is gone, the supervisor sees the end of its line and says so.
-            home.nest.order(message, [*theirs, *doors, *trees])
-        for descriptor in (*theirs, *doors, *trees):
-            os.close(descriptor)
-        lines.close()
-        wish.channel.close()
-        pidfd = os.pidfd_open(pid)
-        self._sessions[pidfd] = Session(plan.session, pid, identity, home, network)
-        self._watch(pidfd, lambda: self._bury(pidfd))
+            post.take(launcher, order, wish.channel, wish.began, self._groups)
+        try:
+            return pid, os.pidfd_open(pid)
+        except OSError:
+            # It waits for a cell that nobody was told to make.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
 
     def _group(self, plan: Plan, identity: Identity) -> tuple[cgroup.Group | None, list[int]]:
         if self._groups is None:
@@ -384,12 +403,15 @@ class Launcher:
         if status == 0:
             self._slots.release(session.identity)
             session.nest.networks.append(session.network)
-        elif session.identity.privileged:
+            return True
+        with contextlib.suppress(OSError):
+            session.nest.nest.order({"burn": session.network})
+        if session.identity.privileged:
             print(f"crank launcher: slot {session.identity.uid} is burnt (status {status})", file=sys.stderr)
         return True
 
     def _clear(self, name: str) -> None:
-        if self._groups is not None and not self._groups.clear(name, patience_sec=0):
+        if self._groups is not None and not _cleared(self._groups, name):
             self._uncleared.add(name)
 
     def _end_all(self) -> None:
@@ -414,14 +436,29 @@ class Launcher:
 
 def _detached(opened: list[int], home: Home, identity: Identity) -> list[int]:
     """Copy a child's mounts, and the layers that it is shown as its own."""
+    trees: list[int] = []
     try:
-        trees = folders.detach(opened, home.nest, identity)
-        return trees + [mounts.detach_layer(layer, identity, private=True) for layer in home.private.values()]
+        trees += folders.detach(opened, home.nest, identity)
+        for layer in home.private.values():
+            # One by one, so that those before a failure are closed again.
+            trees.append(mounts.detach_layer(layer, identity, private=True))
     except OSError as fault:
+        ground.close(trees)
         raise layers.missing("mounts", str(fault)) from fault
+    return trees
 
 
-def _refuse(channel: socket.socket, fault: CrankError) -> None:
+def _cleared(groups: cgroup.Groups, name: str) -> bool:
+    try:
+        return groups.clear(name, patience_sec=0)
+    except OSError:
+        # Tried again a little later.
+        return False
+
+
+def _refuse(channel: socket.socket, fault: CrankError | OSError) -> None:
+    if isinstance(fault, OSError):
+        fault = layers.missing("sandbox", f"this machine has no more to give: {fault}")
     with contextlib.closing(channel), contextlib.suppress(OSError):
         post.refuse(channel, fault)
 

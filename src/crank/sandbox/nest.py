@@ -304,7 +304,12 @@ def first_word(nest: Nest) -> CrankError | None:
         raw = b""
     if not raw:
         return layers.missing("interpreter", "the profile's interpreter died while it started")
-    word = loads_strict(raw)
-    if "failed" in word:
-        return layers.missing(word["failed"]["layer"], word["failed"]["cause"])
+    try:
+        word = loads_strict(raw)
+        if "failed" in word:
+            return layers.missing(str(word["failed"]["layer"])[:40], str(word["failed"]["cause"])[:500])
+        word["ready"]["modules"]
+    except (CrankError, TypeError, KeyError):
+        # An author's module is imported in there, and may write to whatever is open.
+        return layers.missing("interpreter", "what was imported spoke in the zygote's place")
     return None

@@ -24,7 +24,8 @@ _HOST_PATH = re.compile(r"/[^\0]{0,4095}")
 _PLACE = re.compile(r"(?=.{2,4095}\Z)(/(?!\.\.?(?:/|\Z))[^/\0]+)+", re.DOTALL)
 # What a sandbox has of its own: nothing of the host may lie there, or be laid around it.
 _OWN_PLACES = re.compile(r"/(\.crank|dev|etc|in|out|proc|run|scratch|sys|tmp|var/tmp)(/.*)?|/usr|/var", re.DOTALL)
-_DEVICE = re.compile(r"/dev(/[A-Za-z0-9][A-Za-z0-9_-]*)+")
+# What drives an accelerator, and nothing else of /dev: whoever asks must not choose what of the host a job is shown.
+_DEVICE = re.compile(r"/dev/(nvidia(\d+|ctl|-uvm|-uvm-tools|-modeset)|nvidia-caps/nvidia-cap\d+|dri/render[D]\d+|kfd)")
 _VERSION = re.compile(r"3\.\d{1,2}")
 _LIST_MAX = 64
 

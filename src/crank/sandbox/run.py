@@ -20,6 +20,7 @@ from crank.sandbox.ledger import StreamLedger
 HALF_FRAME_SEC = 1.0
 PROGRESS_GAP_SEC = 0.05
 _NOTES_MAX = 20
+_DENIALS_MAX = 100
 # Bytes alone do not bound what the worker needs to hold: an empty list is two bytes there and sixty here.
 _DISPLAY_ITEMS_MAX = 200_000
 # Less CPU time than this between two looks is waiting, not work.
@@ -33,8 +34,10 @@ class Run:
         self.limits = limits
         self.streams = {"O": StreamLedger(limits.output_bytes), "E": StreamLedger(limits.output_bytes)}
         most = limits.result_bytes + 64 * KIB
-        self._words = FrameReader({"g": 4 * KIB, "d": most, "v": most, "e": 64 * KIB}, prefix=token)
+        self._words = FrameReader({"b": 0, "g": 4 * KIB, "d": most, "v": most, "e": 64 * KIB}, prefix=token)
         self.began = time.monotonic()
+        # Whether the guest has said that it reached the job's first line.
+        self.reached = False
         self.ended: float | None = None
         self.cause: End | None = None
         self.violation: str | None = None
@@ -80,7 +83,11 @@ class Run:
     def _take(self, kind: str, payload: bytes) -> None:
         if self.claim is not None:
             raise ProtocolError("it went on after it had told of its end.")
-        if kind == "d":
+        if self.reached is (kind == "b"):
+            raise ProtocolError("it spoke before its beginning, or began twice.")
+        if kind == "b":
+            self.reached = True
+        elif kind == "d":
             self._take_display(payload)
         elif kind == "v":
             if self.result is not None:
@@ -134,9 +141,13 @@ class Run:
     def deny(self, layer: str, action: str, *, told_by: str, count: int = 1) -> None:
         """Keep evidence that a layer refused something."""
         key = (layer, action, told_by)
-        # A job that tells a lot must not leave the kernel's word without room.
-        if key in self.denials or told_by != "job" or len(self.denials) < _NOTES_MAX:
-            self.denials[key] = self.denials.get(key, 0) + count
+        # A job that tells a lot must not leave the kernel's word without room; and what the kernel is asked for
+        # is the job's choice, too.
+        if key not in self.denials and len(self.denials) >= (_NOTES_MAX if told_by == "job" else _DENIALS_MAX):
+            if told_by == "job":
+                return
+            key = (layer, "others of its kind", told_by)
+        self.denials[key] = self.denials.get(key, 0) + count
 
     def worked(self, cpu_sec: float) -> None:
         """Note how much CPU time the tree has used by now."""

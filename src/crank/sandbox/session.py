@@ -5,6 +5,8 @@ read strictly.
 """
 
 import asyncio
+import io
+import itertools
 import os
 import shutil
 import signal
@@ -15,8 +17,9 @@ from typing import Any, BinaryIO
 from crank import errors
 from crank.domain.ids import Digest
 from crank.domain.json import JsonObject, JsonValue, dumps, loads_strict
-from crank.domain.outcome import Artifact, Clock, Denial, End, Outcome, Reason, Skipped, Usage
+from crank.domain.outcome import NEVER_BEGAN, Artifact, Clock, Denial, End, Outcome, Reason, Skipped, Usage
 from crank.domain.profile import Limits
+from crank.domain.quantity import KIB
 from crank.errors import Conflict, CrankError, InvalidRequest, SandboxError, TooLarge
 from crank.ports import FileEntry, OutputSink
 from crank.sandbox import artifacts, verdict
@@ -24,11 +27,14 @@ from crank.sandbox.channel import Channel
 from crank.sandbox.frames import Frame
 from crank.sandbox.ledger import StreamText
 from crank.sandbox.link import refusal
-from crank.sandbox.supervisor import OUTPUT_HEAD, RUN_BYTES_MAX, RUN_HEAD, STDIN_BYTES_MAX
+from crank.sandbox.supervisor import OUTPUT_HEAD, RUN_BYTES_MAX, RUN_HEAD, STDIN_HEAD
 
 TIER = "namespaces"
 _STOP_SEC = 15.0
 _FILE_SEC = 60.0
+# Of standard input: what is sent at a time, and what may be under way and not taken yet.
+_STDIN_STEP_BYTES = 64 * KIB
+_STDIN_WAITING_BYTES = 256 * KIB
 # The supervisor keeps the deadlines; this is only for the day when it does not.
 _PATIENCE_SEC = 60.0
 
@@ -44,9 +50,15 @@ class _Run:
         self.displays: list[JsonValue] = []
         self.result: JsonValue = None
         self.broken: str | None = None
+        # Whether the supervisor took the order: before that, no line of it can have run.
+        self.taken = False
+        self.stdin_sent = self.stdin_passed = 0
+        self.stdin_room = asyncio.Event()
         # Until the order is out, a word for the run would overtake it and be lost.
         self.sent = False
         self.ended: asyncio.Future[JsonObject | None] = asyncio.get_running_loop().create_future()
+        # Whoever started it may have left: then nobody asks how it ended.
+        self.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         self._at_sec = 0.0
 
     def take(self, frame: Frame) -> None:
@@ -60,6 +72,11 @@ class _Run:
         elif kind == "G":
             word = loads_strict(payload)
             self.sink.progress(word["fraction"], word["message"])
+        elif kind == "A":
+            self.taken = True
+        elif kind == "I":
+            (self.stdin_passed,) = STDIN_HEAD.unpack(payload)
+            self.stdin_room.set()
         else:
             self._take_json(kind, payload)
 
@@ -102,8 +119,8 @@ class NamespaceSession:
         self._doubtful: Callable[[], None] | None = None
         self._ready: asyncio.Future[JsonObject] = loop.create_future()
         self._gone: asyncio.Future[bool] = loop.create_future()
-        self._answers: asyncio.Queue[tuple[JsonObject, int | None]] = asyncio.Queue()
-        self._asking = asyncio.Lock()
+        self._asked: dict[int, asyncio.Future[tuple[JsonObject, int | None]]] = {}
+        self._questions = itertools.count(1)
         self._loop = loop
         self._run: _Run | None = None
         self._ran = self._stdin = self._died = False
@@ -127,16 +144,24 @@ class NamespaceSession:
                 self._doubt()
             self._set_gone(clean=clean)
         elif frame.kind == "Y":
-            answer = loads_strict(frame.payload)
-            has_door = "value" in answer and bool(self.channel.doors)
-            self._answers.put_nowait((answer, self.channel.doors.pop(0) if has_door else None))
+            self._answer(loads_strict(frame.payload))
         elif self._run is not None and frame.kind == "Z":
             ended = loads_strict(frame.payload)
             # Known before the word that the tree is gone: whoever has the outcome must not try again.
             self._died = not ended["alive"]
             self._run.ended.set_result(ended)
+            self._run.stdin_room.set()
         elif self._run is not None:
             self._run.take(frame)
+
+    def _answer(self, answer: JsonObject) -> None:
+        door = self.channel.doors.pop(0) if answer["door"] else None
+        asked = self._asked.get(answer["number"])
+        if asked is not None and not asked.done():
+            asked.set_result((answer, door))
+        elif door is not None:
+            # Whoever asked has left.
+            os.close(door)
 
     def _doubt(self) -> None:
         if self._doubtful is not None:
@@ -144,7 +169,8 @@ class NamespaceSession:
             self._doubtful = None
 
     def _never_began(self, fault: SandboxError) -> None:
-        self._set_gone(clean=True)
+        # Whether something is left of it is still to be told.
+        self._died = True
         if self._run is not None and not self._run.ended.done():
             self._run.ended.set_exception(fault)
 
@@ -160,9 +186,15 @@ class NamespaceSession:
             # Its supervisor died without a word: what it left is anybody's guess.
             self._doubt()
         self._set_gone(clean=False)
-        self._answers.put_nowait(({"fault": {"kind": "SandboxError", "code": "session_dead", "message": _DEAD}}, None))
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_result(({"fault": {"kind": "SandboxError", "code": "session_dead", "message": _DEAD}}, None))
         if self._run is not None and not self._run.ended.done():
-            self._run.ended.set_result(None)
+            self._run.stdin_room.set()
+            if self._run.taken:
+                self._run.ended.set_result(None)
+            else:
+                self._run.ended.set_exception(SandboxError(_DIED_WAITING, code=NEVER_BEGAN))
 
     def tell_doubts(self, to: Callable[[], None]) -> None:
         """Call this, once, if it turns out that something of the session may be left when it is over."""
@@ -228,12 +260,23 @@ class NamespaceSession:
 
     async def _ask(self, operation: str, path: str = "") -> tuple[Any, int | None]:
         """Ask the supervisor about files; return its answer and the descriptor that came with it."""
-        async with self._asking:
-            if not self.channel.is_open:
-                raise SandboxError(_DEAD, code="session_dead")
-            await self.channel.send("f", dumps({"operation": operation, "path": path}).encode())
+        if not self.channel.is_connected:
+            raise SandboxError(_DEAD, code="session_dead")
+        number = next(self._questions)
+        asked = self._asked[number] = self._loop.create_future()
+        try:
+            await self.channel.send("f", dumps({"operation": operation, "path": path, "number": number}).encode())
             async with asyncio.timeout(_FILE_SEC):
-                answer, door = await self._answers.get()
+                await asyncio.wait([asked])
+        except TimeoutError:
+            raise SandboxError("The sandbox did not answer about a file.", code="session_dead") from None
+        except asyncio.CancelledError:
+            if asked.done() and (door := asked.result()[1]) is not None:
+                os.close(door)
+            raise
+        finally:
+            del self._asked[number]
+        answer, door = asked.result()
         if "fault" in answer:
             fault = answer["fault"]
             kind = getattr(errors, fault["kind"], CrankError)
@@ -286,18 +329,15 @@ class NamespaceSession:
         self._ran = True
         self._stdin = head["stdin"]
         run = self._run = _Run(limits or self.limits, sink)
-        # Shielded: half a frame would leave the channel unusable for the order to stop.
-        sending = asyncio.ensure_future(self.channel.send("r", order))
+        run.sent = True
         try:
-            await asyncio.shield(sending)
-            run.sent = True
+            await self.channel.send("r", order)
             async with asyncio.timeout(run.limits.wall_sec + _PATIENCE_SEC):
                 ended = await asyncio.shield(run.ended)
         except TimeoutError:
             self.channel.close()
             ended = None
         except asyncio.CancelledError:
-            await sending
             await self._end_now(Reason.CANCELLED)
             raise
         return self._outcome(run, ended)
@@ -313,8 +353,17 @@ class NamespaceSession:
     async def write_stdin(self, chunk: bytes) -> None:
         """Send bytes to the stdin of what runs."""
         self._check_stdin()
-        for start in range(0, len(chunk), STDIN_BYTES_MAX):
-            await self.channel.send("i", chunk[start : start + STDIN_BYTES_MAX])
+        run = self._run
+        for start in range(0, len(chunk), _STDIN_STEP_BYTES):
+            while run is not None and run.stdin_sent - run.stdin_passed > _STDIN_WAITING_BYTES and not run.ended.done():
+                run.stdin_room.clear()
+                await run.stdin_room.wait()
+            self._check_stdin()
+            if run is not self._run or run is None:
+                raise Conflict("What took this input has ended.", code="not_running")
+            part = chunk[start : start + _STDIN_STEP_BYTES]
+            run.stdin_sent += len(part)
+            await self.channel.send("i", part)
 
     async def close_stdin(self) -> None:
         """End the stdin of what runs."""
@@ -347,15 +396,21 @@ class NamespaceSession:
             return outcome
         taken: list[Artifact] = []
         skipped = [Skipped(path, cause) for path, cause in found["skipped"]]
-        for path, _ in found["files"]:
+        for path, promised in found["files"]:
             try:
-                size, door = asyncio.run_coroutine_threadsafe(self._ask("take", path), self._loop).result()
+                _, door = asyncio.run_coroutine_threadsafe(self._ask("take", path), self._loop).result()
             except CrankError as fault:
                 skipped.append(Skipped(path, fault.message))
                 continue
             if door is not None:
-                with os.fdopen(door, "rb") as source:
-                    taken.append(Artifact(path, size, store(source), artifacts.media_type(path)))
+                source = artifacts.Bounded(door, promised)
+                with io.BufferedReader(source) as reader:
+                    digest = store(reader)
+                    if source.grew():
+                        # In a session that lives on, it may be written to; what was counted is what may be taken.
+                        skipped.append(Skipped(path, "it grew while it was taken"))
+                    else:
+                        taken.append(Artifact(path, source.passed_bytes, digest, artifacts.media_type(path)))
         return replace(outcome, artifacts=tuple(taken), skipped=tuple(skipped))
 
     async def _surveyed(self) -> JsonObject | None:
@@ -415,6 +470,7 @@ class NamespaceSession:
 
 
 _DEAD = "This sandbox has ended."
+_DIED_WAITING = "The sandbox died before it took the job."
 
 
 def _end(source: JsonObject) -> End:

@@ -44,6 +44,8 @@ TO_SUPERVISOR = {
 _NEVER_BEGAN = "The sandbox died before the job's code began."
 
 OUTPUT_HEAD = struct.Struct("!Qd")
+# How many bytes of its standard input a run has taken.
+STDIN_HEAD = struct.Struct("!Q")
 # The order to run: the length of its head (JSON) and of the code; then the code, then the args as JSON text.
 RUN_HEAD = struct.Struct("!II")
 _CHUNK = 64 * KIB
@@ -77,6 +79,10 @@ class Supervisor:
         self._refusals = standing.refusals
         self._runner_gone = False
         self._run: Run | None = None
+        # An order that was taken and not passed on yet: first its taking must have been told.
+        self._coming: tuple[bytes, bool] | None = None
+        self._stdin_told = 0
+        self._runs = 0
         self._dead = False
         self._lost = False
         self._cpu_before = self._cpu_sec = 0.0
@@ -180,7 +186,9 @@ class Supervisor:
         if frame.kind == "r":
             self._begin(frame.payload)
         elif frame.kind == "f":
-            answer, descriptor = self._clerk.serve(loads_strict(frame.payload))
+            request = loads_strict(frame.payload)
+            answer, descriptor = self._clerk.serve(request)
+            answer |= {"number": request["number"], "door": descriptor is not None}
             self._outbox.put("Y", dumps(answer).encode(), descriptor)
         elif frame.kind == "s":
             reason = Reason(loads_strict(frame.payload)["reason"])
@@ -196,9 +204,7 @@ class Supervisor:
         if self._run is not None:
             return
         if self._dead or self._lost or _readable(self._lines.link.fileno()):
-            # It died while it waited for this; whoever asked may ask another.
-            refuse_frame = {"code": NEVER_BEGAN, "message": _NEVER_BEGAN, "fix": None, "detail": None}
-            self._outbox.put("F", dumps(refuse_frame).encode())
+            self._tell_never_began()
             return
         head_bytes, code_bytes = RUN_HEAD.unpack_from(payload)
         head = loads_strict(payload[RUN_HEAD.size : RUN_HEAD.size + head_bytes])
@@ -217,8 +223,16 @@ class Supervisor:
         self._settle_leftovers()
         self._cpu_before = self._look()[0]
         self._run = Run(limits, self._standing.token)
+        self._runs += 1
         self._next_look = self._run.began + _TICK_WATCHED_SEC
-        self._inlet.send(encode("r", order_bytes(order)), stdin=head["stdin"])
+        self._coming = encode("r", order_bytes(order)), head["stdin"]
+        self._outbox.put("A", b"")
+        self._send()
+
+    def _tell_never_began(self) -> None:
+        """Say that no line of the job ran, so that whoever asked may ask another sandbox."""
+        fault = {"code": NEVER_BEGAN, "message": _NEVER_BEGAN, "fix": None, "detail": None}
+        self._outbox.put("F", dumps(fault).encode())
 
     def _lowered(self, wanted: JsonObject | None) -> Limits:
         limits = Limits(**wanted) if wanted else self._limits
@@ -366,10 +380,18 @@ class Supervisor:
         if run is not None and run.progress is not None and now >= run.progress_at + PROGRESS_GAP_SEC:
             self._outbox.put("G", run.progress)
             run.progress, run.progress_at = None, now
+        if self._inlet.passed_bytes != self._stdin_told:
+            self._stdin_told = self._inlet.passed_bytes
+            self._outbox.put("I", STDIN_HEAD.pack(self._stdin_told))
         try:
             self._outbox.flush()
         except OSError:
             self._runner_gone = True
+        if self._coming is not None and not self._outbox and not self._runner_gone:
+            # From here on the job may begin at any moment, and whoever asked was told.
+            (order, stdin), self._coming = self._coming, None
+            self._inlet.send(order, stdin=stdin)
+            self._stdin_told = 0
 
     def _finish(self) -> None:
         """End the run, and unless the session lasts the cell with it. Everything here is bounded."""
@@ -389,7 +411,13 @@ class Supervisor:
         self._take_down()
         if run is not None and not told:
             self._drain()
-            self._report(run, self._read_group_gone(), alive=False)
+            refused = self._read_group_gone()
+            # In a session that ran before, earlier runs may be what broke it: that is an end, and no accident.
+            began = run.reached or self._runs > 1
+            if began or run.cause is not None or run.violation is not None or any(refused):
+                self._report(run, refused, alive=False)
+            else:
+                self._tell_never_began()
         self._outbox.put("C", dumps({"clean": self.clean}).encode())
 
     def _read_group_gone(self) -> tuple[int, int]:

@@ -137,16 +137,20 @@ def remove(path: str, *, limit_sec: float = 3600.0) -> bool:
     except FileNotFoundError:
         return True
     try:
-        waiting = _empty(top, deadline)
-        while waiting and time.monotonic() < deadline:
-            name = waiting.pop()
-            waiting += _lift(top, name, deadline)
+        if not empty(top, deadline):
+            return False
     finally:
         os.close(top)
-    if waiting or time.monotonic() >= deadline:
-        return False
     os.rmdir(path)
     return True
+
+
+def empty(top: int, deadline: float) -> bool:
+    """Remove what lies in an open folder, however deep; tell whether the time was enough. Raises OSError."""
+    waiting = _empty(top, deadline)
+    while waiting and time.monotonic() < deadline:
+        waiting += _lift(top, waiting.pop(), deadline)
+    return not waiting and time.monotonic() < deadline
 
 
 def _empty(top: int, deadline: float) -> list[str]:

@@ -175,12 +175,18 @@ class Zygote:
             message, descriptors = self._receive()
             try:
                 if "burn" in message:
-                    os.close(self._networks.pop(message["burn"]))
+                    self._burn(message["burn"])
                 else:
                     self._spawn(message, descriptors)
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+
+    def _burn(self, number: int) -> None:
+        """Let a network go that something of a job may still be in."""
+        network = self._networks.pop(number, None)
+        if network is not None:
+            os.close(network)
 
     def _spawn(self, message: dict[str, Any], descriptors: list[int]) -> None:
         link, request, result, stdout, stderr, *others = descriptors

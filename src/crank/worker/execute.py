@@ -40,6 +40,8 @@ _log = structlog.get_logger(__name__)
 # The sandbox keeps its own deadline; this net is for a sandbox that does not.
 NET_SEC = 30.0
 _FETCH_TRIES = 5
+# As many as may stand ready, and one more that is made for the job.
+_SANDBOXES_MAX = 5
 _FETCH_PAUSE_SEC = 0.2
 
 
@@ -64,13 +66,7 @@ class Order:
 async def execute(attempt: Attempt, order: Order, bench: Bench, current: CurrentLink) -> None:
     """Bring an attempt to its outcome. Raises nothing that the job did; CancelledError when abandoned."""
     try:
-        try:
-            outcome = await _once(attempt, order, bench, current)
-        except SandboxError as fault:
-            if fault.error_code != NEVER_BEGAN or order.seat is not None:
-                raise
-            # A sandbox that stood ready died before it took the order: no line of the job ran.
-            outcome = await _once(attempt, order, bench, current)
+        outcome = await _until_begun(attempt, order, bench, current)
     except asyncio.CancelledError:
         if not attempt.cancelled or _being_cancelled():
             raise
@@ -79,6 +75,18 @@ async def execute(attempt: Attempt, order: Order, bench: Bench, current: Current
         _log.warning("attempt.sandbox_failed", job_id=attempt.job_id, code=fault.error_code, detail=fault.detail)
         outcome = _faulted(order, fault)
     await keep(attempt, outcome, bench)
+
+
+async def _until_begun(attempt: Attempt, order: Order, bench: Bench, current: CurrentLink) -> Outcome:
+    for left in reversed(range(_SANDBOXES_MAX)):
+        try:
+            return await _once(attempt, order, bench, current)
+        except SandboxError as fault:
+            if fault.error_code != NEVER_BEGAN or order.seat is not None or not left:
+                raise
+            # A sandbox died before it came to the job's first line; all that stood ready may have died with it.
+            _log.warning("attempt.sandbox_died_ready", job_id=attempt.job_id)
+    raise AssertionError("the last try returns or raises")
 
 
 async def _once(attempt: Attempt, order: Order, bench: Bench, current: CurrentLink) -> Outcome:

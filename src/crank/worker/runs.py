@@ -182,6 +182,12 @@ class SessionRun(ScriptRun):
         if not self._over.is_set():
             await self.sandbox.stop(reason)
 
+    async def interrupt(self) -> None:
+        """Send SIGINT to this run, and to none that comes after it. Raises Conflict."""
+        if self._over.is_set():
+            raise Conflict("This run has ended.", code="not_running")
+        await super().interrupt()
+
     async def close(self) -> None:
         """Leave the session to its next job."""
         self._sessions.rest(self._kept, JobId(self._lease.job_id), self._end)

@@ -405,3 +405,20 @@ async def test_a_hundred_equal_requests_make_one_job(tmp_path: Path) -> None:
         )
         assert 1 == len({answer.job.job_id for answer in answers})
         assert 1 == sum(not answer.replayed for answer in answers)
+
+
+async def test_an_old_result_leaves_the_new_lease_on_its_worker(tmp_path: Path) -> None:
+    """A superseded result of an earlier epoch does not free the slot that the job's new lease takes."""
+    async with open_desk(tmp_path) as desk:
+        worker = ScriptedWorker(desk, "w1", [CORE])
+        await worker.connect()
+        await send(desk, effects="pure")
+        lease = await worker.lease()
+        await worker.disconnect()
+        await worker.connect()
+        again = await worker.lease()
+        await worker.say(Finished(lease.job_id, lease.epoch, outcome_document(DONE), None))
+        assert "superseded" == (await worker.link.next(Settled)).verdict
+        (live,) = desk.roster._live.values()
+        assert live.leases[again.job_id].epoch == again.epoch
+        await worker.finish(again)

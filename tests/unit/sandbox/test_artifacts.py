@@ -1,5 +1,6 @@
 """Files in and out by descriptors: nothing outside the folder is touched, every loop ends."""
 
+import io
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from crank.domain.profile import Limits
 from crank.errors import InvalidRequest
-from crank.sandbox.artifacts import create_file, list_folder, media_type, open_file, remove, survey
+from crank.sandbox.artifacts import Bounded, create_file, list_folder, media_type, open_file, remove, survey
 
 _LIMITS = Limits()
 
@@ -195,3 +196,30 @@ def test_types_come_from_names_alone() -> None:
     assert media_type("page.HTML") == "text/html"
     assert media_type("a.tar.gz") == "application/octet-stream"
     assert media_type("README") == "application/octet-stream"
+
+
+def test_a_file_is_read_no_further_than_was_promised(place: Path) -> None:
+    """A file that grows while it is read ends where it ended when it was counted, and is known to have grown."""
+    (place / "log").write_bytes(b"0123456789")
+    bounded = Bounded(os.open(place / "log", os.O_RDONLY), 4)
+    with io.BufferedReader(bounded) as reader:
+        assert reader.read() == b"0123"
+        assert (bounded.passed_bytes, bounded.grew()) == (4, True)
+    whole = Bounded(os.open(place / "log", os.O_RDONLY), 10)
+    with io.BufferedReader(whole) as reader:
+        assert reader.read(100) == b"0123456789"
+        assert not whole.grew()
+
+
+def test_folders_in_folders_are_removed_however_deep(root: int, place: Path) -> None:
+    """A tree that is deeper than a path may be long, and than Python may recurse, is removed, and the rest stays."""
+    (place / "stays").write_text("x")
+    folder = os.open(place, os.O_RDONLY)
+    for _ in range(3_000):
+        os.mkdir("deep", dir_fd=folder)
+        deeper = os.open("deep", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = deeper
+    os.close(folder)
+    remove(root, "deep")
+    assert [entry.name for entry in place.iterdir()] == ["stays"]

@@ -176,3 +176,19 @@ def test_a_process_is_known_by_its_start() -> None:
     assert ticks is not None
     assert ticks.isdigit()
     assert cgroup.started_ticks(999_999_999) is None
+
+
+def test_version_2_is_not_limited_below_what_is_in_use(kernel: _Kernel) -> None:
+    """A lower limit than a group already needs would kill it, so it is refused and the old one stays."""
+    kernel.mount_v2()
+    groups = cgroup.detect(7, files=kernel.files)
+    assert groups is not None
+    group = groups.make("s1", memory_bytes=1 << 20, processes=5)
+    [folder] = kernel.files.glob("sys/fs/cgroup/**/crank-7-*/s1")
+    (folder / "memory.current").write_text("500000\n")
+    with pytest.raises(OSError, match="in use"):
+        group.limit_memory(400_000)
+    (folder / "memory.max").write_text("")
+    group.limit_memory(600_000)
+    assert (folder / "memory.max").read_text() == "600000"
+    groups.close()

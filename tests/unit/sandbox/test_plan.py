@@ -150,3 +150,13 @@ def test_a_root_takes_no_layers() -> None:
     source["ground"]["layers"] = [["/srv", "/srv"]]
     with pytest.raises(ProtocolError):
         from_json(source)
+
+
+@pytest.mark.parametrize(
+    "device", ["/dev/shm", "/dev/tty", "/dev/pts/0", "/dev/mem", "/dev/kvm", "/dev/sda", "/dev/nvidia0/x", "/dev/dri"]
+)
+def test_only_accelerators_are_devices(device: str) -> None:
+    """A caller cannot have a job shown another part of /dev by calling it its device."""
+    document = to_json(replace(_PLAN, ground=replace(_GROUND, devices=(device,))))
+    with pytest.raises(ProtocolError):
+        from_json(json.loads(json.dumps(document)))

@@ -16,7 +16,14 @@ END: dict[str, Any] = {"how": "done", "code": 0, "error": None, "hint": None, "n
 
 
 def run(**limits: float) -> Run:
-    """Return a run that has just begun."""
+    """Return a run that has just begun, and whose guest said so."""
+    begun = ordered(**limits)
+    begun.take_words(TOKEN + encode("b", b""))
+    return begun
+
+
+def ordered(**limits: float) -> Run:
+    """Return a run whose guest has not come to its first line."""
     return Run(Limits(**limits), TOKEN)  # type: ignore[arg-type]
 
 
@@ -104,3 +111,27 @@ def test_evidence_stays_small_and_keeps_the_kernels_word() -> None:
     told.deny("cgroup", "more memory", told_by="kernel", count=2)
     told.deny("cgroup", "more memory", told_by="kernel")
     assert told.evidence()[own:] == [{"layer": "cgroup", "action": "more memory", "count": 3, "told_by": "kernel"}]
+
+
+def test_a_run_has_one_beginning_before_its_words() -> None:
+    """What the guest says before it told of its beginning, or a second beginning, is a broken word."""
+    early = ordered()
+    assert not early.reached
+    with pytest.raises(ProtocolError):
+        say(early, "g", {"fraction": None, "message": ""})
+    begun = run()
+    assert begun.reached
+    with pytest.raises(ProtocolError):
+        begun.take_words(TOKEN + encode("b", b""))
+
+
+def test_what_the_kernel_is_asked_for_is_counted_and_not_kept_without_bound() -> None:
+    """Thousands of different refusals are a hundred lines and a sum, so that the end can always be told."""
+    told = run()
+    for number in range(5_000):
+        told.deny("seccomp", f"socket family {number} " + "ü" * 280, told_by="kernel")
+    say(told, "e", {**END, "how": "raised", "code": 1, "error": "ü" * 25_000, "told": [["network", "ü" * 300]] * 20})
+    evidence = told.evidence()
+    assert len(evidence) <= 110
+    assert sum(each["count"] for each in evidence if each["told_by"] == "kernel") == 5_000
+    assert len(dumps(evidence).encode()) < 128 << 10  # type: ignore[arg-type]

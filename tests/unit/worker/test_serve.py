@@ -13,6 +13,7 @@ from tests.support.bench import Rig, lease_file, running, sample_build, sample_l
 from tests.support.staged_sandbox import FakeSandbox, Stage
 
 from crank.domain.ids import Digest, JobId
+from crank.domain.outcome import NEVER_BEGAN
 from crank.domain.outcome_codec import parse_outcome
 from crank.errors import SandboxError, Unavailable, UntrustedPeer
 from crank.ports import PoolCount
@@ -455,3 +456,23 @@ def test_no_cut_loses_or_repeats_output(cuts: list[int], parts: int) -> None:
     assert "".join(event.text for event in kept) == "".join(f"{number}\n" for number in range(parts))
     assert ends >= 1
     assert runs == ["talk"]
+
+
+@pytest.mark.parametrize(("deaths", "reason"), [(1, "exited"), (4, "exited"), (5, "sandbox_failed")])
+async def test_a_job_whose_sandbox_died_before_its_first_line_gets_another(deaths: int, reason: str) -> None:
+    """Sandboxes that die ready cost time and no job, as often as all that stood ready may have died; then it is told."""
+    left = [deaths]
+
+    async def dies(stage: Stage) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise SandboxError("It died while it waited.", code=NEVER_BEGAN)
+        stage.result = "right"
+
+    async with running(Rig({"dies": dies})) as rig:
+        controller = await rig.accept()
+        await controller.welcome()
+        await controller.send(sample_lease("dies"))
+        outcome = parse_outcome((await controller.finished()).outcome)
+        assert outcome.end.reason == reason
+        assert outcome.result == ("right" if reason == "exited" else None)
