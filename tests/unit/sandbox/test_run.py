@@ -134,4 +134,4 @@ def test_what_the_kernel_is_asked_for_is_counted_and_not_kept_without_bound() ->
     evidence = told.evidence()
     assert len(evidence) <= 110
     assert sum(each["count"] for each in evidence if each["told_by"] == "kernel") == 5_000
-    assert len(dumps(evidence).encode()) < 128 << 10  # type: ignore[arg-type]
+    assert len(dumps(evidence).encode()) < 128 << 10
