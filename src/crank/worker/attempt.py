@@ -48,6 +48,10 @@ class Attempt:
         self.feed = Feed(epoch, live_bytes_max=live_bytes_max)
         self.started = False
         self.outcome = outcome
+        # Done when there is an outcome.
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if outcome is not None:
+            self.over.set_result(None)
         self.cancelled = False
         self.work: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[Any] | None = None
@@ -92,6 +96,7 @@ class Attempt:
         assert self.outcome is None, "an attempt ends once"
         self._running = None
         self.outcome = outcome
+        self.over.set_result(None)
         self.feed.changed.set()
 
     @property

@@ -51,8 +51,9 @@ async def _events(attempt: Attempt, link: ControllerLink) -> None:
         if finished:
             return
         await attempt.feed.changed.wait()
-        if attempt.outcome is None:
-            await asyncio.sleep(GATHER_SEC)
+        if told:
+            # Output comes in small pieces; but an end waits for nothing.
+            await asyncio.wait([attempt.over], timeout=GATHER_SEC)
 
 
 async def _artifacts(attempt: Attempt, link: ControllerLink, bench: Bench) -> JsonObject:

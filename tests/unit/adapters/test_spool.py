@@ -25,11 +25,11 @@ def test_notes_outlive_the_object(tmp_path: Path) -> None:
 
 
 def test_what_a_cut_left_half_is_nobodys_claim(tmp_path: Path) -> None:
-    """An outcome that was not whole, and a folder without its note, do not count."""
+    """An outcome that was not whole, and what was being removed, do not count."""
     spool = FileSpool(tmp_path)
     spool.begin(JOB, 1)
     (tmp_path / "job@1" / "outcome.json.partial").write_bytes(b'{"half')
-    (tmp_path / "other@2").mkdir()
+    (tmp_path / "gone" / "other@2").mkdir()
     (tmp_path / "strange").mkdir()
     assert list(FileSpool(tmp_path).attempts()) == [Spooled(JOB, 1, finished=False)]
 
