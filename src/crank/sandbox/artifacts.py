@@ -1,4 +1,4 @@
-"""Files in and out of a sandbox, by descriptors that cannot leave its folders.
+"""What a job leaves in /out, by descriptors that cannot leave the folder.
 
 The job owned these folders: every name in them is a stranger's. A path is opened beneath the folder,
 following no link and crossing no mount (openat2), only plain files are read, and every loop is bounded.
@@ -6,11 +6,9 @@ following no link and crossing no mount (openat2), only plain files are read, an
 
 import errno
 import io
-import itertools
 import mimetypes
 import os
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +16,11 @@ from typing import Any
 from crank.domain.outcome import Skipped
 from crank.domain.profile import Limits
 from crank.domain.rules.request import parse_relative_path
-from crank.errors import InvalidRequest, TooLarge
-from crank.sandbox import kernel, yard
+from crank.errors import InvalidRequest
+from crank.sandbox import kernel
+from crank.sandbox.session_files import open_folder
 
 _VISITS_MAX = 200_000
-# The supervisor, which keeps clocks, does nothing else meanwhile.
-_REMOVE_SEC = 1.0
 _SKIPPED_MAX = 200
 _SHOWN_CHARS_MAX = 300
 
@@ -54,113 +51,6 @@ def media_type(path: str) -> str:
     return kind if kind and not encoding else "application/octet-stream"
 
 
-# --- in ---------------------------------------------------------------------------------------
-
-
-def create_file(folder: int, path: str, *, replace: bool) -> int:
-    """Make a file at a path beneath the folder, with the folders on its way; return it open for writing.
-
-    replace  a file that is there already is emptied; otherwise it is in the way. Raises InvalidRequest for a path that is not plain or is taken,
-    TooLarge when the folder is full.
-    """
-    path = parse_relative_path(path, field="path")
-    try:
-        _make_folders(folder, os.path.dirname(path))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | (os.O_TRUNC if replace else os.O_EXCL)
-        return _plain_file(kernel.open_beneath(folder, os.fsencode(path), flags, 0o644))
-    except OSError as fault:
-        raise _cannot_put(path, fault) from fault
-
-
-def _plain_file(descriptor: int) -> int:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.ENOTDIR, "not a regular file")
-    return descriptor
-
-
-def _cannot_put(path: str, fault: OSError) -> InvalidRequest | TooLarge:
-    if fault.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        return TooLarge("The files of this job do not fit its disk limit.", code="files_too_large", field="files")
-    cause = {
-        errno.EEXIST: "it is given twice, or is already there",
-        errno.ENOTDIR: "a part of it is a file",
-        errno.EISDIR: "a folder is there",
-        errno.ELOOP: "a link is there",
-    }.get(fault.errno or 0, fault.strerror)
-    return InvalidRequest(f"The file {path[:80]!r} cannot be put there: {cause}.", code="invalid_path", field="path")
-
-
-def _make_folders(root: int, path: str) -> None:
-    made = ""
-    for segment in path.split("/") if path else ():
-        parent = kernel.open_beneath(root, os.fsencode(made or "."), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.mkdir(segment, 0o755, dir_fd=parent)
-        except FileExistsError:
-            # Made for an earlier file; if it is not a folder, the next step says so.
-            pass
-        finally:
-            os.close(parent)
-        made = f"{made}/{segment}" if made else segment
-
-
-def open_file(folder: int, path: str) -> tuple[int, int]:
-    """Open a regular file beneath the folder for reading; return its descriptor and size. Raises OSError."""
-    descriptor = _open_with_permission(
-        folder, os.fsencode(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600
-    )
-    return _plain_file(descriptor), os.fstat(descriptor).st_size
-
-
-def list_folder(root: int, path: str, *, most: int) -> list[tuple[str, str, int, int]]:
-    """Return (name, kind, size in bytes, modified in microseconds) of what lies in a folder, by name.
-
-    Raises OSError.
-    """
-    folder = _open_folder(root, os.fsencode(path) or b".")
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(_listed(entry) for entry in itertools.islice(entries, most))
-    finally:
-        os.close(folder)
-
-
-def _listed(entry: "os.DirEntry[str]") -> tuple[str, str, int, int]:
-    status = entry.stat(follow_symlinks=False)
-    is_file, is_folder = stat.S_ISREG(status.st_mode), stat.S_ISDIR(status.st_mode)
-    kind = "file" if is_file else "folder" if is_folder else "other"
-    name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-    return name, kind, status.st_size if is_file else 0, status.st_mtime_ns // 1000
-
-
-def remove(root: int, path: str) -> None:
-    """Remove a file, or a folder with everything in it, following no link. Raises OSError, also when time is up."""
-    parent = kernel.open_beneath(root, os.fsencode(os.path.dirname(path)) or b".", os.O_RDONLY | os.O_DIRECTORY)
-    name = os.path.basename(path)
-    try:
-        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            _remove_folder(parent, name)
-        else:
-            os.unlink(name, dir_fd=parent)
-    finally:
-        os.close(parent)
-
-
-def _remove_folder(parent: int, name: str) -> None:
-    folder = _open_folder(parent, os.fsencode(name))
-    try:
-        done = yard.empty(folder, time.monotonic() + _REMOVE_SEC)
-    finally:
-        os.close(folder)
-    if not done:
-        raise OSError(errno.EBUSY, "it holds so much that only a part was removed; call it again")
-    os.rmdir(name, dir_fd=parent)
-
-
-# --- out --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """Something found, with its path as bytes, and why it cannot be taken, if so."""
@@ -189,7 +79,7 @@ def _walk(root: int) -> Iterator[_Entry]:
     visits = 0
     for folder in folders:
         try:
-            descriptor = _open_folder(root, folder or b".")
+            descriptor = open_folder(root, folder or b".")
         except OSError as fault:
             yield _Entry(folder, cause=f"it cannot be opened: {fault.strerror}")
             continue
@@ -228,23 +118,6 @@ def _look(root: int, path: bytes) -> _Entry | None:
     if stat.S_ISREG(mode):
         return _Entry(path, is_file=True)
     return _Entry(path, cause=_KINDS.get(stat.S_IFMT(mode), "not a file"))
-
-
-def _open_folder(root: int, path: bytes) -> int:
-    return _open_with_permission(root, path, os.O_RDONLY | os.O_DIRECTORY, 0o700)
-
-
-def _open_with_permission(root: int, path: bytes, flags: int, mode: int) -> int:
-    """Open; where the job took the permission away, give it back to the owner through a descriptor first."""
-    try:
-        return kernel.open_beneath(root, path, flags)
-    except PermissionError:
-        place = kernel.open_beneath(root, path, os.O_PATH | os.O_NOFOLLOW)
-        try:
-            os.chmod(f"/proc/self/fd/{place}", mode)
-        finally:
-            os.close(place)
-        return kernel.open_beneath(root, path, flags)
 
 
 class Bounded(io.RawIOBase):

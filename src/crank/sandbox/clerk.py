@@ -13,7 +13,7 @@ from crank.domain.json import JsonObject
 from crank.domain.profile import Limits
 from crank.domain.rules.request import parse_relative_path
 from crank.errors import CrankError, NotFound, ProtocolError
-from crank.sandbox import artifacts
+from crank.sandbox import artifacts, session_files
 
 _LISTED_MAX = 10_000
 Answer = tuple[JsonObject, int | None]
@@ -57,7 +57,7 @@ class Clerk:
         return any(usage.f_bavail == 0 for usage in usages), any(usage.f_ffree == 0 for usage in usages)
 
     def _put(self, path: str, *, replace: bool) -> Answer:
-        return {"value": None}, artifacts.create_file(self._scratch, path, replace=replace)
+        return {"value": None}, session_files.create_file(self._scratch, path, replace=replace)
 
     def _get(self, path: str) -> Answer:
         return _opened(self._scratch, parse_relative_path(path, field="path"))
@@ -68,7 +68,7 @@ class Clerk:
     def _list(self, path: str) -> Answer:
         path = parse_relative_path(path, field="path") if path else ""
         try:
-            listed = artifacts.list_folder(self._scratch, path, most=_LISTED_MAX)
+            listed = session_files.list_folder(self._scratch, path, most=_LISTED_MAX)
         except OSError as fault:
             raise _missing(path, fault) from fault
         prefix = f"{path}/" if path else ""
@@ -77,7 +77,7 @@ class Clerk:
     def _remove(self, path: str) -> Answer:
         path = parse_relative_path(path, field="path")
         try:
-            artifacts.remove(self._scratch, path)
+            session_files.remove(self._scratch, path)
         except OSError as fault:
             if fault.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
@@ -92,7 +92,7 @@ class Clerk:
 
 def _opened(folder: int, path: str) -> Answer:
     try:
-        descriptor, size = artifacts.open_file(folder, path)
+        descriptor, size = session_files.open_file(folder, path)
     except OSError as fault:
         raise _missing(path, fault) from fault
     return {"value": size}, descriptor

@@ -37,8 +37,9 @@ _INTERRUPT = {signal.SIGINT}
 class _Channel:
     """The way out. One frame at a time, whole, from any thread, and only from the process that was started."""
 
-    def __init__(self, token: bytes) -> None:
+    def __init__(self, token: bytes, descriptor: int = _RESULT) -> None:
         self._token = token
+        self._descriptor = descriptor
         self._lock = _thread.allocate_lock()
         self._owner = os.getpid()
         self._write = os.write
@@ -65,7 +66,7 @@ class _Channel:
                 self._open = self._open or opens
                 # A thread that goes on showing things after its run has nobody to show them to.
                 while frame and (self._open or kind not in "gd"):
-                    frame = frame[self._write(_RESULT, frame) :]
+                    frame = frame[self._write(self._descriptor, frame) :]
                 self._open = self._open and kind != "e"
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -348,13 +349,6 @@ def _prove(proof: Any, dumps: Any, walls: Walls, environment: list[str], orders:
     channel.send("p", dumps({"missing": {}, "seen": {"layers": standing}}))
 
 
-class _Nowhere:
-    """A channel that says nothing, for the rehearsal."""
-
-    def send(self, kind: str, payload: bytes) -> None:
-        """Drop it."""
-
-
 def rehearse(results: Any) -> None:
     """Go once through everything that an ordinary run does, so that its memory is touched and its caches warm.
 
@@ -362,15 +356,19 @@ def rehearse(results: Any) -> None:
     """
     streams = sys.stdout, sys.stderr
     main = sys.modules["__main__"]
+    nowhere = os.open("/dev/null", os.O_WRONLY)
     sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
     try:
         watcher = Watcher(Walls(b"", 0, False, False, False, False))
-        job = _Job(_Nowhere(), results, 1 << 16, watcher)  # type: ignore[arg-type]
+        channel = _Channel(b"", nowhere)
+        channel.begin()
+        job = _Job(channel, results, 1 << 16, watcher)
         code = "import json\nprint(1 + 1, args)\nfor n in range(3):\n    n = str(n)\n{'a': [n, 1.5]}"
-        job.run(type(sys)("__main__"), Script(code, 1), {"a": 1}, last=False)
-        job.tell()
+        job.run(type(sys)("__main__"), Script(code, 1), json.loads('{"a": 1}'), last=False)
         job.display("x")
+        job.tell()
     finally:
+        os.close(nowhere)
         sys.stdout, sys.stderr = streams
         sys.modules["__main__"] = main
 
@@ -383,14 +381,17 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     orders = _Orders()
     setup, _ = orders.take("s")
     channel = _Channel(bytes.fromhex(setup["token"]))
-    _prove(proof, results.dumps, walls, setup["environment"], orders, channel)
     watcher = Watcher(walls)
-    sys.addaudithook(watcher)
-    os.register_at_fork(after_in_child=lambda: _leave(orders))
     _add_site_builtins()
     sys.path.append("/scratch")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _stdin(None)
+    limit(None, False)
     rehearse(results)
+    # What is told is that everything is done but the job: nothing runs here from then on until it comes.
+    _prove(proof, results.dumps, walls, setup["environment"], orders, channel)
+    sys.addaudithook(watcher)
+    os.register_at_fork(after_in_child=lambda: _leave(orders))
     contexts: dict[str, Any] = {}
     sources: dict[str, str] = {}
     runs = 0

@@ -56,11 +56,12 @@ def serve(order: Order, channel: socket.socket, wake: int, *, began: float, flav
         "setup_sec": time.monotonic() - began,
         "memory_bytes": _used_bytes(standing),
     }
+    supervisor = Supervisor(order, channel, wake, standing)
+    supervisor.rehearse()
     try:
         channel.sendall(ready_frame(facts))
     except OSError:
         return EXIT_CLEAN if assembly.take_down(standing) else EXIT_DIRTY
-    supervisor = Supervisor(order, channel, wake, standing)
     supervisor.run()
     assembly.clear(standing)
     return EXIT_CLEAN if supervisor.clean else EXIT_DIRTY

@@ -6,10 +6,11 @@ result and displays are passed on unread: the worker reads them once, strictly.
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from crank.domain.json import dumps, loads_strict
-from crank.domain.outcome import LAYERS, Clock, End
+from crank.domain.outcome import LAYERS, Clock, End, Reason
 from crank.domain.profile import Limits
 from crank.domain.quantity import DISPLAYS_MAX, KIB, RESULT_BYTES_MAX
 from crank.errors import InvalidRequest, ProtocolError
@@ -179,6 +180,36 @@ class Run:
         if self.progress is not None:
             moments.append(self.progress_at + PROGRESS_GAP_SEC)
         return min(moments)
+
+    def facts(self, **seen: Any) -> verdict.Facts:
+        """Return what is known of the end, beside what was seen of the machine; see `verdict.Facts`."""
+        status = self.status
+        if status is None and self.claim is not None:
+            # Taken at its word: it is killed before it could go on.
+            status = self.claim.code << 8
+        violation = self.violation or ("it broke off inside a message." if self.broke_off else None)
+        return verdict.Facts(cause=self.cause, violation=violation, status=status, claim=self.claim, **seen)
+
+    def last_words(self, facts: verdict.Facts, usage: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+        """Return the frames that tell of the end: what is held back, the tails of the output, the result, how it ended."""
+        end = verdict.decide(facts, self.limits)
+        for denial in verdict.counted(facts):
+            self.deny(denial.layer, denial.action, told_by=denial.told_by, count=denial.count)
+        frames = [] if self.progress is None else [("G", self.progress)]
+        frames += [(kind, ledger.tail) for kind, ledger in zip("oe", self.streams.values(), strict=True)]
+        kept = end.reason in (Reason.EXITED, Reason.RAISED) and self.result is not None
+        if kept and self.result is not None:
+            frames.append(("V", self.result))
+        ended = {
+            "end": asdict(end),
+            "seen": [ledger.seen_bytes for ledger in self.streams.values()],
+            "has_result": kept,
+            "wall_sec": max(0.0, (self.ended or time.monotonic()) - self.began),
+            "notes": self.notes,
+            "denials": self.evidence(),
+            **usage,
+        }
+        return [*frames, ("Z", dumps(ended).encode())]
 
     def evidence(self) -> list[Mapping[str, Any]]:
         """Return the denials as plain values."""

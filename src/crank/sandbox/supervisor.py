@@ -55,6 +55,7 @@ _TICK_COUNTED_SEC = 0.05
 _TICK_WATCHED_SEC = 0.02
 _FLUSH_SEC = 10.0
 _FOREVER_MS = 60_000.0
+_PLAIN_END = b'{"how":"done","code":0,"error":null,"hint":null,"note":null,"told":[]}'
 
 
 class Supervisor:
@@ -96,8 +97,6 @@ class Supervisor:
     def run(self) -> None:
         """Serve until the runner lets go of the session."""
         self._channel.setblocking(False)
-        for descriptor in (self._lines.result, *self._kinds):
-            os.set_blocking(descriptor, False)
         while not self._runner_gone:
             self._turn()
         if not self._dead:
@@ -449,47 +448,44 @@ class Supervisor:
                 handle(descriptor)
 
     def _report(self, run: Run, refused: tuple[int, int], *, alive: bool) -> None:
-        status = run.status
-        if status is None and run.claim is not None:
-            # Taken at its word: it is killed before it could go on.
-            status = run.claim.code << 8
+        if not self.clean:
+            run.note("something of the job could not be ended within its time")
+        for kind, payload in self._told(run, refused, alive=alive):
+            self._outbox.put(kind, payload)
+
+    def _told(self, run: Run, refused: tuple[int, int], *, alive: bool) -> list[tuple[str, bytes]]:
         full = self._clerk.full() if run.claim is not None and run.claim.hint == "disk" else (False, False)
-        facts = verdict.Facts(
-            cause=run.cause,
-            violation=run.violation or ("it broke off inside a message." if run.broke_off else None),
-            status=status,
-            claim=run.claim,
+        facts = run.facts(
             memory_kills=refused[0],
             process_refusals=refused[1],
             counted=self._standing.group is not None,
             disk_full=full[0],
             inodes_full=full[1],
         )
-        end = verdict.decide(facts, run.limits)
-        for denial in verdict.counted(facts):
-            run.deny(denial.layer, denial.action, told_by=denial.told_by, count=denial.count)
-        if run.progress is not None:
-            self._outbox.put("G", run.progress)
-        if not self.clean:
-            run.note("something of the job could not be ended within its time")
-        for kind, ledger in zip("oe", run.streams.values(), strict=True):
-            self._outbox.put(kind, ledger.tail)
-        kept = end.reason in (Reason.EXITED, Reason.RAISED) and run.result is not None
-        if kept and run.result is not None:
-            self._outbox.put("V", run.result)
-        ended = {
-            "end": asdict(end),
-            "seen": [ledger.seen_bytes for ledger in run.streams.values()],
-            "has_result": kept,
-            "wall_sec": max(0.0, (run.ended or time.monotonic()) - run.began),
+        usage = {
             "cpu_sec": max(0.0, self._cpu_sec - self._cpu_before),
             "peak_memory_bytes": self._peaks[0],
             "tasks_peak": self._peaks[1],
-            "notes": run.notes,
-            "denials": run.evidence(),
             "alive": alive,
         }
-        self._outbox.put("Z", dumps(ended).encode())
+        return run.last_words(facts, usage)
+
+    def rehearse(self) -> None:
+        """Go once through everything that an ordinary run does, so that its memory is touched before a job waits for it."""
+        for descriptor in (self._lines.result, *self._kinds):
+            os.set_blocking(descriptor, False)
+        run = Run(self._limits, self._standing.token)
+        self._settle_leftovers()
+        self._cpu_before = self._look()[0]
+        order_bytes({"code": "1", "args": b"null", "limits": None})
+        for kind, payload in (("b", b""), ("d", b"{}"), ("v", b"1"), ("e", _PLAIN_END)):
+            run.take_words(self._standing.token + encode(kind, payload))
+            run.take_output("O", b"x")
+        run.late_clock(run.began)
+        run.next_moment()
+        self._note_left(run)
+        self._told(run, self._read_group(), alive=False)
+        self._handlers()
 
 
 def _readable(descriptor: int) -> bool:
