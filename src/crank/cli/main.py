@@ -19,6 +19,7 @@ _VERBS = (
     ("up", "crank.cli.up:up", "Start this machine's node; it runs until Ctrl-C, or in the background."),
     ("down", "crank.cli.node:down", "Stop the node; its worker finishes what it runs first."),
     ("run", "crank.cli.run:run", "Run a script in the sandbox and bring back what it leaves."),
+    ("apply", "crank.cli.apply:apply", "Show what a job's files would change in a folder, and write what you accept."),
     ("doctor", "crank.cli.doctor:doctor", "Examine this machine and tell what is missing and how to mend it."),
     ("version", "crank.cli.version:version", "Print the version."),
 )

@@ -1,13 +1,12 @@
 """Mounts: the folders of this node that jobs may read. Only the node's owner adds one."""
 
 import asyncio
-import hashlib
 import os
 from pathlib import Path
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
-from crank.domain.ids import LOCAL_TENANT, MountId, TenantId, parse_name
+from crank.domain.ids import LOCAL_TENANT, MountId, TenantId, make_mount_id, parse_name
 from crank.domain.job import Mount
 from crank.domain.rules.access import Action
 from crank.errors import Conflict, CrankError, InvalidRequest, NotAllowed, NotFound
@@ -28,7 +27,7 @@ async def add(desk: Desk, *, tenant: TenantId, subject: str, path: str, name: st
     real = await asyncio.to_thread(_resolve, path)
     _check_private(desk, real)
     mount = Mount(
-        mount_id=MountId("m-" + hashlib.sha256(f"{desk.policy.node_id}\0{real}".encode()).hexdigest()[:16]),
+        mount_id=make_mount_id(desk.policy.node_id, str(real)),
         tenant=tenant,
         node_id=desk.policy.node_id,
         name=name,

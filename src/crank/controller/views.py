@@ -72,6 +72,7 @@ def _head(desk: Desk, job: Job, mounts: list[Mount]) -> JsonObject:
         "effects": str(request.effects),
         "session_id": request.session_id,
         "context": request.context,
+        "mounts": [asdict(use) for use in request.mounts],
         "submitted_at": moment(job.submitted_us),
         "started_at": moment(job.started_us),
         "ended_at": moment(job.ended_us),
