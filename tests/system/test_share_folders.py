@@ -18,7 +18,7 @@ EDIT = """
 from pathlib import Path
 import os
 for path in Path('/in/docs').glob('*.md'):
-    (Path('/out') / path.name).write_text(path.read_text().replace('teh', 'the'))
+    (Path('/out') / path.name).write_text(path.read_text().replace('draft', 'final'))
 Path('/out/sub').mkdir()
 Path('/out/sub/new.txt').write_text('new\\n')
 Path('/out/tool.sh').write_text('#!/bin/sh\\n')
@@ -53,7 +53,7 @@ def docs(node: Node, tmp_path: Path) -> Iterator[Path]:
     folder.mkdir(parents=True)
     for above in (tmp_path.parent, tmp_path, folder.parent, folder):
         above.chmod(0o755)
-    (folder / "a.md").write_text("teh first\nsecond\n")
+    (folder / "a.md").write_text("draft first\nsecond\n")
     (folder / "b.md").write_text("fine\n")
     assert node.crank("mount", "add", "docs", str(folder)).returncode == 0
     yield folder
@@ -87,7 +87,7 @@ def test_an_agent_sees_what_its_key_allows_and_no_path(node: Node, docs: Path, t
         assert json.loads(listed.stdout)["mounts"][0]["keys"] == ["reader"]
         job = client.run(code, mounts=["docs"])
         assert job.status == "succeeded", job.stderr
-        assert "teh first" in job.stdout
+        assert "draft first" in job.stdout
         assert "Read-only" in job.stdout
         assert "very-private" not in json.dumps(job.document) + json.dumps(client.get(job.job_id).document)
         with pytest.raises(NotAllowed) as caught:
@@ -144,18 +144,18 @@ def test_a_result_is_shown_then_written_where_it_belongs(node: Node, docs: Path)
     job_id = run_job(node, EDIT, "docs")
     shown = node.crank("apply", job_id, "--dry-run")
     assert shown.returncode == 0, shown.stderr
-    assert "    -teh first\n    +the first\n" in shown.stdout
+    assert "    -draft first\n    +final first\n" in shown.stdout
     assert "(not text; 256 B " in shown.stdout
     assert shown.stdout.splitlines()[-1].startswith("3 new, 1 changed, 1 unchanged in ")
-    assert (docs / "a.md").read_text() == "teh first\nsecond\n"
+    assert (docs / "a.md").read_text() == "draft first\nsecond\n"
     assert node.crank("apply", job_id).stdout == shown.stdout
     assert not (docs / "sub").exists()
     only = node.crank("apply", job_id, "--only", "*.md", "--only", "tool*", "--yes", "--json")
     found = json.loads(only.stdout)
     assert (only.returncode, found["written"]) == (0, ["a.md", "tool.sh"])
-    assert (docs / "a.md").read_text() == "the first\nsecond\n"
+    assert (docs / "a.md").read_text() == "final first\nsecond\n"
     assert not (docs / "tool.sh").stat().st_mode & 0o111
-    assert (Path(found["backup"]) / "a.md").read_text() == "teh first\nsecond\n"
+    assert (Path(found["backup"]) / "a.md").read_text() == "draft first\nsecond\n"
     rest = node.crank("apply", job_id, "--yes")
     assert rest.returncode == 0
     assert rest.stdout.splitlines()[-1].startswith("2 new, 3 unchanged in ")
@@ -195,7 +195,7 @@ def test_a_link_swapped_in_while_the_user_reads_leads_nowhere(node: Node, docs: 
     job_id = run_job(node, EDIT, "docs")
     victim = tmp_path / "victim"
     victim.mkdir()
-    (victim / "a.md").write_text("teh first\nsecond\n")
+    (victim / "a.md").write_text("draft first\nsecond\n")
     master, slave = pty.openpty()
     asking = subprocess.Popen(
         [sys.executable, "-m", "crank", "apply", job_id, "--only", "a.md", "--only", "sub/*", "--only", "tool.sh"],
@@ -223,7 +223,7 @@ def test_a_link_swapped_in_while_the_user_reads_leads_nowhere(node: Node, docs: 
         if asking.stdout is not None:
             asking.stdout.close()
         os.close(master)
-    assert (victim / "a.md").read_text() == "teh first\nsecond\n"
+    assert (victim / "a.md").read_text() == "draft first\nsecond\n"
     assert [path.name for path in victim.iterdir()] == ["a.md"]
     assert (docs / "a.md").is_symlink()
     assert (docs / "tool.sh").read_text() == "#!/bin/sh\n"

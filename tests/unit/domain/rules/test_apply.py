@@ -20,7 +20,7 @@ from crank.domain.rules.apply import (
 )
 
 
-@pytest.mark.parametrize("path", ["a.txt", "a/b/c.txt", "Straße/日本.md", "with space.txt", "cafe\u0301.txt", "a..b"])
+@pytest.mark.parametrize("path", ["a.txt", "a/b/c.txt", "Straße/日本.md", "with space.txt", "ze\u0301.txt", "a..b"])
 def test_plain_names_pass(path):
     """Ordinary names of any language may be written."""
     assert name_refusal(path) is None
@@ -49,7 +49,7 @@ def test_a_name_that_passes_stays_inside_and_shows(path):
 
 def test_names_that_some_file_system_takes_for_one_collide():
     """Case, composition, a folder that differs by case, and a file where a folder must be; others do not."""
-    paths = ["Readme", "README", "a/x", "A/y", "caf\u00e9", "cafe\u0301", "file", "file/inside", "fine", "b/fine"]
+    paths = ["Readme", "README", "a/x", "A/y", "z\u00e9", "ze\u0301", "file", "file/inside", "fine", "b/fine"]
     assert colliding(paths) == set(paths) - {"fine", "b/fine"}
 
 
