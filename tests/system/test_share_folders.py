@@ -203,12 +203,13 @@ def test_a_link_swapped_in_while_the_user_reads_leads_nowhere(node: Node, docs: 
     )  # fmt: skip
     os.close(slave)
     try:
-        assert asking.stdout is not None
-        os.set_blocking(asking.stdout.fileno(), False)
+        heard_from = asking.stdout
+        assert heard_from is not None
+        os.set_blocking(heard_from.fileno(), False)
         heard: list[bytes] = []
 
         def has_asked() -> bool:
-            heard.append(asking.stdout.read() or b"")
+            heard.append(heard_from.read() or b"")
             return b"write a.md?" in b"".join(heard)
 
         until(has_asked, what="the question", deadline_sec=30)
