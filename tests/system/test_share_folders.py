@@ -102,6 +102,20 @@ def test_an_agent_sees_what_its_key_allows_and_no_path(node: Node, docs: Path, t
     assert "very-private" not in listed.stdout
 
 
+def test_a_folder_that_is_gone_is_told_without_its_path(node: Node, tmp_path: Path) -> None:
+    """A job whose mount was moved away fails with a reason that names the mount alone."""
+    folder = tmp_path / "very-private-place"
+    folder.mkdir()
+    assert node.crank("mount", "add", "gone", str(folder)).returncode == 0
+    folder.rename(tmp_path / "elsewhere")
+    done = node.crank("run", "-", "--json", "--mount", "gone", stdin="1")
+    found = json.loads(done.stdout)
+    assert found["status"] == "failed"
+    assert "gone" in found["end"]["message"]
+    assert "very-private" not in done.stdout + done.stderr
+    assert node.crank("mount", "remove", "gone").returncode == 0
+
+
 def test_two_agents_do_not_see_each_other(node: Node, tmp_path: Path) -> None:
     """Jobs, artifacts and sessions of one key do not exist for the other, on a real node."""
     (tmp_path / "one").mkdir()

@@ -131,7 +131,8 @@ def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> list[
 
 def _lease(desk: Desk, tx: Transaction, plan: _Plan) -> Job | None:
     job = tx.jobs.find(plan.job.tenant, plan.job.job_id)
-    if job is None or job.status is not Status.QUEUED:
+    if job is None or job.status is not Status.QUEUED or _denied(tx, job) is not None:
+        # Also where its key was revoked since the look; the next look ends it.
         return None
     known = plan.worker.known
     leased = lease.grant(job, known.worker_id, known.instance_id)

@@ -1,7 +1,7 @@
 """Keys: the credentials of this node. The owner mints them, says which mounts they may name, and revokes them."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
@@ -29,7 +29,7 @@ class Minted:
     """A new credential and its secret, which is shown this once and stored nowhere."""
 
     credential: Credential
-    secret: str
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,9 @@ async def revoke(desk: Desk, *, tenant: TenantId, subject: str, key: str) -> Cre
 
     revoked = await desk.store.transact(commit)
     desk.keyring.changed()
-    await withdraw(desk, revoked, subject=subject)
+    if revoked.bounded:
+        # An owner's key owns nothing of its own; one that revokes itself could not even look.
+        await withdraw(desk, revoked, subject=subject)
     return revoked
 
 

@@ -1,20 +1,25 @@
 """Keys over HTTP: what they open, what they do not, and that one never sees what another did."""
 
+import asyncio
 import contextlib
 import hashlib
+import io
 import json
 import re
+from dataclasses import replace
 
 import httpx2
 import pytest
 
 from crank.api.app import build_api
 from crank.api.peer import Gate
+from crank.controller import dispatch
 from crank.controller.keys import admit_owner
 from crank.domain.ids import Digest
 from crank.domain.outcome import Artifact, End, Outcome, Reason, Stream
 from crank.domain.rules.access import E2B_KINDS
 from crank.errors import Conflict, NotAuthenticated
+from crank.testing.samples import sample_job, sample_session
 from tests.support.desk import SECRET
 from tests.unit.api.conftest import check_problem
 
@@ -209,8 +214,6 @@ async def _done(desk, worker, client, **fields):
     accepted = await client.post("/v1/jobs", json={"code": "1", **fields})
     assert accepted.status_code == 202, accepted.text
     lease = await worker.lease()
-    import io
-
     desk.blobs.put(io.BytesIO(RESULT), expected=RESULT_DIGEST, bytes_max=1000)
     await worker.finish(lease, LEFT)
     return accepted.json()["job_id"]
@@ -240,6 +243,55 @@ async def test_anothers_job_is_answered_as_one_that_is_not_there(desk, worker, a
         assert (await reader.get("/v1/records", params={"job_id": job_id})).json()["records"]
 
 
+async def test_every_address_of_a_job_or_session_hides_what_is_anothers(desk, worker, api, pair_of_keys):
+    """Whatever operation is added later: with a foreign id it answers word for word as with one that never was."""
+    one, two = pair_of_keys
+    owner = (await one.get("/v1/keys/self")).json()["key_id"]
+    foreign, ghost = "01a22c25-c053-75ba-a18d-e8c260b2c9b7", "01a22c25-c053-75ba-a18d-e8c260b2c9b8"
+    job, session = replace(sample_job(foreign), owner=owner), replace(sample_session(foreign), owner=owner)
+    await desk.store.transact(lambda tx: (tx.jobs.insert(job), tx.sessions.insert(session)))
+    assert (await one.get(f"/v1/jobs/{foreign}")).status_code == 200
+    assert (await one.get(f"/v1/sessions/{foreign}")).status_code == 200
+    paths = (await api.get("/openapi.json")).json()["paths"]
+    asked = [
+        (method, path)
+        for path, operations in paths.items()
+        for method in operations
+        if "{job_id}" in path or "{session_id}" in path
+    ]
+    assert len(asked) >= 14
+    for method, path in asked:
+        answers = []
+        for name in (foreign, ghost):
+            address = path.replace("{job_id}", name).replace("{session_id}", name).replace("{path}", "a")
+            body = {"content": b"x"} if method == "put" else {"json": {}} if method == "post" else {}
+            answer = await two.request(method.upper(), address, **body)
+            answers.append((answer.status_code, answer.text.replace(name, "")))
+        assert answers[0] == answers[1], (method, path)
+        assert answers[0][0] == 404, (method, path)
+    body = {"code": "1", "session": foreign}
+    told = [await two.post("/v1/jobs", json={**body, "session": name}) for name in (foreign, ghost)]
+    assert told[0].status_code == 404
+    assert told[0].content == told[1].content
+    assert (await two.get("/v1/sessions")).json()["sessions"] == []
+    assert len((await api.get("/v1/sessions")).json()["sessions"]) == 1
+
+
+async def test_a_lease_is_not_given_after_a_revocation(desk, worker, api):
+    """A job that the dispatcher chose a moment before its key was revoked is not sent, and ends refused."""
+    made = await minted(api, "agent")
+    # Held, so that the controller's own dispatcher stands still meanwhile.
+    async with speaking(desk, made["secret"]) as agent, desk.roster.gate:
+        job_id = (await agent.post("/v1/jobs", json={"code": "1"})).json()["job_id"]
+        queue, mounts, _ = await desk.store.read(dispatch._look)
+        plans = dispatch._choose(desk, queue, mounts)
+        assert [plan.job.job_id for plan in plans] == [job_id]
+        await api.delete("/v1/keys/agent")
+        assert await desk.store.transact(lambda tx: dispatch._lease(desk, tx, plans[0])) is None
+    ended = (await api.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=10"})).json()
+    assert ended["end"]["code"] == "key_revoked"
+
+
 async def test_records_name_the_key(worker, api, pair_of_keys):
     """Who submitted a job stands in the trail by name and id."""
     one, _ = pair_of_keys
@@ -264,6 +316,21 @@ async def test_idempotency_keys_and_job_ids_of_two_keys_never_meet(worker, api, 
     own = (await one.get("/v1/keys/self")).json()["key_id"]
     named = await one.post("/v1/jobs", json={"code": "1", "job_id": f"{own}.nightly"})
     assert named.status_code == 202
+
+
+async def test_anothers_request_in_flight_does_not_show(desk, worker, pair_of_keys):
+    """While one key waits for its answer, another sends the same key and body and gets a job of its own."""
+    one, two = pair_of_keys
+    headers = {"Idempotency-Key": "nightly"}
+    waiting = asyncio.ensure_future(
+        one.post("/v1/jobs", json={"code": "1"}, headers={**headers, "Prefer": "wait=20"})
+    )
+    lease = await worker.lease()
+    repeated = await one.post("/v1/jobs", json={"code": "1"}, headers=headers)
+    check_problem(repeated, 409, "idempotency_in_flight")
+    assert (await two.post("/v1/jobs", json={"code": "1"}, headers=headers)).status_code == 202
+    await worker.finish(lease)
+    assert (await waiting).status_code == 200
 
 
 async def test_anothers_blob_is_answered_as_one_that_is_not_there(desk, worker, api, pair_of_keys):
@@ -345,8 +412,6 @@ async def test_a_revoked_key_leaves_nothing_under_way(desk, worker, api):
         await worker.lease()
         worker.live.draining = True
         waiting = (await agent.post("/v1/jobs", json={"code": "2"})).json()["job_id"]
-        import asyncio
-
         following = asyncio.ensure_future(agent.get(f"/v1/jobs/{running}/events"))
         await asyncio.sleep(0)
         assert (await agent.get(f"/v1/jobs/{running}")).status_code == 200
