@@ -7,6 +7,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import httpx2
 import pytest
@@ -260,17 +261,17 @@ async def test_every_address_of_a_job_or_session_hides_what_is_anothers(desk, wo
         if "{job_id}" in path or "{session_id}" in path
     ]
     assert len(asked) >= 14
+    bodies: dict[str, Any] = {"put": {"content": b"x"}, "post": {"json": {}}}
     for method, path in asked:
         answers = []
         for name in (foreign, ghost):
             address = path.replace("{job_id}", name).replace("{session_id}", name).replace("{path}", "a")
-            body = {"content": b"x"} if method == "put" else {"json": {}} if method == "post" else {}
+            body = bodies.get(method, {})
             answer = await two.request(method.upper(), address, **body)
             answers.append((answer.status_code, answer.text.replace(name, "")))
         assert answers[0] == answers[1], (method, path)
         assert answers[0][0] == 404, (method, path)
-    body = {"code": "1", "session": foreign}
-    told = [await two.post("/v1/jobs", json={**body, "session": name}) for name in (foreign, ghost)]
+    told = [await two.post("/v1/jobs", json={"code": "1", "session": name}) for name in (foreign, ghost)]
     assert told[0].status_code == 404
     assert told[0].content == told[1].content
     assert (await two.get("/v1/sessions")).json()["sessions"] == []
