@@ -72,7 +72,7 @@ def raised_codes() -> dict[str, tuple[str, str]]:
             if isinstance(code, ast.Constant) and isinstance(code.value, str) and kind in kinds:
                 # A refusal says its code first, a fault its sentence.
                 said = node.args[1:] if code in node.args else node.args
-                found.setdefault(code.value, (kind, _sentence(said)))
+                found.setdefault(code.value, (kind, _sentence(said) or _sentence(node.args)))
     return found
 
 
