@@ -198,9 +198,9 @@ def http_page() -> str:
 
 def configuration_page() -> str:
     """Return the page of settings."""
-    from crank.config import _defaults
+    from crank.config import _defaults, _said
 
-    defaults = {name: str(value) for name, value in _defaults(Path("$CRANK_HOME")).items()}
+    defaults = {name: _said(value) for name, value in _defaults(Path("$CRANK_HOME")).items()}
     defaults |= {"profiles_source": "the shipped profiles", "worker_slots": "number of processors, at least 2"}
     said = doc_fields(Settings)
     also = {

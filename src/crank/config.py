@@ -6,6 +6,7 @@ a flag. Every mistake is found before any is told, so that nobody corrects a fil
 
 import difflib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
@@ -51,6 +52,9 @@ class Settings:
     session_idle_sec_max, session_lifetime_sec_max   the longest clocks that anybody may ask for
     sandbox_tier      the weakest isolation that jobs may run in: `namespaces`, or `landlock` as well
     ceilings          by the names of `profile.Limits`: no profile gives a job more than this here
+    public_url        address under which others reach the API from outside, `https://crank.example.org`; empty for none
+    tls_cert, tls_key  files of a certificate that others trust and its key; shown to those who ask for its name
+    actions_file_hosts   hosts that files of GPT Actions may be fetched from, with commas between; none means never
     failpoints        `name:action,…`, for tests only
     build_environment what a profile build may see of the environment
     """
@@ -76,6 +80,10 @@ class Settings:
     session_lifetime_sec: float
     session_lifetime_sec_max: float
     sandbox_tier: Tier
+    public_url: str
+    tls_cert: Path | None
+    tls_key: Path | None
+    actions_file_hosts: tuple[str, ...]
     failpoints: str
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -216,6 +224,30 @@ def _tier(value: Any) -> Tier:
         raise _Mistake(fault.message, fault.fix) from None
 
 
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+# A full name whose last label begins with a letter: never an address, which would pass by every rule about names.
+_HOST = re.compile(rf"({_LABEL}\.){{1,8}}[a-z]([a-z0-9-]{{0,61}}[a-z0-9])?")
+_PUBLIC_URL = re.compile(rf"https://({_HOST.pattern}|localhost)(:[1-9]\d{{0,4}})?")
+
+
+def _public_url(value: Any) -> str:
+    text = _any_text(value).strip().rstrip("/")
+    if text and not _PUBLIC_URL.fullmatch(text):
+        raise _Mistake(
+            f"{text[:80]!r} is not an https address of a host", "Write https://crank.example.org, without a path."
+        )
+    return text
+
+
+def _hosts(value: Any) -> tuple[str, ...]:
+    entries = value if isinstance(value, list) else _any_text(value).split(",")
+    hosts = tuple(entry.strip() for entry in entries if isinstance(entry, str) and entry.strip())
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise _Mistake(f"{host[:80]!r} is not a host's full name", "Write names such as files.example.org.")
+    return hosts
+
+
 # `limit_memory_bytes`, CRANK_LIMIT_MEMORY_BYTES: what no profile may pass on this machine.
 _LIMIT = "limit_"
 _CEILINGS: Mapping[str, Callable[[Any], float]] = {
@@ -243,6 +275,10 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "session_lifetime_sec": _seconds(SESSION_SEC_MIN, 30 * 86_400),
     "session_lifetime_sec_max": _seconds(SESSION_SEC_MIN, 30 * 86_400),
     "sandbox_tier": _tier,
+    "public_url": _public_url,
+    "tls_cert": _path,
+    "tls_key": _path,
+    "actions_file_hosts": _hosts,
     "failpoints": _any_text,
     **_CEILINGS,
 }
@@ -273,6 +309,11 @@ def load(flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, st
     if 0 != values["api_port"] == values["workers_port"]:
         problems.append(
             Problem("workers_port", "is the same as api_port", "Choose two ports, or 0 to take any free one.")
+        )
+    if (values["tls_cert"] is None) != (values["tls_key"] is None):
+        missing = "tls_key" if values["tls_key"] is None else "tls_cert"
+        problems.append(
+            Problem(missing, "is missing, and the other is there", "Give both tls_cert and tls_key, or neither.")
         )
     if problems:
         count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
@@ -315,6 +356,10 @@ def _defaults(home: Path) -> dict[str, Any]:
         "session_lifetime_sec_max": 7 * 86_400.0,
         "drain_sec": 30.0,
         "sandbox_tier": TIER_DEFAULT,
+        "public_url": "",
+        "tls_cert": None,
+        "tls_key": None,
+        "actions_file_hosts": (),
         "failpoints": "",
     }
 
@@ -384,12 +429,19 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """
     mine = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     said = {
-        f"{PREFIX}{entry.name.upper()}": str(getattr(settings, entry.name))
+        f"{PREFIX}{entry.name.upper()}": _said(getattr(settings, entry.name))
         for entry in fields(settings)
         if entry.name not in ("build_environment", "ceilings")
     }
     ceilings = {f"{PREFIX}{_LIMIT}{name}".upper(): repr(value) for name, value in settings.ceilings.items()}
     return {**_ALLOCATION, **mine, **said, **ceilings, "PYTHONUNBUFFERED": "1"}
+
+
+def _said(value: Any) -> str:
+    """Write a value so that the environment's readers read the same one; an empty text is none."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
 
 
 def interpreter() -> str:

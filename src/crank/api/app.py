@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from crank.api import agents, files, metrics, nodes, problem, rest, sessions, streams
+from crank.api import actions, actions_document, agents, files, metrics, nodes, problem, rest, sessions, streams
 from crank.api.documents import openapi
 from crank.api.peer import Gate
 from crank.controller.desk import Desk
@@ -15,8 +15,11 @@ _DESCRIPTION = (
 )
 
 
-def build_api(desk: Desk, *, version: str) -> FastAPI:
-    """Return the ASGI application of the API listener; the explorer at /docs needs nothing from outside."""
+def build_api(desk: Desk, *, version: str, public_url: str = "") -> FastAPI:
+    """Return the ASGI application of the API listener; the explorer at /docs needs nothing from outside.
+
+    public_url  under which ChatGPT reaches this node; empty where that is the address it asked
+    """
     app: FastAPI = FastAPIOffline(
         docs_url="/docs",
         redoc_url=None,
@@ -29,8 +32,11 @@ def build_api(desk: Desk, *, version: str) -> FastAPI:
     )
     app.state.desk = desk
     app.state.gate = Gate(desk)
+    app.state.public_url = public_url
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, metrics, agents):
+    for part in (rest, streams, files, sessions, nodes, metrics, agents, actions_document):
         app.include_router(part.router)
+    # A document of their own describes them.
+    app.include_router(actions.router, include_in_schema=False)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app

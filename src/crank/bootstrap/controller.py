@@ -14,12 +14,14 @@ from crank.adapters.authority import FileAuthority, Identity
 from crank.adapters.blobs import FileBlobStore
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
+from crank.adapters.https_download import HttpsDownloads
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
 from crank.adapters.profile_store.source import profile_names, read_profile
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
+from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap.files import make_home, node_id, write_whole
@@ -79,6 +81,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             failpoints=make_failpoints(settings),
             policy=_policy(settings),
             mount_register=FileMountRegister(settings.mounts_register),
+            downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
         )
         await _admit_owner(settings, desk)
@@ -87,7 +90,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         await loop.start()
         opened.push_async_callback(loop.stop)
         api, workers = _listeners(settings, desk, own)
-        renewing = asyncio.create_task(_renew(settings, authority, (api.tls, workers.tls)), name="renew")
+        public = _public_name(settings, api)
+        renewing = asyncio.create_task(_renew(settings, authority, (api.tls, workers.tls), public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api, workers=workers, started=lambda *ports: _tell_ready(settings, leash, ports), stop=leash.stopping
@@ -125,7 +129,17 @@ def _issue(settings: Settings, authority: FileAuthority) -> Identity:
     return own
 
 
-async def _renew(settings: Settings, authority: FileAuthority, listening: Sequence[ssl.SSLContext]) -> None:
+def _public_name(settings: Settings, api: Listener) -> PublicName | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    public = PublicName(settings.tls_cert, settings.tls_key)
+    public.join(api.tls)
+    return public
+
+
+async def _renew(
+    settings: Settings, authority: FileAuthority, listening: Sequence[ssl.SSLContext], public: PublicName | None
+) -> None:
     while True:
         await asyncio.sleep(RENEW_EVERY_SEC)
         try:
@@ -134,17 +148,21 @@ async def _renew(settings: Settings, authority: FileAuthority, listening: Sequen
             for context in listening:
                 # For connections from now on; those that are open keep what they proved.
                 context.load_cert_chain(own.certificate_file, own.key_file)
+            if public is not None:
+                # Whoever issues it renews the files in place.
+                await asyncio.to_thread(public.load)
         except (CrankError, OSError) as fault:
             _log.error("renewal_failed", cause=str(fault))
 
 
 def _policy(settings: Settings) -> Policy:
     name = node_id(settings)
+    private = [settings.home, settings.profiles_builds, *([settings.tls_key] if settings.tls_key else [])]
     return Policy(
         node_id=name,
         controller_id=str(make_spiffe_id(settings.trust_domain, "controller", name)),
         trust_domain=settings.trust_domain,
-        private_paths=tuple(str(path.resolve()) for path in (settings.home, settings.profiles_builds)),
+        private_paths=tuple(str(path.resolve()) for path in private),
         queued_max=settings.queued_max,
         retention_sec=settings.retention_sec,
         session_idle_sec=settings.session_idle_sec,
@@ -152,6 +170,7 @@ def _policy(settings: Settings) -> Policy:
         session_lifetime_sec=settings.session_lifetime_sec,
         session_lifetime_sec_max=settings.session_lifetime_sec_max,
         sessions_max=settings.sessions_max,
+        file_hosts=settings.actions_file_hosts,
         output_bytes_max=int(settings.ceilings.get("output_bytes", OUTPUT_BYTES_MAX)),
     )
 
@@ -184,7 +203,7 @@ async def _admit_owner(settings: Settings, desk: Desk) -> None:
 
 def _listeners(settings: Settings, desk: Desk, own: Identity) -> tuple[Listener, Listener]:
     api = Listener(
-        app=build_api(desk, version=crank.__version__),
+        app=build_api(desk, version=crank.__version__, public_url=settings.public_url),
         host=settings.bind,
         port=settings.api_port,
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
