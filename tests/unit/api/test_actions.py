@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from crank.controller.desk import Desk
+from crank.domain.ids import Digest
 from crank.domain.outcome import Artifact, End, Outcome, Reason, Stream
 from crank.errors import Unavailable
 from tests.support.desk import DONE, ScriptedWorker, open_api, open_desk
@@ -142,7 +143,7 @@ async def test_files_come_in_by_their_links(tmp_path) -> None:
             lease = await worker.lease()
             (file,) = lease.files
             assert file.path == "in.txt"
-            assert desk.blobs.size(file.sha256) == len(b"attached")
+            assert desk.blobs.size(Digest(file.sha256)) == len(b"attached")
             fetched.contents[link] = Unavailable("gone", code="file_link_failed")
             refused = await api.post(f"{ACTIONS}/run", json={"code": "1", "openaiFileIdRefs": refs})
             check_problem(refused, 503, "file_link_failed")

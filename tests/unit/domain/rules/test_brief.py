@@ -13,7 +13,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=3_000)
 
 def job(**changes: Any) -> dict[str, Any]:
     """Return the parts of a job's document that a brief one is made of."""
-    whole = {
+    whole: dict[str, Any] = {
         "job_id": "j", "status": "succeeded", "end": {"reason": "exited", "message": None}, "stdout": "", "stderr": "",
         "result": None, "displays": [], "artifacts": [],
     }  # fmt: skip
