@@ -55,6 +55,7 @@ async def caller_if_shown(request: Request) -> Caller | None:
     if "authorization" not in request.headers:
         return None
     caller: Caller = await request.app.state.gate.admit(request)
+    request.state.caller = caller
     return caller
 
 
