@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
+from fastapi import FastAPI
 
 import crank
 from crank.adapters.authority import FileAuthority, Identity
@@ -21,6 +22,7 @@ from crank.adapters.profile_store.source import profile_names, read_profile
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
+from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
@@ -89,7 +91,11 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        api, workers = _listeners(settings, desk, own)
+        app = _api(settings, desk)
+        opened.push_async_callback(app.state.mcp.close)
+        api, workers = _listeners(settings, desk, own, app)
+        for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
+            opened.callback(asyncio.create_task(work).cancel)
         public = _public_name(settings, api)
         renewing = asyncio.create_task(_renew(settings, authority, (api.tls, workers.tls), public), name="renew")
         opened.callback(renewing.cancel)
@@ -97,6 +103,12 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             api=api, workers=workers, started=lambda *ports: _tell_ready(settings, leash, ports), stop=leash.stopping
         )
         _log.info("controller_stopping")
+
+
+async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
+    """Let callers of MCP go before the listener stops waiting for them."""
+    await stopping.wait()
+    await door.close()
 
 
 def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
@@ -123,7 +135,8 @@ def _check_clock(clock: SystemClock) -> None:
 
 
 def _issue(settings: Settings, authority: FileAuthority) -> Identity:
-    own = authority.issue_controller(node_id(settings), addresses=[settings.bind])
+    names = [name for name in settings.api_names.split(",") if name]
+    own = authority.issue_controller(node_id(settings), addresses=[settings.bind, *names])
     authority.issue_worker(worker_id_of(settings), settings.identity_dir)
     authority.publish_ca(settings.api_ca_file)
     return own
@@ -201,9 +214,20 @@ async def _admit_owner(settings: Settings, desk: Desk) -> None:
     await desk.store.transact(lambda tx: tx.registry.put_credential(digest, LOCAL_TENANT, now_us))
 
 
-def _listeners(settings: Settings, desk: Desk, own: Identity) -> tuple[Listener, Listener]:
+def _api(settings: Settings, desk: Desk) -> FastAPI:
+    public_host = settings.public_url.removeprefix("https://").partition(":")[0]
+    return build_api(
+        desk,
+        version=crank.__version__,
+        bind=settings.bind,
+        more_names=[*settings.api_names.split(","), public_host],
+        public_url=settings.public_url,
+    )
+
+
+def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> tuple[Listener, Listener]:
     api = Listener(
-        app=build_api(desk, version=crank.__version__, public_url=settings.public_url),
+        app=app,
         host=settings.bind,
         port=settings.api_port,
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
