@@ -457,6 +457,41 @@ def _said(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+# What a host of agents hands on to the programs that it starts, more or less: nothing of a shell's own settings.
+_HOST_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "APPDATA", "SYSTEMROOT")
+
+
+def host_environment(given: Mapping[str, str], *, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment that a host's server is started with: the person's, without CRANK_ settings, and what is given."""
+    seen = os.environ if environment is None else environment
+    handed_on = {name: value for name, value in seen.items() if name in _HOST_VARIABLES or name.startswith("XDG_")}
+    return {**handed_on, **given}
+
+
+def host_folders(*, platform: str = sys.platform, environment: Mapping[str, str] | None = None) -> tuple[Path, Path]:
+    """Return the person's folder, and the one where the system's programs keep their settings."""
+    seen = os.environ if environment is None else environment
+    home = Path(seen.get("USERPROFILE" if platform == "win32" else "HOME") or Path.home())
+    if platform == "darwin":
+        return home, home / "Library" / "Application Support"
+    if platform == "win32":
+        return home, Path(seen.get("APPDATA") or home / "AppData" / "Roaming")
+    said = seen.get("XDG_CONFIG_HOME", "")
+    # A relative one is to be ignored (XDG Base Directory).
+    return home, Path(said) if said.startswith("/") else home / ".config"
+
+
+def home_is_default(settings: Settings) -> bool:
+    """Tell whether a program without settings would find this home."""
+    return settings.home == platformdirs.user_data_path("crank", appauthor=False)
+
+
+def command_line() -> tuple[str, ...]:
+    """Return the command that starts this very program, wherever one stands."""
+    script = Path(sys.executable).with_name("crank")
+    return (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-m", "crank")
+
+
 def interpreter() -> str:
     """Return the path of the Python that runs this program."""
     return sys.executable

@@ -6,7 +6,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from crank.config import child_environment, load
+from crank.config import child_environment, host_environment, host_folders, load
 from crank.domain.isolation import Tier
 from crank.errors import ConfigurationError
 
@@ -140,3 +140,27 @@ def test_what_is_public_is_checked_with_the_rest(tmp_path: Path) -> None:
             load(environment={**seen, "CRANK_PUBLIC_URL": url})
         fields = {problem.field for problem in caught.value.problems}
         assert fields == {"tls_key", "CRANK_ACTIONS_FILE_HOSTS", "CRANK_PUBLIC_URL"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "seen", "home", "config"),
+    [
+        ("linux", {"HOME": "/home/<me>"}, "/home/<me>", "/home/<me>/.config"),
+        ("linux", {"HOME": "/home/<me>", "XDG_CONFIG_HOME": "/cfg"}, "/home/<me>", "/cfg"),
+        ("linux", {"HOME": "/home/<me>", "XDG_CONFIG_HOME": "relative"}, "/home/<me>", "/home/<me>/.config"),
+        ("darwin", {"HOME": "/Users/me", "XDG_CONFIG_HOME": "/cfg"}, "/Users/me", "/Users/me/Library/Application Support"),
+        ("win32", {"USERPROFILE": "/C/me", "APPDATA": "/C/roaming"}, "/C/me", "/C/roaming"),
+        ("win32", {"USERPROFILE": "/C/me"}, "/C/me", "/C/me/AppData/Roaming"),
+    ],
+)  # fmt: skip
+def test_other_programs_settings_are_found_on_each_system(platform: str, seen: dict[str, str], home: str, config: str) -> None:
+    """Each system has a place of its own for what programs remember."""
+    assert host_folders(platform=platform, environment=seen) == (Path(home), Path(config))
+
+
+def test_a_hosts_program_sees_none_of_our_settings() -> None:
+    """What a shell says to Crank does not reach the programs that a host starts; only what its file says does."""
+    seen = {"PATH": "/bin", "HOME": "/h", "CRANK_API_PORT": "1", "SECRET": "x", "XDG_DATA_HOME": "/d"}
+    assert host_environment({"CRANK_HOME": "/c"}, environment=seen) == {
+        "PATH": "/bin", "HOME": "/h", "XDG_DATA_HOME": "/d", "CRANK_HOME": "/c",
+    }  # fmt: skip
