@@ -20,7 +20,7 @@ JOBS ?= 2
 # All state of the demo's node: inside the clone, away from your own node.
 DEMO_HOME := $(CURDIR)/.demo
 
-.PHONY: help setup profiles profiles-small judges demo test check lint types imports deps golden reference docs soak bench lock clean
+.PHONY: help setup profiles profiles-small judges demo test check lint types imports deps golden reference docs soak bench mcpb lock clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,10 +82,13 @@ bench: setup profiles-small ## Measure Crank beside its neighbours, in turns, in
 	@$(PY) benchmarks/peers/install.py .cache/peers
 	@CRANK_PROFILES_BUILDS=$(BUILDS) $(PY) -m benchmarks.bench $(BENCH_ARGS)
 
+mcpb: setup ## Build the one-click bundle for Claude Desktop in dist/
+	@$(PY) tools/mcpb/build.py
+
 lock: setup ## Resolve the requirements anew, with hashes and without any registry's address
 	@$(PY) -m venv .cache/lock
 	@.cache/lock/bin/python -m pip install -qq --disable-pip-version-check uv
 	@PY=$(PY) ./tools/lock.sh
 
 clean: ## Remove what was built; keeps .venv
-	rm -rf .demo .cache results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .demo .cache dist results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

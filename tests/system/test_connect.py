@@ -11,7 +11,7 @@ import pytest
 
 from crank.bootstrap.list_tools import list_tools
 from crank.errors import Unavailable
-from tests.support.node import Node, running_node
+from tests.support.node import REPO, Node, running_node
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("connect")]
 
@@ -124,6 +124,16 @@ def test_other_words_are_refused(node: Node) -> None:
         done = connect(node, *argv, "--json")
         assert json.loads(done.stdout)["error"]["code"] == code
         assert done.returncode != 0
+
+
+def test_the_bundle_for_claude_desktop_starts(node: Node) -> None:
+    """What the bundle runs becomes this machine's crank and lists the very tools that its manifest names."""
+    from tests.judges.test_mcpb import builder
+
+    server = REPO / "tools" / "mcpb" / "server.py"
+    environment = {"CRANK_COMMAND": str(Path(sys.executable).with_name("crank")), "CRANK_HOME": str(node.home)}
+    tools = list_tools([sys.executable, str(server)], environment)
+    assert list(tools) == [tool["name"] for tool in builder().manifest()["tools"]]
 
 
 @pytest.mark.parametrize("program", ["import sys; sys.exit('broken here')", "print(1)", "print('{\"id\": 1}')", "import time; print('x' * 5_000_000)"])
