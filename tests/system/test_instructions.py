@@ -1,5 +1,6 @@
 """What a node tells agents of itself is true: every example of its page runs on that node, and nobody else reads it."""
 
+import base64
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,3 +81,19 @@ def test_the_card_has_the_shape_of_a2a_1_0(node: Node) -> None:
     assert "python.run.core" in skills
     assert len(skills) == len(set(skills))
     assert all({"id", "name", "description", "tags"} <= set(skill) and skill["tags"] for skill in card["skills"])
+
+
+def test_chatgpts_way_is_whole_on_a_real_node(node: Node) -> None:
+    """Describe, run over a shared folder, bring the file back: three calls, each short and in time."""
+    http = node.client().http
+    assert "`docs`" in http.get("/v1/actions/node").json()["instructions"]
+    code = "text = open('/in/docs/a.txt').read()\nopen('/out/up.txt', 'w').write(text.upper())\nresult = len(text)"
+    told = http.post("/v1/actions/run", json={"code": code, "folders": ["docs"]}).json()
+    assert (told["finished"], told["result"], [each["path"] for each in told["files"]]) == (True, 5, ["up.txt"])
+    (sent,) = http.get(f"/v1/actions/jobs/{told['job_id']}/files").json()["openaiFileResponse"]
+    assert (sent["name"], base64.b64decode(sent["content"])) == ("up.txt", b"HELLO")
+    slow = http.post("/v1/actions/run", json={"code": "import time; time.sleep(600)", "wait_sec": 1}).json()
+    assert slow["finished"] is False
+    assert http.post(f"/v1/actions/jobs/{slow['job_id']}/cancel").status_code == 200
+    ended = http.get(f"/v1/actions/jobs/{slow['job_id']}", params={"wait_sec": 30}).json()
+    assert (ended["finished"], ended["reason"]) == (True, "cancelled")
