@@ -5,6 +5,8 @@ checked, so that a name which changes its mind (DNS rebinding) gains nothing. No
 """
 
 import asyncio
+import concurrent.futures
+import functools
 import ipaddress
 import socket
 import ssl
@@ -18,6 +20,8 @@ from crank.errors import NotAllowed, TooLarge, Unavailable
 PORT = 443
 CONNECT_SEC = 5.0
 PIECE_BYTES = 64 * 1024
+# At once: each may hold a whole file in memory.
+FETCHES_MAX = 4
 # Addresses inside which another address hides: what a translator makes of them is not known here.
 _TRANSLATED = tuple(ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
@@ -32,9 +36,15 @@ def is_public(address: str) -> bool:
     return not hides and parsed.is_global and not parsed.is_multicast
 
 
+# Threads of their own: a name that is never answered must not hold those that the store and the blobs need.
+_RESOLVING = concurrent.futures.ThreadPoolExecutor(max_workers=FETCHES_MAX, thread_name_prefix="resolve")
+
+
 async def resolve(host: str) -> Sequence[str]:
     """Return the addresses of a name. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, PORT, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(
+        _RESOLVING, functools.partial(socket.getaddrinfo, host, PORT, type=socket.SOCK_STREAM)
+    )
     return [str(entry[4][0]) for entry in found]
 
 
@@ -54,15 +64,23 @@ class HttpsDownloads:
         self._resolve = resolve
         self._allows = allows
         self._port = port
+        self._gate = asyncio.Semaphore(FETCHES_MAX)
 
     async def fetch(self, url: str, *, bytes_max: int) -> bytes:
         """Return the file. See the port for what it raises."""
+        async with self._gate:
+            return await self._fetch(url, bytes_max)
+
+    async def _fetch(self, url: str, bytes_max: int) -> bytes:
         host, target = host_and_target(url)
+        if self._trust is None:
+            # Read once: the system's authorities are some hundred certificates.
+            self._trust = await asyncio.to_thread(ssl.create_default_context)
         try:
             address = await self._address(host)
             async with asyncio.timeout(CONNECT_SEC):
                 reader, writer = await asyncio.open_connection(
-                    address, self._port, ssl=self._trust or ssl.create_default_context(), server_hostname=host
+                    address, self._port, ssl=self._trust, server_hostname=host
                 )
         except (OSError, TimeoutError) as fault:
             raise _failed("the host cannot be reached, or cannot prove its name", fault) from fault
