@@ -109,9 +109,10 @@ class _Rooms:
     def __init__(self, desk: Desk, errands: Errands) -> None:
         self._desk = desk
         self._errands = errands
+        self._tools = [described(tool) for tool in TOOLS.values()]
 
     async def list_tools(self, _asked: Asked, _page: Any) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=[described(tool) for tool in TOOLS.values()])
+        return types.ListToolsResult(tools=self._tools)
 
     async def call_tool(self, asked: Asked, wanted: types.CallToolRequestParams) -> types.CallToolResult:
         tool = TOOLS.get(wanted.name)
