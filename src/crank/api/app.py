@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 
-from crank.api import files, metrics, nodes, problem, rest, sessions, streams
+from crank.api import agents, files, metrics, nodes, problem, rest, sessions, streams
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
 from crank.api.peer import Gate
@@ -39,7 +39,7 @@ def build_api(desk: Desk, *, version: str, bind: str = "127.0.0.1", more_names: 
     app.state.gate = Gate(desk)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=known_names(bind, more_names))
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, metrics):
+    for part in (rest, streams, files, sessions, nodes, metrics, agents):
         app.include_router(part.router)
     app.router.routes.append(Route("/mcp", app.state.mcp, include_in_schema=False))
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]

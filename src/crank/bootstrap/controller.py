@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -17,6 +17,7 @@ from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
+from crank.adapters.profile_store.source import profile_names, read_profile
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
@@ -33,6 +34,7 @@ from crank.controller.loop import ControllerLoop
 from crank.controller.mounts import register_all
 from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import LOCAL_TENANT, Digest
+from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Failpoints
@@ -79,6 +81,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             failpoints=make_failpoints(settings),
             policy=_policy(settings),
             mount_register=FileMountRegister(settings.mounts_register),
+            profiles=_profiles(settings),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
@@ -166,6 +169,17 @@ def _policy(settings: Settings) -> Policy:
         sessions_max=settings.sessions_max,
         output_bytes_max=int(settings.ceilings.get("output_bytes", OUTPUT_BYTES_MAX)),
     )
+
+
+def _profiles(settings: Settings) -> Mapping[str, Profile]:
+    """Read what the environments hold; one that cannot be read is the worker's trouble, and is not told of."""
+    found = {}
+    for name in profile_names(settings.profiles_source):
+        try:
+            found[name] = read_profile(settings.profiles_source, name)
+        except CrankError as fault:
+            _log.warning("profile_unreadable", profile=name, cause=fault.message)
+    return found
 
 
 async def _admit_owner(settings: Settings, desk: Desk) -> None:
