@@ -60,9 +60,9 @@ class Host:
     def answer(self, request_id: Any) -> dict[str, Any]:
         """Return the answer to a request; what comes before it is kept."""
         until_sec = time.monotonic() + ANSWER_SEC
-        for message in [entry for entry in self._early if "id" in entry and entry["id"] == request_id]:
-            self._early.remove(message)
-            return message
+        for early in [entry for entry in self._early if "id" in entry and entry["id"] == request_id]:
+            self._early.remove(early)
+            return early
         while True:
             message = self._lines.get(timeout=max(0.1, until_sec - time.monotonic()))
             assert message is not None, "the bridge ended"

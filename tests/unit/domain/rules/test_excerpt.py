@@ -1,11 +1,12 @@
 """What an agent is shown of a job: bounded in every part, and honest about what is left out."""
 
 import json
+from typing import Any
 
 from crank.domain.rules.excerpt import IMAGES_MAX, OUTPUT_CHARS_MAX, cut, excerpt, images, last_line
 
 STREAM = {"seen_bytes": 1, "kept_bytes": 1, "truncated": False}
-EMPTY = {
+EMPTY: dict[str, Any] = {
     "job_id": "j1", "status": "succeeded", "capability": "python.run.core", "session_id": None, "pending": None,
     "end": None, "stdout": "", "stderr": "", "has_result": False, "result": None, "displays": [], "artifacts": [],
     "skipped": [], "denials": [], "notes": [], "tier": None, "metrics": None,
