@@ -27,8 +27,8 @@ from crank.domain.json import JsonValue, dumps, loads_strict
 from crank.errors import CrankError, InvalidRequest, ProtocolError, TooLarge, Unavailable, UntrustedPeer
 
 RETRY_SEC = 20.0
-# After the host closed stdin: time for what is nearly done.
-FAREWELL_SEC = 1.5
+# After the host closed stdin: time for what is nearly done; a pipe ends before its last answer comes.
+FAREWELL_SEC = 5.0
 IN_FLIGHT_MAX = 256
 ANSWER_DEPTH_MAX = 128
 _DELAY_SEC = 0.2

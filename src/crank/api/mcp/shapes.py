@@ -1,5 +1,6 @@
 """What each tool takes and answers: strict models in, schemas out, in the plainest form that every host reads."""
 
+import functools
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -211,6 +212,7 @@ class FoundShown(Shown):
     message: str
 
 
+@functools.cache
 def schema_of(model: type[BaseModel]) -> JsonObject:
     """Return a model's JSON Schema without references and titles: not every host follows them."""
     schema = model.model_json_schema(mode="validation")
