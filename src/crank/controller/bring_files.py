@@ -1,11 +1,14 @@
 """Files that a caller hands over by link: fetched within bounds, kept as blobs, named in the job's request."""
 
 import asyncio
+import hashlib
 import io
 from collections.abc import Sequence
 from typing import Any
 
+from crank.controller import artifacts
 from crank.controller.desk import Desk
+from crank.domain.ids import Digest
 from crank.domain.json import JsonObject
 from crank.domain.rules.file_links import LINKED_FILE_BYTES_MAX, LINKED_FILES_BYTES_MAX, FileLink, parse_file_links
 from crank.errors import NotAllowed, TooLarge, Unavailable
@@ -41,8 +44,8 @@ async def _fetch(desk: Desk, links: Sequence[FileLink]) -> list[JsonObject]:
         left_bytes -= len(content)
         if left_bytes < 0:
             raise TooLarge("The files are too large together.", code="files_too_large", field="openaiFileIdRefs")
-        digest, _ = await asyncio.to_thread(
-            desk.blobs.put, io.BytesIO(content), expected=None, bytes_max=LINKED_FILE_BYTES_MAX
-        )
+        digest = Digest(hashlib.sha256(content).hexdigest())
+        # Stored as an upload of the caller's own would be, so that the same rules say who may use it.
+        await artifacts.store(desk, source=io.BytesIO(content), expected=digest, bytes_max=LINKED_FILE_BYTES_MAX)
         files.append({"path": link.path, "sha256": digest})
     return files
