@@ -20,7 +20,7 @@ JOBS ?= 2
 # All state of the demo's node: inside the clone, away from your own node.
 DEMO_HOME := $(CURDIR)/.demo
 
-.PHONY: help setup profiles profiles-small demo test check lint types imports deps golden reference docs soak bench lock clean
+.PHONY: help setup profiles profiles-small judges demo test check lint types imports deps golden reference docs soak bench mcpb lock clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,10 +41,13 @@ profiles-small: setup ## Build the profiles python-core, python-docs and python-
 profiles: profiles-small ## Build every profile, python-ml (large) too
 	@CRANK_PROFILES_BUILDS=$(BUILDS) $(BIN)/crank profile build python-ml
 
+judges: setup ## Build the environments of the foreign clients that the tests use (each once)
+	@$(PY) tests/judges/install.py
+
 demo: setup ## Convert a folder of documents with a real node, and show the result
 	@$(PY) examples/demo.py --home $(DEMO_HOME) --builds $(BUILDS)
 
-test: setup check profiles-small ## Run every check and every test
+test: setup check profiles-small judges ## Run every check and every test
 	@if [ -n "$${CRANK_TEST_ML:-}" ]; then $(MAKE) --no-print-directory profiles; fi
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not soak" $(PYTEST_ARGS)
 
@@ -79,10 +82,13 @@ bench: setup profiles-small ## Measure Crank beside its neighbours, in turns, in
 	@$(PY) benchmarks/peers/install.py .cache/peers
 	@CRANK_PROFILES_BUILDS=$(BUILDS) $(PY) -m benchmarks.bench $(BENCH_ARGS)
 
+mcpb: setup ## Build the one-click bundle for Claude Desktop in dist/
+	@$(PY) tools/mcpb/build.py
+
 lock: setup ## Resolve the requirements anew, with hashes and without any registry's address
 	@$(PY) -m venv .cache/lock
 	@.cache/lock/bin/python -m pip install -qq --disable-pip-version-check uv
 	@PY=$(PY) ./tools/lock.sh
 
 clean: ## Remove what was built; keeps .venv
-	rm -rf .demo .cache results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .demo .cache dist results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

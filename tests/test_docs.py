@@ -57,9 +57,14 @@ def test_snippets_run(document: Path, tmp_path: Path, builds: Path) -> None:
     """What a reader copies works, from the first line of the page to its last."""
     home, folder = tmp_path / "home", tmp_path / "here"
     folder.mkdir()
+    # What a page writes into a person's own settings is not written into the tester's.
+    person = tmp_path / "person"
+    person.mkdir()
     binaries = Path(sys.executable).parent
     environment = {
         **os.environ,
+        "HOME": str(person),
+        "XDG_CONFIG_HOME": "",
         "CRANK_HOME": str(home),
         "CRANK_API_PORT": "0",
         "CRANK_WORKERS_PORT": "0",

@@ -12,3 +12,13 @@ compile --group dev --constraints requirements/runtime.txt --output-file require
 printf 'hatchling==1.33.0\neditables\n' | compile - --constraints requirements/dev.txt --output-file requirements/build.txt
 # What `make bench` measures beside: an environment of its own, because its versions are not ours.
 compile benchmarks/peers/requirements.in --output-file benchmarks/peers/requirements.txt
+# The foreign judges of tests/judges: one environment each, because their versions collide.
+for wanted in tests/judges/*/requirements.in; do
+    compile "$wanted" --output-file "${wanted%.in}.txt"
+done
+# npm writes where it found each package; taken out, every mirror serves the same bytes by their hash.
+for wanted in tests/judges/*/package.json; do
+    [ -e "$wanted" ] || continue
+    (cd "$(dirname "$wanted")" && npm install --package-lock-only --ignore-scripts --no-audit --no-fund --loglevel=error)
+    sed -i '/^ *"resolved": /d' "$(dirname "$wanted")/package-lock.json"
+done

@@ -6,6 +6,7 @@ a flag. Every mistake is found before any is told, so that nobody corrects a fil
 
 import difflib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from crank.errors import ConfigurationError, InvalidRequest, Problem
 PREFIX = "CRANK_"
 FILE_NAME = "crank.toml"
 PORT_MAX = 65_535
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]{0,251}[a-z0-9])?")
 
 # What pip and TLS need of the environment when a profile is built; nothing else is handed on.
 _BUILD_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -38,6 +40,7 @@ class Settings:
 
     home              folder that holds all state of the node
     bind              address that both listeners use
+    api_names         names by which clients reach the API beside that, with commas between
     api_port, workers_port   0 takes any free port
     profiles_source   folder of the profile files
     profiles_builds   folder of the built profiles
@@ -51,12 +54,16 @@ class Settings:
     session_idle_sec_max, session_lifetime_sec_max   the longest clocks that anybody may ask for
     sandbox_tier      the weakest isolation that jobs may run in: `namespaces`, or `landlock` as well
     ceilings          by the names of `profile.Limits`: no profile gives a job more than this here
+    public_url        address under which others reach the API from outside, `https://crank.example.org`; empty for none
+    tls_cert, tls_key  files of a certificate that others trust and its key; shown to those who ask for its name
+    actions_file_hosts   hosts that files of GPT Actions may be fetched from, with commas between; none means never
     failpoints        `name:action,…`, for tests only
     build_environment what a profile build may see of the environment
     """
 
     home: Path
     bind: str
+    api_names: str
     api_port: int
     workers_port: int
     profiles_source: Path
@@ -76,6 +83,10 @@ class Settings:
     session_lifetime_sec: float
     session_lifetime_sec_max: float
     sandbox_tier: Tier
+    public_url: str
+    tls_cert: Path | None
+    tls_key: Path | None
+    actions_file_hosts: tuple[str, ...]
     failpoints: str
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -202,6 +213,14 @@ def _label(value: Any) -> str:
         raise _Mistake(fault.message, "Choose a name such as main.") from None
 
 
+def _host_names(value: Any) -> str:
+    names = [name.strip().lower() for name in _any_text(value).split(",") if name.strip()]
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise _Mistake(f"{name!r} is not a host name", "Write names without port or scheme, with commas between.")
+    return ",".join(names)
+
+
 def _domain(value: Any) -> str:
     try:
         return parse_trust_domain(_text(value))
@@ -216,6 +235,30 @@ def _tier(value: Any) -> Tier:
         raise _Mistake(fault.message, fault.fix) from None
 
 
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+# A full name whose last label begins with a letter: never an address, which would pass by every rule about names.
+_HOST = re.compile(rf"({_LABEL}\.){{1,8}}[a-z]([a-z0-9-]{{0,61}}[a-z0-9])?")
+_PUBLIC_URL = re.compile(rf"https://({_HOST.pattern}|localhost)(:[1-9]\d{{0,4}})?")
+
+
+def _public_url(value: Any) -> str:
+    text = _any_text(value).strip().rstrip("/")
+    if text and not _PUBLIC_URL.fullmatch(text):
+        raise _Mistake(
+            f"{text[:80]!r} is not an https address of a host", "Write https://crank.example.org, without a path."
+        )
+    return text
+
+
+def _hosts(value: Any) -> tuple[str, ...]:
+    entries = value if isinstance(value, list) else _any_text(value).split(",")
+    hosts = tuple(entry.strip() for entry in entries if isinstance(entry, str) and entry.strip())
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise _Mistake(f"{host[:80]!r} is not a host's full name", "Write names such as files.example.org.")
+    return hosts
+
+
 # `limit_memory_bytes`, CRANK_LIMIT_MEMORY_BYTES: what no profile may pass on this machine.
 _LIMIT = "limit_"
 _CEILINGS: Mapping[str, Callable[[Any], float]] = {
@@ -224,6 +267,7 @@ _CEILINGS: Mapping[str, Callable[[Any], float]] = {
 }
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "bind": _text,
+    "api_names": _host_names,
     "api_port": _whole(0, PORT_MAX),
     "workers_port": _whole(0, PORT_MAX),
     "profiles_source": _path,
@@ -243,6 +287,10 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "session_lifetime_sec": _seconds(SESSION_SEC_MIN, 30 * 86_400),
     "session_lifetime_sec_max": _seconds(SESSION_SEC_MIN, 30 * 86_400),
     "sandbox_tier": _tier,
+    "public_url": _public_url,
+    "tls_cert": _path,
+    "tls_key": _path,
+    "actions_file_hosts": _hosts,
     "failpoints": _any_text,
     **_CEILINGS,
 }
@@ -274,6 +322,11 @@ def load(flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, st
         problems.append(
             Problem("workers_port", "is the same as api_port", "Choose two ports, or 0 to take any free one.")
         )
+    if (values["tls_cert"] is None) != (values["tls_key"] is None):
+        missing = "tls_key" if values["tls_key"] is None else "tls_cert"
+        problems.append(
+            Problem(missing, "is missing, and the other is there", "Give both tls_cert and tls_key, or neither.")
+        )
     if problems:
         count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise ConfigurationError(f"The settings have {count}.", problems=problems)
@@ -296,6 +349,7 @@ def _find_home(said: Mapping[str, Any], seen: Mapping[str, str], problems: list[
 def _defaults(home: Path) -> dict[str, Any]:
     return {
         "bind": "127.0.0.1",
+        "api_names": "",
         "api_port": 7443,
         "workers_port": 7444,
         "profiles_source": profiles_source(),
@@ -315,6 +369,10 @@ def _defaults(home: Path) -> dict[str, Any]:
         "session_lifetime_sec_max": 7 * 86_400.0,
         "drain_sec": 30.0,
         "sandbox_tier": TIER_DEFAULT,
+        "public_url": "",
+        "tls_cert": None,
+        "tls_key": None,
+        "actions_file_hosts": (),
         "failpoints": "",
     }
 
@@ -384,12 +442,54 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """
     mine = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     said = {
-        f"{PREFIX}{entry.name.upper()}": str(getattr(settings, entry.name))
+        f"{PREFIX}{entry.name.upper()}": _said(getattr(settings, entry.name))
         for entry in fields(settings)
         if entry.name not in ("build_environment", "ceilings")
     }
     ceilings = {f"{PREFIX}{_LIMIT}{name}".upper(): repr(value) for name, value in settings.ceilings.items()}
     return {**_ALLOCATION, **mine, **said, **ceilings, "PYTHONUNBUFFERED": "1"}
+
+
+def _said(value: Any) -> str:
+    """Write a value so that the environment's readers read the same one; an empty text is none."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
+
+
+# What a host of agents hands on to the programs that it starts, more or less: nothing of a shell's own settings.
+_HOST_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "APPDATA", "SYSTEMROOT")
+
+
+def host_environment(given: Mapping[str, str], *, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment that a host's server is started with: the person's, without CRANK_ settings, and what is given."""
+    seen = os.environ if environment is None else environment
+    handed_on = {name: value for name, value in seen.items() if name in _HOST_VARIABLES or name.startswith("XDG_")}
+    return {**handed_on, **given}
+
+
+def host_folders(*, platform: str = sys.platform, environment: Mapping[str, str] | None = None) -> tuple[Path, Path]:
+    """Return the person's folder, and the one where the system's programs keep their settings."""
+    seen = os.environ if environment is None else environment
+    home = Path(seen.get("USERPROFILE" if platform == "win32" else "HOME") or Path.home())
+    if platform == "darwin":
+        return home, home / "Library" / "Application Support"
+    if platform == "win32":
+        return home, Path(seen.get("APPDATA") or home / "AppData" / "Roaming")
+    said = seen.get("XDG_CONFIG_HOME", "")
+    # A relative one is to be ignored (XDG Base Directory).
+    return home, Path(said) if said.startswith("/") else home / ".config"
+
+
+def home_is_default(settings: Settings) -> bool:
+    """Tell whether a program without settings would find this home."""
+    return settings.home == platformdirs.user_data_path("crank", appauthor=False)
+
+
+def command_line() -> tuple[str, ...]:
+    """Return the command that starts this very program, wherever one stands."""
+    script = Path(sys.executable).with_name("crank")
+    return (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-m", "crank")
 
 
 def interpreter() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAY = dt.timedelta(days=1)
 
@@ -55,12 +55,35 @@ class Authority:
         context.load_verify_locations((trusts or self).file)
         return context
 
+    def server_files(self, *hosts: str, days: int = 1) -> tuple[Path, Path]:
+        """Write a certificate for these host names and its key; return both files. Negative days have passed already."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = (
+            _builder(_subject("server"), self._certificate.subject, key, ends=dt.timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs=False), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        leaf = builder.sign(self._key, hashes.SHA256())
+        certificate_file = self._folder / f"{self._name}-{leaf.serial_number:x}.pem"
+        key_file = certificate_file.with_suffix(".key")
+        encoding = serialization.Encoding.PEM
+        certificate_file.write_bytes(leaf.public_bytes(encoding))
+        private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key_file.touch(mode=0o600)
+        key_file.write_bytes(private)
+        return certificate_file, key_file
+
 
 def _subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, ends: dt.timedelta = _DAY
+) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -68,8 +91,8 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _DAY)
-        .not_valid_after(now + _DAY)
+        .not_valid_before(now - 9 * _DAY)
+        .not_valid_after(now + ends)
     )
 
 

@@ -59,7 +59,7 @@ async def submit_job(
         submitted = await submit(desk, tenant=caller.tenant, subject=caller.subject, submission=submission)
         job_id = submitted.job.job_id
         if wait and not submitted.job.ended:
-            await _wait(request, caller, job_id, wait)
+            await wait_for_end(request, caller, job_id, wait)
         document = await views.job_document(desk, tenant=caller.tenant, job_id=job_id)
         headers = {"location": f"/v1/jobs/{job_id}"}
         if submitted.replayed:
@@ -69,7 +69,7 @@ async def submit_job(
         return answer(document, 200 if document["end"] is not None else 202, headers)
 
 
-async def _wait(request: Request, caller: Caller, job_id: JobId, timeout_sec: float) -> None:
+async def wait_for_end(request: Request, caller: Caller, job_id: JobId, timeout_sec: float) -> None:
     """Wait for the end, or until the caller hangs up: its key must be free for its next try."""
     ended = asyncio.ensure_future(
         follow.wait_ended(desk_of(request), tenant=caller.tenant, job_id=job_id, timeout_sec=timeout_sec)
@@ -130,7 +130,7 @@ async def get_job(
     wanted = parse_job_id(job_id)
     wait = wait_sec(prefer or [])
     if wait:
-        await _wait(request, caller, wanted, wait)
+        await wait_for_end(request, caller, wanted, wait)
     document = await views.job_document(desk_of(request), tenant=caller.tenant, job_id=wanted)
     return answer(document, headers={} if wait is None else {"preference-applied": f"wait={wait}"})
 

@@ -3,21 +3,26 @@
 import asyncio
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
+from fastapi import FastAPI
 
 import crank
 from crank.adapters.authority import FileAuthority, Identity
 from crank.adapters.blobs import FileBlobStore
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
+from crank.adapters.https_download import HttpsDownloads
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
+from crank.adapters.profile_store.source import profile_names, read_profile
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
+from crank.api.mcp.door import Door
+from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap.files import make_home, node_id, write_whole
@@ -30,6 +35,7 @@ from crank.controller.keys import admit_owner
 from crank.controller.loop import ControllerLoop
 from crank.controller.mounts import register_all
 from crank.domain.identity import make_spiffe_id
+from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Failpoints
@@ -76,19 +82,32 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             failpoints=make_failpoints(settings),
             policy=_policy(settings),
             mount_register=FileMountRegister(settings.mounts_register),
+            downloads=HttpsDownloads() if settings.actions_file_hosts else None,
+            profiles=_profiles(settings),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        api, workers = _listeners(settings, desk, own)
-        renewing = asyncio.create_task(_renew(settings, authority, (api.tls, workers.tls)), name="renew")
+        app = _api(settings, desk)
+        opened.push_async_callback(app.state.mcp.close)
+        api, workers = _listeners(settings, desk, own, app)
+        for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
+            opened.callback(asyncio.create_task(work).cancel)
+        public = _public_name(settings, api)
+        renewing = asyncio.create_task(_renew(settings, authority, (api.tls, workers.tls), public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api, workers=workers, started=lambda *ports: _tell_ready(settings, leash, ports), stop=leash.stopping
         )
         _log.info("controller_stopping")
+
+
+async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
+    """Let callers of MCP go before the listener stops waiting for them."""
+    await stopping.wait()
+    await door.close()
 
 
 def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
@@ -115,13 +134,24 @@ def _check_clock(clock: SystemClock) -> None:
 
 
 def _issue(settings: Settings, authority: FileAuthority) -> Identity:
-    own = authority.issue_controller(node_id(settings), addresses=[settings.bind])
+    names = [name for name in settings.api_names.split(",") if name]
+    own = authority.issue_controller(node_id(settings), addresses=[settings.bind, *names])
     authority.issue_worker(worker_id_of(settings), settings.identity_dir)
     authority.publish_ca(settings.api_ca_file)
     return own
 
 
-async def _renew(settings: Settings, authority: FileAuthority, listening: Sequence[ssl.SSLContext]) -> None:
+def _public_name(settings: Settings, api: Listener) -> PublicName | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    public = PublicName(settings.tls_cert, settings.tls_key)
+    public.join(api.tls)
+    return public
+
+
+async def _renew(
+    settings: Settings, authority: FileAuthority, listening: Sequence[ssl.SSLContext], public: PublicName | None
+) -> None:
     while True:
         await asyncio.sleep(RENEW_EVERY_SEC)
         try:
@@ -130,17 +160,21 @@ async def _renew(settings: Settings, authority: FileAuthority, listening: Sequen
             for context in listening:
                 # For connections from now on; those that are open keep what they proved.
                 context.load_cert_chain(own.certificate_file, own.key_file)
+            if public is not None:
+                # Whoever issues it renews the files in place.
+                await asyncio.to_thread(public.load)
         except (CrankError, OSError) as fault:
             _log.error("renewal_failed", cause=str(fault))
 
 
 def _policy(settings: Settings) -> Policy:
     name = node_id(settings)
+    private = [settings.home, settings.profiles_builds, *([settings.tls_key] if settings.tls_key else [])]
     return Policy(
         node_id=name,
         controller_id=str(make_spiffe_id(settings.trust_domain, "controller", name)),
         trust_domain=settings.trust_domain,
-        private_paths=tuple(str(path.resolve()) for path in (settings.home, settings.profiles_builds)),
+        private_paths=tuple(str(path.resolve()) for path in private),
         queued_max=settings.queued_max,
         retention_sec=settings.retention_sec,
         session_idle_sec=settings.session_idle_sec,
@@ -148,8 +182,20 @@ def _policy(settings: Settings) -> Policy:
         session_lifetime_sec=settings.session_lifetime_sec,
         session_lifetime_sec_max=settings.session_lifetime_sec_max,
         sessions_max=settings.sessions_max,
+        file_hosts=settings.actions_file_hosts,
         output_bytes_max=int(settings.ceilings.get("output_bytes", OUTPUT_BYTES_MAX)),
     )
+
+
+def _profiles(settings: Settings) -> Mapping[str, Profile]:
+    """Read what the environments hold; one that cannot be read is the worker's trouble, and is not told of."""
+    found = {}
+    for name in profile_names(settings.profiles_source):
+        try:
+            found[name] = read_profile(settings.profiles_source, name)
+        except CrankError as fault:
+            _log.warning("profile_unreadable", profile=name, cause=fault.message)
+    return found
 
 
 async def _admit_owner(settings: Settings, desk: Desk) -> None:
@@ -165,9 +211,20 @@ async def _admit_owner(settings: Settings, desk: Desk) -> None:
     await admit_owner(desk, secret)
 
 
-def _listeners(settings: Settings, desk: Desk, own: Identity) -> tuple[Listener, Listener]:
+def _api(settings: Settings, desk: Desk) -> FastAPI:
+    public_host = settings.public_url.removeprefix("https://").partition(":")[0]
+    return build_api(
+        desk,
+        version=crank.__version__,
+        bind=settings.bind,
+        more_names=[*settings.api_names.split(","), public_host],
+        public_url=settings.public_url,
+    )
+
+
+def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> tuple[Listener, Listener]:
     api = Listener(
-        app=build_api(desk, version=crank.__version__),
+        app=app,
         host=settings.bind,
         port=settings.api_port,
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),

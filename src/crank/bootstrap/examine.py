@@ -6,9 +6,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 from cryptography import x509
 
@@ -16,7 +14,9 @@ from crank.adapters.clock import SystemClock
 from crank.adapters.nvml import NvmlProbe
 from crank.bootstrap.confinement import try_confinement
 from crank.bootstrap.controller import EARLIEST_US
+from crank.bootstrap.examine_public import own_certificate
 from crank.bootstrap.files import is_locked
+from crank.bootstrap.finding import Finding, State
 from crank.bootstrap.node import client_options, node_info
 from crank.bootstrap.profiles import FIRST_PROFILES, Profiles
 from crank.client import AsyncClient
@@ -26,26 +26,15 @@ from crank.errors import CrankError
 from crank.ports import ProfileBuild
 from crank.sandbox import host
 
-State = Literal["ok", "warn", "fail"]
 DISK_LOW_BYTES = 2 * GIB
 DISK_EMPTY_BYTES = GIB // 4
 _DAY_SEC = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `fix` is empty when there is nothing to do."""
-
-    name: str
-    state: State
-    cause: str
-    fix: str = ""
-
-
 def examine(settings: Settings) -> Sequence[Finding]:
     """Look at this machine and its node; never changes anything."""
     looks: tuple[Callable[[Settings], Sequence[Finding]], ...] = (
-        _python, _sandbox, _confinement, _home, _disk, _clock, _ports, _profiles, _gpu, _certificates, _node,
+        _python, _sandbox, _confinement, _home, _disk, _clock, _ports, _profiles, _gpu, _certificates, own_certificate, _node,
     )  # fmt: skip
     return tuple(finding for look in looks for finding in look(settings))
 

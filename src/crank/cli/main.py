@@ -20,6 +20,8 @@ _VERBS = (
     ("down", "crank.cli.node:down", "Stop the node; its worker finishes what it runs first."),
     ("run", "crank.cli.run:run", "Run a script in the sandbox and bring back what it leaves."),
     ("apply", "crank.cli.apply:apply", "Show what a job's files would change in a folder, and write what you accept."),
+    ("mcp", "crank.cli.mcp:bridge", "Speak MCP on stdin and stdout, for hosts that start their servers."),
+    ("connect", "crank.cli.connect:connect", "Connect Claude, Cursor, VS Code, ChatGPT and others to this node."),
     ("doctor", "crank.cli.doctor:doctor", "Examine this machine and tell what is missing and how to mend it."),
     ("version", "crank.cli.version:version", "Print the version."),
 )

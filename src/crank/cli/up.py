@@ -1,5 +1,6 @@
 """`crank up`: the node of this machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -23,13 +24,25 @@ def up(
     ] = False,
     api_port: Annotated[int | None, Parameter(help="Port of the API; 0 takes any free one (CRANK_API_PORT).")] = None,
     workers_port: Annotated[int | None, Parameter(help="Port for workers; 0 as above (CRANK_WORKERS_PORT).")] = None,
+    public_url: Annotated[
+        str | None, Parameter(help="Address under which others reach the API from outside (CRANK_PUBLIC_URL).")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, Parameter(help="Certificate chain that others trust, for the API (CRANK_TLS_CERT).")
+    ] = None,
+    tls_key: Annotated[Path | None, Parameter(help="Its key (CRANK_TLS_KEY).")] = None,
     json: Json = False,
 ) -> int:
     """Start this machine's node: a controller and a worker.
 
     Builds python-core and python-docs when they are absent. Without --detach it runs until Ctrl-C.
     """
-    settings = load({"api_port": api_port, "workers_port": workers_port})
+    said = {"api_port": api_port, "workers_port": workers_port, "public_url": public_url}
+    files = {
+        name: None if file is None else str(file.absolute())
+        for name, file in (("tls_cert", tls_cert), ("tls_key", tls_key))
+    }
+    settings = load({**said, **files})
     if is_locked(settings):
         raise Conflict(
             f"A node runs already in {settings.home}.",

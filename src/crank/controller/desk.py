@@ -1,6 +1,7 @@
 """What every use case of the controller works with, gathered once at start."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crank.controller.flights import Flights
@@ -11,9 +12,20 @@ from crank.controller.watch import Watch
 from crank.domain.credential import Credential
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
+from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.domain.record import Record
-from crank.ports import BlobStore, Clock, Failpoints, IdSource, MountRegister, SchemaChecker, Store, StreamLog
+from crank.ports import (
+    BlobStore,
+    Clock,
+    Downloads,
+    Failpoints,
+    IdSource,
+    MountRegister,
+    SchemaChecker,
+    Store,
+    StreamLog,
+)
 
 DAY_SEC = 86_400.0
 
@@ -30,6 +42,7 @@ class Policy:
     sessions_max          sessions that live at once on the whole node
     output_bytes_max      kept output that a request may ask for; its other limits are bounded by the capability
     private_paths         folders that no mount may touch or hold
+    file_hosts            hosts that files of callers may be fetched from, by full name
     """
 
     node_id: str
@@ -48,6 +61,7 @@ class Policy:
     session_lifetime_sec_max: float = 7 * DAY_SEC
     sessions_max: int = 64
     output_bytes_max: int = OUTPUT_BYTES_MAX
+    file_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,8 @@ class Desk:
     """Ports, policy, and the memory of who is connected and who waits.
 
     mount_register  where this machine's launcher looks up what may be mounted; None where there is no launcher
+    downloads       fetches files of callers; None where that is off
+    profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
@@ -71,6 +87,8 @@ class Desk:
     watch: Watch = field(default_factory=Watch)
     flights: Flights = field(default_factory=Flights)
     mount_register: MountRegister | None = None
+    downloads: Downloads | None = None
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)

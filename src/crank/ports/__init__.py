@@ -4,6 +4,7 @@ in `crank.testing.contracts`, which every adapter passes.
 
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
+from crank.ports.downloads import Downloads
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.links import Connector, ControllerLink, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
@@ -38,6 +39,7 @@ __all__ = [
     "Connector",
     "ControllerLink",
     "CredentialStore",
+    "Downloads",
     "Failpoints",
     "FileEntry",
     "FunctionCall",

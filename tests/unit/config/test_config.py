@@ -1,10 +1,12 @@
 """Where settings come from, and that every mistake is told at once."""
 
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
-from crank.config import child_environment, load
+from crank.config import child_environment, host_environment, host_folders, load
 from crank.domain.isolation import Tier
 from crank.errors import ConfigurationError
 
@@ -117,3 +119,48 @@ def test_a_child_reads_back_the_same_settings(tmp_path: Path) -> None:
     )  # fmt: skip
     assert settings.ceilings == {"wall_sec": 12.5, "processes": 7}
     assert [getattr(again, name) for name in names] == [getattr(settings, name) for name in names]
+
+
+def test_what_is_public_survives_the_way_to_a_child(tmp_path: Path) -> None:
+    """The public address, the certificate and the allowed hosts reach the node's processes as they were said."""
+    (tmp_path / "crank.toml").write_text('actions_file_hosts = ["files.example.org", "b.example.org"]\n')
+    seen = {"CRANK_HOME": str(tmp_path), "CRANK_PUBLIC_URL": "https://crank.example.org/", "CRANK_TLS_CERT": "/c", "CRANK_TLS_KEY": "/k"}
+    settings = load(environment=seen)
+    assert settings.public_url == "https://crank.example.org"
+    assert settings.actions_file_hosts == ("files.example.org", "b.example.org")
+    assert load(environment=child_environment(settings)) == replace(settings, build_environment=ANY)
+    assert load(environment=child_environment(load(environment={"CRANK_HOME": str(tmp_path)}))).tls_cert is None
+
+
+def test_what_is_public_is_checked_with_the_rest(tmp_path: Path) -> None:
+    """A certificate without its key, an address with a path or without https, hosts that are addresses: all are told."""
+    seen = {"CRANK_HOME": str(tmp_path), "CRANK_TLS_CERT": "/c", "CRANK_ACTIONS_FILE_HOSTS": "ok.example.org,127.0.0.1"}
+    for url in ("http://crank.example.org", "https://crank.example.org/x", "https://u@crank.example.org", "crank.example.org"):
+        with pytest.raises(ConfigurationError) as caught:
+            load(environment={**seen, "CRANK_PUBLIC_URL": url})
+        fields = {problem.field for problem in caught.value.problems}
+        assert fields == {"tls_key", "CRANK_ACTIONS_FILE_HOSTS", "CRANK_PUBLIC_URL"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "seen", "home", "config"),
+    [
+        ("linux", {"HOME": "/home/<me>"}, "/home/<me>", "/home/<me>/.config"),
+        ("linux", {"HOME": "/home/<me>", "XDG_CONFIG_HOME": "/cfg"}, "/home/<me>", "/cfg"),
+        ("linux", {"HOME": "/home/<me>", "XDG_CONFIG_HOME": "relative"}, "/home/<me>", "/home/<me>/.config"),
+        ("darwin", {"HOME": "/Users/me", "XDG_CONFIG_HOME": "/cfg"}, "/Users/me", "/Users/me/Library/Application Support"),
+        ("win32", {"USERPROFILE": "/C/me", "APPDATA": "/C/roaming"}, "/C/me", "/C/roaming"),
+        ("win32", {"USERPROFILE": "/C/me"}, "/C/me", "/C/me/AppData/Roaming"),
+    ],
+)  # fmt: skip
+def test_other_programs_settings_are_found_on_each_system(platform: str, seen: dict[str, str], home: str, config: str) -> None:
+    """Each system has a place of its own for what programs remember."""
+    assert host_folders(platform=platform, environment=seen) == (Path(home), Path(config))
+
+
+def test_a_hosts_program_sees_none_of_our_settings() -> None:
+    """What a shell says to Crank does not reach the programs that a host starts; only what its file says does."""
+    seen = {"PATH": "/bin", "HOME": "/h", "CRANK_API_PORT": "1", "SECRET": "x", "XDG_DATA_HOME": "/d"}
+    assert host_environment({"CRANK_HOME": "/c"}, environment=seen) == {
+        "PATH": "/bin", "HOME": "/h", "XDG_DATA_HOME": "/d", "CRANK_HOME": "/c",
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Foreign software that judges Crank, each in a locked environment of its own."""
