@@ -88,7 +88,9 @@ class Keeper:
     def __init__(self, path: Path, bytes_max: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("wb")
-        self._archive = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
+        self._archive = tarfile.open(  # noqa: SIM115 - as above
+            fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT
+        )
         self._left = bytes_max
 
     def keep(self, key: str, entry: Mapping[str, Any], files: Sequence[tuple[str, Path]]) -> None:

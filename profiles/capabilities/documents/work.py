@@ -8,12 +8,13 @@ from documents import texts
 from documents.bounds import MIB, Bounds
 from documents.convert import Room, convert, heap_for
 from documents.extract import PARTS, extract
-from documents.faults import Failed
+from documents.faults import Failed, plain
 from documents.formats import check, reader_of
 
 SENTENCES = 3
 TARGET = "gfm"
 _FILES_MAX = 1_000
+_TABLES_TOLD_MAX = 5
 
 Told = Callable[[float, str], None]
 
@@ -39,8 +40,11 @@ def _summarize(path: Path, reader: str, options: Mapping[str, Any], room: Room, 
     text = texts.read(
         path, reader, folder=room.folder, heap_bytes=room.heap_bytes, told=lambda part, words: told(0.5 * part, words)
     )
-    if not any(not each.level for each in text.paragraphs):
+    if not text.paragraphs and not text.tables:
         raise Failed("no_text", "there are no sentences in it")
+    for table in text.tables[:_TABLES_TOLD_MAX] if not text.paragraphs else ():
+        columns = ", ".join(table["rows"][0]) if table["rows"] else ""
+        text.notes.append(plain(f"It holds no sentences, but a table of {len(table['rows'])} rows: {columns}"))
     return summarize(text, options.get("sentences", SENTENCES), lambda part, words: told(0.5 + 0.5 * part, words))
 
 
