@@ -121,7 +121,7 @@ def place(earlier: Earlier, made: Made, base: Path) -> list[str]:
     added: list[str] = []
     try:
         for addition, start, size in made.files:
-            target = base.with_name(base.name + addition)
+            target = base.parent / f"{base.name}{addition}"
             if ".." in addition or not target.is_relative_to(base.parent):
                 raise OSError("not a name that was kept here")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def place(earlier: Earlier, made: Made, base: Path) -> list[str]:
             added.append(addition)
     except OSError:
         for addition in added:
-            base.with_name(base.name + addition).unlink(missing_ok=True)
+            (base.parent / f"{base.name}{addition}").unlink(missing_ok=True)
         raise
     return added
 
