@@ -19,6 +19,9 @@ _VERBS = (
     ("up", "crank.cli.up:up", "Start this machine's node; it runs until Ctrl-C, or in the background."),
     ("down", "crank.cli.node:down", "Stop the node; its worker finishes what it runs first."),
     ("run", "crank.cli.run:run", "Run a script in the sandbox and bring back what it leaves."),
+    ("convert", "crank.cli.documents:convert", "Convert one document, in the sandbox."),
+    ("summarize", "crank.cli.documents:summarize", "Pick the sentences that say most of a document."),
+    ("folder", "crank.cli.documents:folder", "Work on every document of a folder; unchanged ones are not done again."),
     ("doctor", "crank.cli.doctor:doctor", "Examine this machine and tell what is missing and how to mend it."),
     ("version", "crank.cli.version:version", "Print the version."),
 )

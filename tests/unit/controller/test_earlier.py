@@ -62,7 +62,13 @@ async def _one_done(desk: Desk, subject: str, capabilities: list[Any] | None = N
 async def test_the_same_credential_is_given_what_its_last_job_kept(desk: Desk) -> None:
     """By itself, by id, and not where it asks for none; its own files stay beside it."""
     job_id = await _one_done(desk, "ana")
-    for args, given in (({}, True), ({"previous": "latest"}, True), ({"previous": job_id}, True), ({"previous": "none"}, False)):
+    cases: list[tuple[dict[str, Any], bool]] = [
+        ({}, True),
+        ({"previous": "latest"}, True),
+        ({"previous": job_id}, True),
+        ({"previous": "none"}, False),
+    ]
+    for args, given in cases:
         job = await _ask(desk, "ana", **args)
         found = {file.path: file.sha256 for file in job.request.files}
         assert "a.md" in found
