@@ -489,9 +489,52 @@ def agents_page() -> str:
     return instructions(facts).replace("```python\n", f"{unrun}```python\n")
 
 
+def _kind(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        shown = ", ".join(f"`{word}`" for word in schema["enum"])
+        return f"one of {shown}"
+    kind = schema.get("type", "any")
+    kind = " or ".join(kind) if isinstance(kind, list) else kind
+    if kind == "array":
+        inner = schema.get("items", {})
+        return f"list of {_kind(inner) if 'enum' in inner else inner.get('type', 'any')}"
+    bounds = [f"{schema[name]:g}" for name in ("minimum", "maximum") if name in schema]
+    return f"{kind}, {' to '.join(bounds)}" if len(bounds) == 2 else str(kind)
+
+
+def capabilities_page() -> str:
+    """Return the page of the capabilities that come with Crank."""
+    import json
+    import runpy
+
+    folder = REPO / "profiles" / "capabilities"
+    lines = [
+        "# Capabilities that come with Crank",
+        "",
+        "A node's own worker offers them where the profile is built that they run in. They take files (`files`) and mounts",
+        "(`mounts`) beside their args, run behind the walls of that profile, and leave files as artifacts. `GET /v1/capabilities`",
+        "holds their JSON Schemas.",
+    ]
+    for path in sorted(folder.glob("*.json")):
+        declared = json.loads(path.read_text("utf-8"))
+        lines += ["", f"## {declared['name']}", "", declared["summary"], ""]
+        lines += [f"Version {declared['version']}, effects {declared['effects']}, profile {declared['profile']}."]
+        for title, key in (("Arg", "input_schema"), ("Result", "output_schema")):
+            lines += ["", *table(title, "Kind", "Meaning")]
+            for name, schema in declared[key]["properties"].items():
+                default = f" Default: {json.dumps(schema['default'])}." if "default" in schema else ""
+                said = schema.get("description", "")
+                lines.append(row(f"`{name}`", _kind(schema), f"{said}{default}".strip() or "as its name says"))
+    codes = runpy.run_path(str(folder / "documents" / "faults.py"))["CODES"]
+    lines += ["", "## Error codes", "", "A call ends `failed` with one of these in `end.code`; in a folder, each file has its own.", ""]
+    lines += [*table("Code", "Meaning"), *(row(f"`{code}`", meaning) for code, meaning in codes.items())]
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Return every generated page by its path."""
     made = {
+        "capabilities": capabilities_page,
         "cli": cli_page,
         "http-api": http_page,
         "configuration": configuration_page,

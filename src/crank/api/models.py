@@ -225,6 +225,7 @@ class CapabilityDocument(Answer):
     memory_bytes: int | None
     limits: dict[str, float] = Field(description="What one job may use; a name that is missing is not enforced.")
     tier: str | None = Field(description="How well its jobs are walled in.")
+    takes_files: bool = Field(description="Whether it takes files and mounts beside its args; scripts always do.")
     workers: list[str]
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from crank.adapters.clock import SystemClock
 from crank.adapters.nvml import NvmlProbe
-from crank.adapters.profile_store import ProfileStore
+from crank.adapters.profile_store import ProfileStore, read_shipped
 from crank.config import Settings, interpreter
 from crank.domain.isolation import TIER_DEFAULT, Tier
 from crank.domain.outcome import Outcome, Reason
 from crank.domain.profile import Profile, SelfTest, under
 from crank.domain.worker import GpuDevice
 from crank.errors import ProfileError
-from crank.ports import ProfileBuild, SandboxSpec
+from crank.ports import ProfileBuild, SandboxSpec, ShippedCapability
 from crank.sandbox.tiers import RUNNERS, strongest
 from crank.worker.offers import choose_variant
 
@@ -40,6 +40,7 @@ class Profiles:
             Path(interpreter()),
             SystemClock(),
         )
+        self._source_dir = settings.profiles_source
         self._devices = NvmlProbe().devices() if devices is None else devices
         self._ceilings = settings.ceilings
 
@@ -77,6 +78,10 @@ class Profiles:
         """Return every build that can be used now."""
         found = (self.find(name) for name in self.names())
         return tuple(build for build in found if build is not None)
+
+    def shipped(self) -> tuple[ShippedCapability, ...]:
+        """Return the capabilities that come with Crank, whether or not their profile is built. Raises ProfileError."""
+        return read_shipped(self._source_dir)
 
     def build_first(self, say: Say) -> None:
         """Build what a node offers from its first start on, where it is absent. Raises ProfileError."""

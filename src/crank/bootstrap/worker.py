@@ -5,6 +5,7 @@ import json
 import os
 import ssl
 import traceback
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,7 +35,7 @@ from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.tiers import RUNNERS, strongest
 from crank.security import client_context
 from crank.worker.attempt import Bench
-from crank.worker.offers import ScriptOffer, script_offers
+from crank.worker.offers import Offer, ScriptOffer, script_offers, shipped_offers
 from crank.worker.serve import EXIT_LEFT, Worker, WorkerIdentity
 from crank.worker.sessions import SessionBounds
 
@@ -58,7 +59,7 @@ class Prepared:
     link: LauncherLink
     dialer: Dialer
     identity: WorkerIdentity
-    offers: tuple[ScriptOffer, ...]
+    offers: tuple[Offer, ...]
     devices: tuple[GpuDevice, ...]
     layers: tuple[Layer, ...]
 
@@ -73,7 +74,7 @@ def prepare(settings: Settings) -> Prepared:
     link = strongest(settings.sandbox_tier, partial(_launch, settings))
     try:
         devices = find_devices()
-        offers = tuple(script_offers(Profiles(settings, devices).built(), devices, link.tier))
+        offers = find_offers(Profiles(settings, devices), devices, link.tier)
         identity = WorkerIdentity(
             worker_id=worker_id_of(settings),
             instance_id=SystemIdSource().uuid7(),
@@ -89,6 +90,12 @@ def prepare(settings: Settings) -> Prepared:
         link.close()
         raise
     return Prepared(link, dialer, identity, offers, devices, layers)
+
+
+def find_offers(profiles: Profiles, devices: Sequence[GpuDevice], tier: str) -> tuple[Offer, ...]:
+    """Return what this node's own worker offers: scripts in every profile that is built, and what comes with Crank."""
+    builds = profiles.built()
+    return (*script_offers(builds, devices, tier), *shipped_offers(builds, profiles.shipped(), tier))
 
 
 def _launch(settings: Settings, tier: Tier) -> LauncherLink:
@@ -127,7 +134,7 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
         require(Tier(sandbox.tier), settings.sandbox_tier)
         opened.push_async_callback(sandbox.stop)
         for offer in prepared.offers:
-            if offer.build.accelerator == "cpu":
+            if isinstance(offer, ScriptOffer) and offer.build.accelerator == "cpu":
                 # Imports begin now, so that no job waits for them. A GPU's sandboxes wait until it is known which.
                 sandbox.warm(offer.build)
         folder = settings.identity_dir

@@ -22,6 +22,9 @@ _VERBS = (
     ("apply", "crank.cli.apply:apply", "Show what a job's files would change in a folder, and write what you accept."),
     ("mcp", "crank.cli.mcp:bridge", "Speak MCP on stdin and stdout, for hosts that start their servers."),
     ("connect", "crank.cli.connect:connect", "Connect Claude, Cursor, VS Code, ChatGPT and others to this node."),
+    ("convert", "crank.cli.documents:convert", "Convert one document, in the sandbox."),
+    ("summarize", "crank.cli.documents:summarize", "Pick the sentences that say most of a document."),
+    ("folder", "crank.cli.documents:folder", "Work on every document of a folder; unchanged ones are not done again."),
     ("doctor", "crank.cli.doctor:doctor", "Examine this machine and tell what is missing and how to mend it."),
     ("version", "crank.cli.version:version", "Print the version."),
 )

@@ -24,6 +24,8 @@ from crank.domain.json import JsonValue, dumps, loads_strict
 from crank.domain.quantity import CODE_BYTES_MAX, GIB, KIB, MIB
 from crank.errors import CrankError, InvalidRequest
 
+# What a capability keeps for its next job is of no use to a person.
+_FOR_THE_NEXT = ".crank/kept.tar"
 _UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "kib": KIB, "mib": MIB, "gib": GIB}
 
 
@@ -263,6 +265,8 @@ async def fetch_artifacts(client: AsyncClient, job: JobResult, out: Path) -> Non
     """Download every artifact of a job into a folder. Raises Conflict, InvalidRequest, Unavailable."""
     out.mkdir(parents=True, exist_ok=True)
     for artifact in job.artifacts:
+        if artifact.path == _FOR_THE_NEXT:
+            continue
         with new_file(out, artifact.path) as target:
             await client.download(job.job_id, artifact, target)
 
@@ -275,7 +279,7 @@ def _tell_end(job: JobResult, tell: Tell, *, out: Path | None) -> None:
         say(f"result: {dumps(job.result)[:10_000]}")
     if job.artifacts:
         where = f"in {out}" if out is not None else f"kept; fetch them with: crank job fetch {job.job_id} --out DIR"
-        say(f"{len(job.artifacts)} file(s) {where}")
+        say(f"{sum(each.path != _FOR_THE_NEXT for each in job.artifacts)} file(s) {where}")
     for skipped in job.skipped:
         say(f"not collected: {skipped.path}: {skipped.cause}")
     if job.ok and not tell.verbose:

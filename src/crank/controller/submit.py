@@ -6,7 +6,8 @@ Steps, marked again in the code:
  3. complete it with what its session fixes; resolve its mounts on this node
  4. find who could ever run it; refuse at once when nobody can
  5. check it against the capability's own terms
- 6. keep its files as blobs; those that are named by hash must be the caller's to use
+ 6. keep its files as blobs, of which those named by hash must be the caller's to use, and add what an earlier job of
+    the same caller kept for it
  7. admit it: job, replay key, blob references and record in one transaction
  8. wake the dispatcher
 Authentication came before (the tenant is proven); money and policy join at 4 and 7 later.
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 from crank.controller.access import check_job_id, may_use_blob
 from crank.controller.desk import Desk
+from crank.controller.earlier import OWN_FOLDER, find_kept
 from crank.controller.scope import space_of
 from crank.controller.use_session import admit, join, touch
 from crank.domain.capability import Capability
@@ -97,6 +99,9 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
     _check_terms(desk, draft, capability)  # 5
     await _check_blobs(desk, draft)  # 6
     files = await asyncio.to_thread(_keep_files, desk, draft)
+    files += await find_kept(
+        desk, tenant=tenant, subject=subject, capability=capability, args=draft.args, mounts=mounts
+    )
     job = Job(
         job_id=draft.job_id or JobId(desk.ids.uuid7()),
         tenant=tenant,
@@ -200,25 +205,37 @@ def _check_terms(desk: Desk, draft: Draft, capability: Capability) -> None:
             field="code",
         )
     if not capability.takes_code:
-        for name, given in (("code", draft.code), ("program", draft.program), ("stdin", draft.stdin or None)):
-            if given is not None:
-                raise InvalidRequest(
-                    f"{capability.name} is a function; it takes args and no {name}.", code="invalid_field", field=name
-                )
-        if draft.files or draft.mounts:
+        _check_function(desk, draft, capability)
+
+
+def _check_function(desk: Desk, draft: Draft, capability: Capability) -> None:
+    takes = "args, files and mounts" if capability.takes_files else "args"
+    for name, given in (("code", draft.code), ("program", draft.program), ("stdin", draft.stdin or None)):
+        if given is not None:
             raise InvalidRequest(
-                f"{capability.name} is a function; it takes args, and no files or mounts.",
-                code="invalid_field",
-                field="files" if draft.files else "mounts",
+                f"{capability.name} is a function; it takes {takes} and no {name}.", code="invalid_field", field=name
             )
-        problems = desk.schemas.check(capability.input_schema, draft.args, field="args")
-        if problems:
+    if (draft.files or draft.mounts) and not capability.takes_files:
+        raise InvalidRequest(
+            f"{capability.name} is a function; it takes args, and no files or mounts.",
+            code="invalid_field",
+            field="files" if draft.files else "mounts",
+        )
+    for position, file in enumerate(draft.files):
+        if file.path.split("/")[0].casefold() == OWN_FOLDER:
             raise InvalidRequest(
-                f"args do not fit what {capability.name} takes.",
-                code="invalid_args",
-                field=problems[0].field,
-                problems=problems,
+                f"The folder {OWN_FOLDER} is Crank's own.", code="invalid_path", field=f"files.{position}.path"
             )
+    # A capability that takes files may well be asked for with them alone.
+    args = {} if draft.args is None and capability.takes_files else draft.args
+    problems = desk.schemas.check(capability.input_schema, args, field="args")
+    if problems:
+        raise InvalidRequest(
+            f"args do not fit what {capability.name} takes.",
+            code="invalid_args",
+            field=problems[0].field,
+            problems=problems,
+        )
 
 
 async def _check_blobs(desk: Desk, draft: Draft) -> None:

@@ -179,7 +179,7 @@ async def capabilities_document(desk: Desk) -> JsonObject:
     entries: dict[str, JsonObject] = {}
     for worker in desk.roster.live():
         for capability in worker.known.capabilities:
-            document = capability_document(capability)
+            document = {**capability_document(capability), "takes_files": capability.takes_files}
             key = f"{capability.name} {capability.version} {capability.accelerator} {capability.gpu_model}"
             entry = entries.setdefault(key, {**document, "workers": []})
             entry["workers"].append(worker.known.worker_id)

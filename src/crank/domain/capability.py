@@ -53,6 +53,7 @@ class Capability:
     memory_bytes   the most memory that one job may ask for; None where nobody enforces memory
     limits         what one job may use, by the names of `profile.Limits`; a name that is missing is not enforced
     tier           how well its jobs are walled in, a word of `domain.isolation`; None where the worker did not say
+    takes_files    whether a job may give files and mounts to a capability that takes no code
     """
 
     name: str
@@ -71,6 +72,7 @@ class Capability:
     memory_bytes: int | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     tier: str | None = None
+    takes_files: bool = False
 
     @property
     def takes_code(self) -> bool:
@@ -106,7 +108,7 @@ def version_matches(wanted: str, offered: str) -> bool:
 
 _LIMITS_MAX = 64
 # Known since version 2 of the wire; a worker of version 1 leaves them out.
-_LATER = frozenset({"limits", "tier"})
+_LATER = frozenset({"limits", "tier", "takes_files"})
 _FIELDS: Mapping[str, tuple[type, ...]] = {
     "schema": (int,),
     "name": (str,),
@@ -125,6 +127,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "memory_bytes": (int, type(None)),
     "limits": (dict,),
     "tier": (str, type(None)),
+    "takes_files": (bool,),
 }
 
 
@@ -135,7 +138,7 @@ def parse_capability(source: Any) -> Capability:
     for name, value in source.items():
         if name not in _FIELDS:
             raise _wrong(str(name), "It is not a field of a capability.")
-        if not isinstance(value, _FIELDS[name]) or isinstance(value, bool):
+        if not isinstance(value, _FIELDS[name]) or isinstance(value, bool) != (_FIELDS[name] == (bool,)):
             raise _wrong(name, "It has the wrong type.")
     for name in sorted(set(_FIELDS) - _LATER - set(source)):
         raise _wrong(name, "It is missing.")
@@ -157,6 +160,7 @@ def parse_capability(source: Any) -> Capability:
         memory_bytes=source["memory_bytes"],
         limits=dict(source.get("limits", {})),
         tier=source.get("tier"),
+        takes_files=source.get("takes_files", False),
     )
 
 
@@ -210,6 +214,8 @@ def _check_lists(source: Mapping[str, Any]) -> None:
 
 def capability_document(capability: Capability) -> JsonObject:
     """Return the JSON form that `parse_capability` reads back to an equal value."""
+    # Left out while it says nothing, as every later word of the wire is.
+    later = {"takes_files": True} if capability.takes_files else {}
     return {
         "schema": CAPABILITY_SCHEMA,
         "name": capability.name,
@@ -228,4 +234,5 @@ def capability_document(capability: Capability) -> JsonObject:
         "memory_bytes": capability.memory_bytes,
         "limits": dict(capability.limits),
         "tier": capability.tier,
+        **later,
     }

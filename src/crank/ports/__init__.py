@@ -20,6 +20,7 @@ from crank.ports.sandbox import (
     SandboxSession,
     SandboxSpec,
 )
+from crank.ports.shipped import ShippedCapability
 from crank.ports.spool import Spool, Spooled
 from crank.ports.store import (
     BlobStore,
@@ -62,6 +63,7 @@ __all__ = [
     "SandboxSpec",
     "SchemaChecker",
     "SessionStore",
+    "ShippedCapability",
     "Spool",
     "Spooled",
     "Store",

@@ -30,8 +30,8 @@ from crank.ports import FunctionSpec, MountBinding, SandboxSession, SandboxSpec
 from crank.wire import Lease, LeaseFile
 from crank.worker.attempt import Attempt, Bench
 from crank.worker.current import CurrentLink
-from crank.worker.offers import Offer, ScriptOffer, lowered
-from crank.worker.runs import FunctionRun, Run, ScriptRun, SessionRun, check_program
+from crank.worker.offers import FunctionOffer, Offer, ScriptOffer, ShippedOffer, lowered
+from crank.worker.runs import FunctionRun, Run, ScriptRun, SessionRun, ShippedRun, check_program
 from crank.worker.sessions import Kept, Sessions
 from crank.worker.stdin import StdinQueue
 
@@ -119,14 +119,15 @@ def _faulted(order: Order, fault: CrankError) -> Outcome:
 async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
     lease, offer = order.lease, order.offer
     limits = lowered(offer.limits, lease)
-    if not isinstance(offer, ScriptOffer):
+    if isinstance(offer, FunctionOffer):
         if bench.functions is None:
             raise SandboxError("This worker runs no functions.", code="no_functions")
         spec = FunctionSpec(offer.target, offer.capability.name, limits, offer.isolation)
         return FunctionRun(await bench.functions.open(spec))  # 2
     if bench.sandbox is None:
         raise SandboxError("This worker has no sandbox.", code="no_sandbox")
-    check_program(offer, lease)
+    if isinstance(offer, ScriptOffer):
+        check_program(offer, lease)
     sources: list[tuple[LeaseFile, BinaryIO]] = []
     try:
         for file in lease.files:  # 1
@@ -143,7 +144,7 @@ async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
         except BaseException:
             await asyncio.shield(session.close())
             raise
-        return ScriptRun(session, lease)
+        return ShippedRun(session, lease, offer) if isinstance(offer, ShippedOffer) else ScriptRun(session, lease)
     finally:
         for _, source in sources:
             source.close()

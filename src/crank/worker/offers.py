@@ -7,7 +7,7 @@ from crank.domain.capability import Accelerator, Capability, Effects, Isolation
 from crank.domain.profile import LIMIT_RANGES, Limits, Profile, under
 from crank.domain.quantity import TIMEOUT_SEC_MAX
 from crank.domain.worker import GpuDevice
-from crank.ports import ProfileBuild
+from crank.ports import ProfileBuild, ShippedCapability
 from crank.wire import Lease, Open
 from crank.worker.devices import offered_model
 
@@ -71,7 +71,25 @@ class FunctionOffer:
         return replace(offer, capability=told)
 
 
-Offer = ScriptOffer | FunctionOffer
+@dataclass(frozen=True, slots=True)
+class ShippedOffer:
+    """A capability that comes with Crank: its own code in a built profile.
+
+    marks  what decides its results beside what a job gives it: code, profile and version in one word
+    """
+
+    capability: Capability
+    build: ProfileBuild
+    code: str
+    marks: str
+
+    @property
+    def limits(self) -> Limits:
+        """Return the ceilings of one job."""
+        return self.build.profile.limits
+
+
+Offer = ScriptOffer | FunctionOffer | ShippedOffer
 
 
 def choose_variant(profile: Profile, devices: Sequence[GpuDevice]) -> str:
@@ -122,6 +140,41 @@ def _capability(build: ProfileBuild, accelerator: Accelerator, model: str | None
         limits=asdict(profile.limits),
         tier=tier,
     )
+
+
+# Failures that the worker itself tells of a shipped capability.
+SHIPPED_CODES = ("invalid_args", "no_answer", "bad_answer")
+
+
+def shipped_offers(
+    builds: Sequence[ProfileBuild], shipped: Sequence[ShippedCapability], tier: str | None = None
+) -> tuple[ShippedOffer, ...]:
+    """Turn what comes with Crank into offers, each where its profile is built.
+
+    tier  how well their jobs are walled in here
+    """
+    by_profile = {build.name: build for build in builds if build.accelerator == Accelerator.CPU}
+    return tuple(
+        _shipped_offer(each, by_profile[each.profile], tier) for each in shipped if each.profile in by_profile
+    )
+
+
+def _shipped_offer(shipped: ShippedCapability, build: ProfileBuild, tier: str | None) -> ShippedOffer:
+    capability = replace(
+        _capability(build, Accelerator.CPU, None, tier),
+        name=shipped.name,
+        version=shipped.version,
+        summary=shipped.summary,
+        effects=shipped.effects,
+        # Its own code runs there, not the caller's.
+        env_profile=None,
+        input_schema=shipped.input_schema,
+        output_schema=shipped.output_schema,
+        error_codes=(*shipped.error_codes, *SHIPPED_CODES),
+        takes_files=True,
+    )
+    marks = f"{shipped.version} {shipped.code_sha256} {build.digest}"
+    return ShippedOffer(capability, build, shipped.code, marks)
 
 
 def find_offer(offers: Sequence[Offer], lease: Lease | Open) -> Offer | None:

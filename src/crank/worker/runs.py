@@ -1,8 +1,9 @@
 """What an attempt runs: a script or program in a fresh sandbox, in a session, or an author's function."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Protocol
 
 from crank.domain.ids import JobId
@@ -13,7 +14,8 @@ from crank.domain.rules import session as rules
 from crank.errors import Conflict, CrankError, InvalidRequest, NotSupported, SandboxError
 from crank.ports import FunctionCall, OutputSink, SandboxSession
 from crank.wire import Lease
-from crank.worker.offers import ScriptOffer, lowered
+from crank.worker.functions import told
+from crank.worker.offers import ScriptOffer, ShippedOffer, lowered
 from crank.worker.sessions import Kept, Sessions
 
 # How long a job of a session may take to end after an interrupt, before its sandbox is taken from it.
@@ -21,6 +23,8 @@ CANCEL_GRACE_SEC = 2.0
 # A call may come in the moment between the word that a job runs and its first line.
 _BEGIN_SEC = 1.0
 _NOT_YET_SEC = 0.02
+# What the controller itself hands to a job lies here in /scratch; no file of a caller does.
+OWN_FILES = ".crank/"
 
 
 class Run(Protocol):
@@ -139,6 +143,31 @@ class ScriptRun:
     async def close(self) -> None:
         """Kill what is left."""
         await self.sandbox.close()
+
+
+class ShippedRun(ScriptRun):
+    """A capability that comes with Crank, in a sandbox of its own: its code, and an order made of the lease."""
+
+    def __init__(self, sandbox: SandboxSession, lease: Lease, offer: ShippedOffer) -> None:
+        super().__init__(sandbox, lease)
+        self._offer = offer
+
+    async def run(self, args: JsonValue, sink: OutputSink) -> Outcome:
+        """Run it, and read its answer as that of a function."""
+        lease, offer = self._lease, self._offer
+        order = {
+            "capability": offer.capability.name,
+            "args": args if isinstance(args, Mapping) else {},
+            "files": [file.path for file in lease.files if not file.path.startswith(OWN_FILES)],
+            "mounts": [mount.name for mount in lease.mounts],
+            "limits": asdict(lowered(offer.limits, lease)),
+            "version": offer.marks,
+        }
+        outcome = told(await self.sandbox.run_python(offer.code, order, sink))
+        code = outcome.end.code
+        if outcome.end.reason is Reason.RAISED and code is not None and code not in offer.capability.error_codes:
+            return replace(outcome, end=replace(outcome.end, code="bad_answer"))
+        return outcome
 
 
 class SessionRun(ScriptRun):

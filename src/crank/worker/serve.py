@@ -43,7 +43,7 @@ from crank.worker.current import CurrentLink
 from crank.worker.deliver import deliver
 from crank.worker.devices import DevicePool
 from crank.worker.execute import Order, Seat, execute, keep
-from crank.worker.offers import FunctionOffer, Offer, find_offer, lowered
+from crank.worker.offers import FunctionOffer, Offer, ShippedOffer, find_offer, lowered
 from crank.worker.reach import Reach
 from crank.worker.sessions import Kept, SessionBounds, Sessions
 
@@ -350,6 +350,9 @@ class Worker:
         wants_more = lease.files or lease.mounts or lease.code is not None or lease.program is not None
         if isinstance(offer, FunctionOffer) and (wants_more or lease.session_id is not None):
             return "args_only", f"{lease.capability} is a function: it takes args, and nothing else."
+        brings_code = lease.code is not None or lease.program is not None or lease.session_id is not None
+        if isinstance(offer, ShippedOffer) and brings_code:
+            return "args_only", f"{lease.capability} takes args, files and mounts, and nothing else."
         return None
 
     async def _work(self, attempt: Attempt, order: Order) -> None:

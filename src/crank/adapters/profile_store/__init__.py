@@ -8,8 +8,10 @@ interpreter  which Python, and a copy of it
 packages     what pip installs, and proof that it is what the lock says
 libraries    the shared libraries that all of it loads
 store        the order of the steps, and which finished builds exist
+shipped      the capabilities that lie beside the profiles, with their code
 """
 
+from crank.adapters.profile_store.shipped import read_shipped
 from crank.adapters.profile_store.store import ProfileStore
 
-__all__ = ["ProfileStore"]
+__all__ = ["ProfileStore", "read_shipped"]

@@ -1,0 +1,1 @@
+"""What the document capabilities do, inside the sandbox: standard library, and what python-docs holds."""
