@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from crank.api import files, metrics, nodes, problem, rest, sessions, streams
+from crank.api import files, keys, metrics, nodes, problem, rest, sessions, streams
 from crank.api.documents import openapi
 from crank.api.peer import Gate
 from crank.controller.desk import Desk
@@ -30,7 +30,7 @@ def build_api(desk: Desk, *, version: str) -> FastAPI:
     app.state.desk = desk
     app.state.gate = Gate(desk)
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, metrics):
+    for part in (rest, streams, files, sessions, nodes, keys, metrics):
         app.include_router(part.router)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app

@@ -61,9 +61,20 @@ _GROUPS = (
         "mount",
         "Folders of this node that jobs may read.",
         (
-            ("add", "crank.cli.mount:add", "Allow jobs to read a folder."),
-            ("list", "crank.cli.mount:list_mounts", "List the folders that jobs may read."),
+            ("add", "crank.cli.mount:add", "Give a folder a name by which jobs may read it."),
+            ("list", "crank.cli.mount:list_mounts", "List the folders that jobs may read, and for whom."),
+            ("allow", "crank.cli.mount:allow", "Let a key name a mount."),
+            ("deny", "crank.cli.mount:deny", "Take a mount from a key."),
             ("remove", "crank.cli.mount:remove", "Take a folder away from later jobs."),
+        ),
+    ),
+    (
+        "key",
+        "Keys for agents and programs.",
+        (
+            ("mint", "crank.cli.key:mint", "Make a key and print its secret, this once."),
+            ("list", "crank.cli.key:list_keys", "List the keys, the revoked ones too."),
+            ("revoke", "crank.cli.key:revoke", "Revoke a key at once, and end what it has under way."),
         ),
     ),
     (

@@ -4,9 +4,11 @@ import asyncio
 from dataclasses import dataclass, field
 
 from crank.controller.flights import Flights
+from crank.controller.keyring import Keyring
 from crank.controller.roster import Roster
 from crank.controller.tally import Tally
 from crank.controller.watch import Watch
+from crank.domain.credential import Credential
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
 from crank.domain.quantity import OUTPUT_BYTES_MAX
@@ -54,6 +56,7 @@ class Desk:
 
     mount_register  where this machine's launcher looks up what may be mounted; None where there is no launcher
     mounts_gate     held while a mount is added or removed, so that store and register change alike
+    asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
 
     store: Store
@@ -70,6 +73,8 @@ class Desk:
     mount_register: MountRegister | None = None
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
+    keyring: Keyring = field(default_factory=Keyring)
+    asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:
         """Make a record of what happens now; the caller appends it in the transaction of the change."""

@@ -12,6 +12,7 @@ InstanceId = NewType("InstanceId", str)
 TenantId = NewType("TenantId", str)
 MountId = NewType("MountId", str)
 SessionId = NewType("SessionId", str)
+CredentialId = NewType("CredentialId", str)
 Digest = NewType("Digest", str)
 
 LOCAL_TENANT = TenantId("local")
