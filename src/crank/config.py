@@ -49,6 +49,9 @@ class Settings:
     sessions_max      sessions that live at once on the whole node
     session_idle_sec, session_lifetime_sec           the clocks of a session that asks for none
     session_idle_sec_max, session_lifetime_sec_max   the longest clocks that anybody may ask for
+    e2b               whether the node serves the E2B protocol
+    e2b_port          where; 0 takes any free port
+    e2b_tls           whether that listener speaks TLS, which it must where `bind` is not loopback
     sandbox_tier      the weakest isolation that jobs may run in: `namespaces`, or `landlock` as well
     ceilings          by the names of `profile.Limits`: no profile gives a job more than this here
     failpoints        `name:action,…`, for tests only
@@ -77,6 +80,9 @@ class Settings:
     session_lifetime_sec_max: float
     sandbox_tier: Tier
     failpoints: str
+    e2b: bool = False
+    e2b_port: int = 7445
+    e2b_tls: bool = False
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -134,6 +140,16 @@ class Settings:
     def token_file(self) -> Path:
         """Return the file of the local caller's secret."""
         return self.home / "token"
+
+    @property
+    def e2b_key_file(self) -> Path:
+        """Return the file of the local user's key for the E2B listener."""
+        return self.home / "e2b-key"
+
+    @property
+    def e2b_secret_file(self) -> Path:
+        """Return the file from which sandboxes' access tokens are derived."""
+        return self.controller_dir / "e2b-secret"
 
     @property
     def api_ca_file(self) -> Path:
@@ -195,6 +211,14 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return read
 
 
+def _flag(value: Any) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    known = words.get(str(value).strip().lower())
+    if known is None:
+        raise _Mistake(f"{value!r} is neither true nor false", "Write true or false.")
+    return known
+
+
 def _label(value: Any) -> str:
     try:
         return parse_name(_text(value), field="worker_name")
@@ -216,6 +240,7 @@ def _tier(value: Any) -> Tier:
         raise _Mistake(fault.message, fault.fix) from None
 
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # `limit_memory_bytes`, CRANK_LIMIT_MEMORY_BYTES: what no profile may pass on this machine.
 _LIMIT = "limit_"
 _CEILINGS: Mapping[str, Callable[[Any], float]] = {
@@ -244,6 +269,9 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "session_lifetime_sec_max": _seconds(SESSION_SEC_MIN, 30 * 86_400),
     "sandbox_tier": _tier,
     "failpoints": _any_text,
+    "e2b": _flag,
+    "e2b_port": _whole(0, PORT_MAX),
+    "e2b_tls": _flag,
     **_CEILINGS,
 }
 
@@ -274,11 +302,23 @@ def load(flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, st
         problems.append(
             Problem("workers_port", "is the same as api_port", "Choose two ports, or 0 to take any free one.")
         )
+    problems += _plain_problems(values)
     if problems:
         count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise ConfigurationError(f"The settings have {count}.", problems=problems)
     ceilings = {name.removeprefix(_LIMIT): values.pop(name) for name in _CEILINGS if name in values}
     return Settings(home=home, build_environment=_build_environment(seen), ceilings=ceilings, **values)
+
+
+def _plain_problems(values: Mapping[str, Any]) -> list[Problem]:
+    """A key that travels in the clear belongs to whoever listens on the way."""
+    if not values["e2b"] or values["e2b_tls"] or values["bind"] in _LOOPBACK:
+        return []
+    return [
+        Problem(
+            "e2b_tls", f"must be on where bind is {values['bind']}, which is not loopback", "Set CRANK_E2B_TLS=true."
+        )
+    ]
 
 
 def _find_home(said: Mapping[str, Any], seen: Mapping[str, str], problems: list[Problem]) -> Path:
@@ -316,6 +356,9 @@ def _defaults(home: Path) -> dict[str, Any]:
         "drain_sec": 30.0,
         "sandbox_tier": TIER_DEFAULT,
         "failpoints": "",
+        "e2b": False,
+        "e2b_port": 7445,
+        "e2b_tls": False,
     }
 
 

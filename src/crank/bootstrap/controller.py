@@ -20,6 +20,7 @@ from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
+from crank.bootstrap import e2b
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
@@ -83,19 +84,31 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         await loop.start()
         opened.push_async_callback(loop.stop)
         api, workers = _listeners(settings, desk, own)
-        renewing = asyncio.create_task(_renew(settings, authority, (api.tls, workers.tls)), name="renew")
+        more: list[Listener] = []
+        if settings.e2b:
+            boxes = await e2b.open_boxes(settings, desk)
+            opened.push_async_callback(boxes.close)
+            more.append(e2b.listener(settings, boxes, own))
+        renewing = asyncio.create_task(
+            _renew(settings, authority, [each.tls for each in (api, workers, *more) if each.tls]), name="renew"
+        )
         opened.callback(renewing.cancel)
         await serve(
-            api=api, workers=workers, started=lambda *ports: _tell_ready(settings, leash, ports), stop=leash.stopping
+            api=api,
+            workers=workers,
+            more=more,
+            started=lambda *ports: _tell_ready(settings, leash, ports),
+            stop=leash.stopping,
         )
         _log.info("controller_stopping")
 
 
 def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
-    api_port, workers_port = ports
+    api_port, workers_port, *more = ports
     host = _host(settings.bind)
     leash.tell(
         {
+            **({"e2b": e2b.told(settings, host, more[0])} if more else {}),
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,

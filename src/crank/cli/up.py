@@ -23,24 +23,31 @@ def up(
     ] = False,
     api_port: Annotated[int | None, Parameter(help="Port of the API; 0 takes any free one (CRANK_API_PORT).")] = None,
     workers_port: Annotated[int | None, Parameter(help="Port for workers; 0 as above (CRANK_WORKERS_PORT).")] = None,
+    e2b: Annotated[
+        bool | None,
+        Parameter(help="Serve E2B's clients, too (CRANK_E2B).", negative=(), show_default=False),
+    ] = None,
+    e2b_port: Annotated[int | None, Parameter(help="Port for E2B's clients; 0 as above (CRANK_E2B_PORT).")] = None,
     json: Json = False,
 ) -> int:
     """Start this machine's node: a controller and a worker.
 
     Builds python-core and python-docs when they are absent. Without --detach it runs until Ctrl-C.
     """
-    settings = load({"api_port": api_port, "workers_port": workers_port})
+    settings = load({"api_port": api_port, "workers_port": workers_port, "e2b": e2b, "e2b_port": e2b_port})
     if is_locked(settings):
         raise Conflict(
             f"A node runs already in {settings.home}.",
             code="node_running",
             fix="Use it ('crank node info'), stop it ('crank down'), or choose another CRANK_HOME.",
         )
-    Profiles(settings).build_first(say)
+    Profiles(settings).build_first(say, e2b=settings.e2b)
 
     def ready(document: dict[str, object]) -> None:
         if json:
             print_json(document)
+        if "e2b" in document:
+            say("E2B's clients: crank node info --json shows every variable that they need (e2b.env)")
         say(f"node ready at {document['api']} (home {document['home']})")
 
     if detach:

@@ -254,7 +254,11 @@ class BoxLine:
 
     def _take(self) -> bytes:
         parts, size = [], 0
-        while self._outbox and size + len(self._outbox[0]) <= max(_WRITE_BYTES, len(self._outbox[0])) and size < _WRITE_BYTES:
+        while (
+            self._outbox
+            and size + len(self._outbox[0]) <= max(_WRITE_BYTES, len(self._outbox[0]))
+            and size < _WRITE_BYTES
+        ):
             parts.append(self._outbox.popleft())
             size += len(parts[-1])
         return b"".join(parts)
@@ -318,7 +322,6 @@ class BoxLine:
         elif isinstance(word.get("done"), dict):
             call.done = word["done"]
         call.changed.set()
-
 
     def _join(self, call: _Call, part: str, *, last: bool) -> None:
         call.parts.append(part)

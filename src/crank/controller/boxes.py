@@ -12,30 +12,42 @@ from crank.controller.cancel import cancel
 from crank.controller.desk import Desk
 from crank.controller.end_session import close_session, find_session
 from crank.controller.open_session import open_session, touch_session
+from crank.domain.credential import Credential
 from crank.domain.ids import SessionId, TenantId
 from crank.domain.json import JsonObject
 from crank.domain.quantity import GIB
 from crank.domain.rules import e2b as rules
 from crank.domain.session import Session
-from crank.errors import Conflict, CrankError, NotFound, Unavailable
+from crank.errors import Conflict, CrankError, NotAuthenticated, NotFound, Unavailable
 
 BOX_MEMORY_BYTES = 1 * GIB
 # Sandboxes that are remembered; the oldest that have ended go first.
 REMEMBERED_MAX = 1_000
 _HELLO_SEC = 30.0
+# What the session of a sandbox is called, so that it is found again after a restart.
+_NAME = "e2b"
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who asks: a tenant, and the key by which they came in. A sandbox belongs to the key."""
+    """Who asks: a key, and the desk as it sees it. A sandbox belongs to the key that made it."""
 
-    tenant: TenantId
-    key_id: str
+    credential: Credential
+    desk: Desk
 
     @property
-    def name(self) -> str:
-        """Return what a session of this key is called, so that it is found again after a restart."""
-        return f"e2b.{self.key_id}"
+    def tenant(self) -> TenantId:
+        """Return the tenant whose key it is."""
+        return self.credential.tenant
+
+    @property
+    def subject(self) -> str:
+        """Return what records name."""
+        return self.credential.subject
+
+    def is_same(self, other: "Owner") -> bool:
+        """Tell whether this is the same key."""
+        return self.credential.credential_id == other.credential.credential_id
 
 
 @dataclass(slots=True)
@@ -78,9 +90,9 @@ class Boxes:
             "memory_bytes": BOX_MEMORY_BYTES,
             "lifetime_sec": seconds,
             "idle_sec": seconds,
-            "name": owner.name,
+            "name": _NAME,
         }
-        session = await open_session(self.desk, tenant=owner.tenant, subject=owner.name, fields=fields)
+        session = await open_session(owner.desk, tenant=owner.tenant, subject=owner.subject, fields=fields)
         box = self._keep(session, owner, booted=False)
         box.template, box.metadata = draft.template, dict(draft.metadata)
         try:
@@ -94,7 +106,7 @@ class Boxes:
         return box
 
     def _keep(self, session: Session, owner: Owner, *, booted: bool) -> Box:
-        line = BoxLine(self.desk, owner.tenant, session.session_id, self._modules, booted=booted)
+        line = BoxLine(owner.desk, owner.tenant, session.session_id, self._modules, booted=booted)
         ends_us = session.created_us + int(session.request.lifetime_sec * 1_000_000)
         box = Box(session, owner, line, self._token(session.session_id), ends_us)
         self._boxes[session.session_id] = box
@@ -117,14 +129,14 @@ class Boxes:
         box = None if session_id is None else self._boxes.get(session_id)
         if session_id is not None and box is None and owner is not None:
             box = await self._adopt(session_id, owner)
-        if box is None or (owner is not None and box.owner != owner) or not await self._lives(box):
+        if box is None or (owner is not None and not box.owner.is_same(owner)) or not await self._lives(box):
             raise NotFound("The sandbox was not found.", code="sandbox_not_found")
         return box
 
     async def _lives(self, box: Box) -> bool:
         try:
-            session = await find_session(self.desk, tenant=box.owner.tenant, session_id=box.session.session_id)
-        except NotFound:
+            session = await find_session(box.owner.desk, tenant=box.owner.tenant, session_id=box.session.session_id)
+        except (NotFound, NotAuthenticated):
             session = None
         if session is None or session.ended or box.line.gone:
             self._boxes.pop(box.session.session_id, None)
@@ -141,20 +153,21 @@ class Boxes:
         async with self._adopting:
             if session_id in self._boxes:
                 return self._boxes[session_id]
-            store = self.desk.store
+            store = owner.desk.store
             session = await store.read(lambda tx: tx.sessions.find(owner.tenant, session_id))
-            if session is None or session.ended or session.request.name != owner.name:
+            if session is None or session.ended or session.request.name != _NAME:
                 return None
             for job in await store.read(lambda tx: list(tx.jobs.of_session(session_id))):
                 # It still listens to a controller that is no more; its steward lives on.
                 with contextlib.suppress(CrankError):
-                    await cancel(self.desk, tenant=owner.tenant, subject=owner.name, job_id=job.job_id)
+                    await cancel(owner.desk, tenant=owner.tenant, subject=owner.subject, job_id=job.job_id)
             return self._keep(session, owner, booted=True)
 
     async def listing(self, owner: Owner) -> list[Box]:
         """Return every sandbox of an owner that lives, oldest first."""
-        live = await self.desk.store.read(lambda tx: list(tx.sessions.live()))
-        mine = [each.session_id for each in live if each.tenant == owner.tenant and each.request.name == owner.name]
+        live = await owner.desk.store.read(lambda tx: list(tx.sessions.live()))
+        own = owner.credential.credential_id
+        mine = [each.session_id for each in live if each.owner == own and each.request.name == _NAME]
         found = []
         for session_id in mine:
             with contextlib.suppress(NotFound):
@@ -175,7 +188,7 @@ class Boxes:
         fields: JsonObject = {"lifetime_sec": lifetime_sec, "idle_sec": idle_sec}
         try:
             await touch_session(
-                self.desk, tenant=box.owner.tenant, session_id=box.session.session_id, fields=fields
+                box.owner.desk, tenant=box.owner.tenant, session_id=box.session.session_id, fields=fields
             )
         except Conflict as ended:
             raise NotFound("The sandbox was not found.", code="sandbox_not_found") from ended
@@ -184,9 +197,9 @@ class Boxes:
     async def kill(self, box: Box) -> None:
         """End a sandbox now; whoever waits for it hears of it."""
         self._boxes.pop(box.session.session_id, None)
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(NotFound, NotAuthenticated):
             await close_session(
-                self.desk, tenant=box.owner.tenant, subject=box.owner.name, session_id=box.session.session_id
+                box.owner.desk, tenant=box.owner.tenant, subject=box.owner.subject, session_id=box.session.session_id
             )
         await box.line.close()
 

@@ -15,9 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
-from crank.sandbox import guest_chart
+from crank.sandbox import guest_chart, guest_figure
 from crank.sandbox.guest_shelf import line_of
 
 _TEXT_CHARS_MAX = 16 * 1024
@@ -25,6 +27,8 @@ _RESULT_CHARS_MAX = 12 * 1024 * 1024
 _CHART_BYTES_MAX = 256 * 1024
 _FRAME_CELLS_MAX = 200_000
 _PIECE_CHARS = 60 * 1024
+_HELD_CHARS = 8 * 1024
+_HELD_SEC = 0.1
 _INSTALL = re.compile(r"^\s*(?:sudo\s+)?(?:(?:python3?|/\S*python3?)\s+-m\s+)?(?:uv\s+)?pip3?\s+(.*)$", re.DOTALL)
 _INSTALLERS = re.compile(r"^\s*(?:sudo\s+)?(?:apt|apt-get|conda|mamba|npm|yum|apk)\b")
 
@@ -61,6 +65,7 @@ class _Line:
 
     def __init__(self, control: socket.socket) -> None:
         self._socket = control
+        self._lock = threading.Lock()
         self._reader = control.makefile("rb")
         self._owner = os.getpid()
 
@@ -75,7 +80,8 @@ class _Line:
         line = line_of(word).encode() + b"\n"
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self._socket.sendall(line)
+            with self._lock:
+                self._socket.sendall(line)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -90,6 +96,9 @@ class _Stream(io.TextIOBase):
         super().__init__()
         self._line, self._name, self._number = line, name, number
         self._owner = os.getpid()
+        self._held = ""
+        self._lock = threading.RLock()
+        self._keeper: threading.Thread | None = None
         self.buffer = _Bytes(self)
 
     def write(self, text: str) -> int:
@@ -97,10 +106,29 @@ class _Stream(io.TextIOBase):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if os.getpid() != self._owner:
             os.write(self._number, text.encode("utf-8", "replace"))
-        for start in range(0, len(text), _PIECE_CHARS):
-            piece = text[start : start + _PIECE_CHARS].encode("utf-8", "replace").decode()
-            self._line.say(type=self._name, text=piece)
+            return len(text)
+        with self._lock:
+            self._held += text
+            if self._held.endswith("\n") or len(self._held) > _HELD_CHARS:
+                self.flush()
+            elif self._keeper is None and self._held:
+                # A line that is not finished is shown all the same, a little later.
+                self._keeper = threading.Thread(target=self._keep_flushing, daemon=True)
+                self._keeper.start()
         return len(text)
+
+    def _keep_flushing(self) -> None:
+        while True:
+            time.sleep(_HELD_SEC)
+            self.flush()
+
+    def flush(self) -> None:
+        if os.getpid() != self._owner:
+            return
+        with self._lock:
+            text, self._held = self._held, ""
+        for start in range(0, len(text), _PIECE_CHARS):
+            self._line.say(type=self._name, text=text[start : start + _PIECE_CHARS])
 
     def fileno(self) -> int:
         return self._number
@@ -160,7 +188,14 @@ def _shell_class() -> Any:
         display_pub_class = Publisher
 
         def show(self, bundle: dict[str, Any], value: Any, *, main: bool) -> None:
+            sys.stdout.flush()
+            if guest_figure.is_figure(value):
+                guest_figure.mark_shown(value)
             self.line.say(type="result", main=main, bundle=_plain(bundle))
+
+        def display(self, value: Any) -> None:
+            bundle, _ = self.display_formatter.format(value)
+            self.show(bundle, value, main=False)
 
         def enable_gui(self, gui: Any = None) -> None:
             return
@@ -179,6 +214,7 @@ def _shell_class() -> Any:
         def _showtraceback(self, kind: Any, value: Any, lines: Any) -> None:
             text = "\n".join(lines)
             said = str(value)[:_TEXT_CHARS_MAX]
+            sys.stdout.flush()
             self.line.say(type="error", name=kind.__name__, value=said, traceback=text[: 4 * _TEXT_CHARS_MAX])
 
     return Shell
@@ -221,9 +257,8 @@ def _system(command: str) -> int:
 def _plain(bundle: dict[str, Any]) -> dict[str, Any]:
     """Make a bundle of plain JSON values, each bounded."""
     shown: dict[str, Any] = {}
-    for kind, content in bundle.items():
-        if isinstance(content, bytes):
-            content = base64.b64encode(content).decode()
+    for kind, made in bundle.items():
+        content = base64.b64encode(made).decode() if isinstance(made, bytes) else made
         if isinstance(content, str) and len(content) > _RESULT_CHARS_MAX:
             shown.setdefault("text/plain", f"({kind}: {len(content)} characters, too many to show)")
             continue
@@ -269,6 +304,7 @@ def _columns(frame: Any) -> dict[str, Any] | None:
 
 
 def _make(line: _Line) -> Any:
+    from IPython.core.pylabtools import select_figure_formats
     from traitlets.config import Config
 
     config = Config()
@@ -276,16 +312,17 @@ def _make(line: _Line) -> Any:
     config.HistoryManager.hist_file = ":memory:"
     config.InteractiveShell.colors = "nocolor"
     config.InteractiveShell.autocall = 0
-    config.InlineBackend.close_figures = True
     shell_class = _shell_class()
     shell_class.line = line
     shell = shell_class.instance(config=config, ipython_dir="/tmp/ipython")
-    _rich(shell)
     shell.register_magic_function(lambda words: print(pip(words)), "line", "pip")
     for name in ("conda", "mamba", "uv", "micromamba"):
         shell.register_magic_function(lambda words: print(_instead("apt " + words)), "line", name)
-    if "matplotlib" in sys.modules:
-        shell.run_line_magic("matplotlib", "inline")
+    select_figure_formats(shell, {"png"})
+    # After that one, which forgets what it knows of figures.
+    _rich(shell)
+    # Figures are shown without a screen whatever is asked for; see guest_figure.
+    shell.register_magic_function(lambda words: None, "line", "matplotlib")
     return shell
 
 
@@ -295,7 +332,10 @@ def _run(shell: Any, line: _Line, request: dict[str, Any]) -> None:
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
+            guest_figure.begin(lambda shown: shell.display(shown))
             result = shell.run_cell(request["code"], store_history=True)
+            for figure in guest_figure.take_open():
+                shell.display(figure)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if result.error_before_exec is not None and not isinstance(result.error_before_exec, SyntaxError):
@@ -315,8 +355,8 @@ def main(control: socket.socket, cwd: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     line = _Line(control)
     os.chdir(cwd)
-    sys.stdout = _Stream(line, "stdout", 1)  # type: ignore[assignment]
-    sys.stderr = _Stream(line, "stderr", 2)  # type: ignore[assignment]
+    sys.stdout = _Stream(line, "stdout", 1)
+    sys.stderr = _Stream(line, "stderr", 2)
     sys.stdin = open("/dev/null")  # noqa: SIM115 - for the life of this process
     sys.path.insert(0, "")
     sys.argv = [""]
@@ -333,4 +373,6 @@ def main(control: socket.socket, cwd: str) -> None:
             line.say(type="error", name="SystemExit", value=str(fault), traceback=f"SystemExit: {fault}")
         except BaseException as fault:
             line.say(type="error", name=type(fault).__name__, value=str(fault), traceback=repr(fault))
+        sys.stdout.flush()
+        sys.stderr.flush()
         line.say(type="done")

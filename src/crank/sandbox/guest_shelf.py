@@ -104,7 +104,7 @@ class Shelf:
         """Return an entry."""
         return {"entry": self.entry(self.place(path))}
 
-    def list(self, path: Any, depth: Any) -> dict[str, Any]:
+    def folder(self, path: Any, depth: Any) -> dict[str, Any]:
         """Return what lies in a folder, down to a depth."""
         place = self.place(path)
         if not os.path.isdir(place):
@@ -159,7 +159,9 @@ class Shelf:
             shutil.rmtree(place)
         elif os.path.lexists(place):
             os.remove(place)
-        self._metadata = {kept: noted for kept, noted in self._metadata.items() if not f"{kept}/".startswith(f"{place}/")}
+        self._metadata = {
+            kept: noted for kept, noted in self._metadata.items() if not f"{kept}/".startswith(f"{place}/")
+        }
         return {}
 
     def read(self, path: Any, name: str) -> dict[str, Any]:

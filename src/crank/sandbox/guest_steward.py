@@ -35,7 +35,7 @@ _PIP = (
     '() {  printf "%s\\n" "There is no pip here: this sandbox has no network, and its packages are fixed." '
     '"python3 -m importlib.metadata and pip list in Python name them." >&2; return 1; }'
 )
-_WHICH = "() {  type -P -- \"$@\"; }"
+_WHICH = '() {  type -P -- "$@"; }'
 _ENVIRONMENT = {
     "HOME": HOME,
     "LANG": "C.UTF-8",
@@ -331,7 +331,7 @@ class Steward:
         if not os.path.isdir(cwd):
             raise Refused("invalid_argument", f"cwd {cwd!r} does not exist")
         environment = {str(name): str(value) for name, value in (given.get("envs") or {}).items()}
-        config = {"cmd": str(given["cmd"]), "args": [str(word) for word in given.get("args") or []]}
+        config: dict[str, Any] = {"cmd": str(given["cmd"]), "args": [str(word) for word in given.get("args") or []]}
         config |= {"envs": environment, "cwd": cwd}
         whole = {**self._environment, "PWD": cwd, **environment}
         process = Process(config, request.get("tag"), whole, stdin=bool(request.get("stdin", True)))
@@ -349,7 +349,9 @@ class Steward:
         selector = request["process"]
         pid, tag = selector.get("pid"), selector.get("tag")
         for process in self._processes.values():
-            if process.status is None and ((pid is not None and process.pid == int(pid)) or (tag and process.tag == tag)):
+            if process.status is None and (
+                (pid is not None and process.pid == int(pid)) or (tag and process.tag == tag)
+            ):
                 return process
         wanted = f"pid {pid}" if pid is not None else f"tag {str(tag)[:80]}"
         raise Refused("not_found", f"process with {wanted} not found")
@@ -417,7 +419,7 @@ class Steward:
 
     def do_folder(self, request: dict[str, Any]) -> dict[str, Any]:
         """List a folder."""
-        return self._shelf.list(request["path"], request.get("depth"))
+        return self._shelf.folder(request["path"], request.get("depth"))
 
     def do_make_folder(self, request: dict[str, Any]) -> dict[str, Any]:
         """Make a folder."""
@@ -456,7 +458,10 @@ class Steward:
         recursive = bool(request.get("recursive"))
         streams = bool(request.get("stream"))
         watch = {"path": place, "recursive": recursive, "entries": bool(request.get("entries"))}
-        watch |= {"listener": request["id"] if streams else None, "seen": self._shelf.picture(place, recursive=recursive)}
+        watch |= {
+            "listener": request["id"] if streams else None,
+            "seen": self._shelf.picture(place, recursive=recursive),
+        }
         self._watches[f"watch-{self._made}"] = watch
         if streams:
             self._say(request["id"], event={"start": {}})
@@ -551,7 +556,8 @@ def serve(line: socket.socket) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     nothing = os.open("/dev/null", os.O_RDWR)
-    for number in (0, 1, 2):
+    for number in (0, 1, 2, guest_cells.RESULT):
         os.dup2(nothing, number)
-    os.close(nothing)
+    if nothing != guest_cells.RESULT:
+        os.close(nothing)
     Steward(line).run()

@@ -128,7 +128,9 @@ class ProfileStore:
             )
         driver = libraries.driver_identity() if accelerator == "gpu" else ""
         tools = host_programs.identity(host_programs.find(profile.host_programs))
-        return source.content_digest(profile, lock, accelerator=accelerator, interpreter=python.identity + driver + tools)
+        return source.content_digest(
+            profile, lock, accelerator=accelerator, interpreter=python.identity + driver + tools
+        )
 
     def _folder(self, variant: str, content: Digest) -> Path:
         return self._builds_dir / f"{variant}-{content[:16]}"

@@ -8,12 +8,14 @@ from starlette.routing import Route
 
 from crank.api.e2b import code, control, files, filesystem, process, replies
 from crank.api.e2b.peer import Gate
+from crank.api.peer import Gate as KeyGate
 from crank.controller.boxes import Boxes
+from crank.domain.rules.access import E2B_KINDS
 
 
 def build_e2b(boxes: Boxes) -> Starlette:
     """Return the ASGI application."""
-    gate = Gate(boxes.desk, boxes)
+    gate = Gate(boxes.desk, boxes, KeyGate(boxes.desk, E2B_KINDS))
 
     async def health(request: Request) -> Response:
         try:

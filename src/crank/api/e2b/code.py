@@ -62,7 +62,7 @@ class _Code:
                 line = e2b_result.event(word, self._gate.desk.clock.now_us() * 1000)
                 if line is not None:
                     yield _line(line)
-                waiting = asyncio.ensure_future(anext(events, None))  # type: ignore[arg-type]
+                waiting = asyncio.ensure_future(anext(events, None))
                 while not (await asyncio.wait({waiting}, timeout=KEEPALIVE_SEC))[0]:
                     yield _line({"type": "keepalive"})
                 word, waiting = waiting.result(), None
@@ -107,9 +107,7 @@ class _Code:
         """Give a context a fresh process."""
         try:
             box = await self._gate.box(request)
-            return JSONResponse(
-                await box.line.ask("context_restart", context=request.path_params["context_id"][:80])
-            )
+            return JSONResponse(await box.line.ask("context_restart", context=request.path_params["context_id"][:80]))
         except Exception as fault:  # noqa: BLE001 - told in the protocol's own words
             return replies.plain_fault(fault)
 

@@ -80,9 +80,7 @@ async def unary(request: Request, answer: Callable[[JsonObject], Awaitable[JsonO
     """Answer a unary call. Every fault is a Connect fault."""
     try:
         if media_type(request) != UNARY:
-            return JSONResponse(
-                {"code": "unimplemented", "message": "Only Connect with JSON is spoken here."}, 415
-            )
+            return JSONResponse({"code": "unimplemented", "message": "Only Connect with JSON is spoken here."}, 415)
         return JSONResponse(await answer(parse_object(await body(request))))
     except Exception as fault:  # noqa: BLE001 - whatever happens, the client reads the protocol's own words
         return replies.connect_fault(fault)
@@ -116,7 +114,7 @@ async def _frames(events: AsyncIterator[JsonObject], alive: JsonObject) -> Async
     try:
         while True:
             if waiting is None:
-                waiting = asyncio.ensure_future(anext(events))  # type: ignore[arg-type]
+                waiting = asyncio.ensure_future(anext(events))
             done, _ = await asyncio.wait({waiting}, timeout=KEEPALIVE_SEC)
             if not done:
                 yield frame(alive)

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, BinaryIO, cast
 
@@ -59,7 +59,7 @@ class _Files:
     async def _staged(self, box: Box, name: str) -> Response:
         try:
             source, size_bytes, _ = await get_file(
-                self._desk, tenant=box.owner.tenant, session_id=box.session.session_id, path=f"{STAGING}/{name}"
+                box.owner.desk, tenant=box.owner.tenant, session_id=box.session.session_id, path=f"{STAGING}/{name}"
             )
         except Conflict as ended:
             raise BoxGone from ended
@@ -68,7 +68,10 @@ class _Files:
                 await box.line.ask("unstage", name=name)
         headers = {"Content-Length": str(size_bytes)}
         return StreamingResponse(
-            _chunks(source), media_type="application/octet-stream", headers=headers, background=BackgroundTask(source.close)
+            _chunks(source),
+            media_type="application/octet-stream",
+            headers=headers,
+            background=BackgroundTask(source.close),
         )
 
     async def write(self, request: Request) -> Response:
@@ -145,7 +148,7 @@ class _Files:
         name = f"w{self._desk.ids.uuid7()}"
         owner, session_id = box.owner.tenant, box.session.session_id
         try:
-            await put_file(self._desk, source, tenant=owner, session_id=session_id, path=f"{STAGING}/{name}")
+            await put_file(box.owner.desk, source, tenant=owner, session_id=session_id, path=f"{STAGING}/{name}")
         except TooLarge as full:
             raise BoxRefused("resource_exhausted", full.message) from full
         except Conflict as ended:
@@ -154,7 +157,7 @@ class _Files:
             return await box.line.ask("write", path=path, staged=name, metadata=metadata)
         except BoxRefused:
             with suppress(CrankError):
-                await remove_file(self._desk, tenant=owner, session_id=session_id, path=f"{STAGING}/{name}")
+                await remove_file(box.owner.desk, tenant=owner, session_id=session_id, path=f"{STAGING}/{name}")
             raise
 
 
@@ -163,7 +166,7 @@ async def _chunks(source: BinaryIO) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _bounded(request: Request) -> AsyncIterator[bytes]:
+async def _bounded(request: Request) -> AsyncGenerator[bytes, None]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -222,5 +225,3 @@ def _unpacker(request: Request) -> _Plain:
     if encoding != "identity":
         raise NotSupported("A body is plain or gzip.", field="Content-Encoding")
     return _Plain()
-
-

@@ -8,9 +8,9 @@ from hmac import compare_digest
 
 from starlette.requests import Request
 
+from crank.api.peer import Gate as KeyGate
 from crank.controller.boxes import Box, Boxes, Owner
 from crank.controller.desk import Desk
-from crank.domain.rules import e2b as rules
 from crank.errors import InvalidRequest, NotAuthenticated, NotFound
 
 _HOST = re.compile(r"\d{1,5}-([a-z0-9]{1,64})\.")
@@ -23,17 +23,18 @@ class Gate:
 
     desk: Desk
     boxes: Boxes
+    keys: KeyGate
 
     async def owner(self, request: Request) -> Owner:
         """Return whose key a request carries. Raises NotAuthenticated, the same for every cause."""
-        key = request.headers.get("x-api-key", "")
-        owner = await find_owner(self.desk, key) if rules.is_key(key) else None
-        if owner is None:
+        try:
+            caller = await self.keys.admit_secret(request.headers.get("x-api-key", ""))
+        except NotAuthenticated as unknown:
             raise NotAuthenticated(
                 "This request carries no API key that this node knows.",
-                fix="Set E2B_API_KEY to a key of this node; 'crank node info --json' shows this account's own.",
-            )
-        return owner
+                fix="Set E2B_API_KEY to a key of kind e2b; 'crank node info --json' shows this account's own.",
+            ) from unknown
+        return Owner(caller.credential, caller.desk)
 
     async def box(self, request: Request) -> Box:
         """Return the sandbox that a request to the data plane means.
@@ -60,24 +61,15 @@ class Gate:
             return await self.box(request)
         expiration = request.query_params.get("signature_expiration")
         now_sec = self.desk.clock.now_us() // 1_000_000
-        if expiration is not None and not (expiration.isascii() and expiration.isdigit() and int(expiration) >= now_sec):
+        if expiration is not None and not (
+            expiration.isascii() and expiration.isdigit() and int(expiration) >= now_sec
+        ):
             raise NotAuthenticated("The signature of this URL has expired.", fix="Ask for another URL.")
         path, user = request.query_params.get("path", ""), request.query_params.get("username", "")
         box = self.boxes.signed(path, operation, user, expiration, given)
         if box is None:
             raise NotAuthenticated("The signature of this URL is not one of this node.", fix="Ask for another URL.")
         return await self.boxes.find(box.sandbox_id)
-
-
-async def find_owner(desk: Desk, key: str) -> Owner | None:
-    """Return whose key this is, or None."""
-    import hashlib
-
-    from crank.domain.ids import Digest
-
-    digest = Digest(hashlib.sha256(key.encode()).hexdigest())
-    tenant = await desk.store.read(lambda tx: tx.registry.credential_tenant(digest))
-    return None if tenant is None else Owner(tenant, digest[:32])
 
 
 def _named(request: Request) -> str | None:

@@ -14,7 +14,7 @@ from crank.domain.json import JsonObject
 from crank.domain.rules import e2b as rules
 from crank.errors import InvalidRequest, NotSupported
 
-_ALIVE = {"event": {"keepalive": {}}}
+_ALIVE: JsonObject = {"event": {"keepalive": {}}}
 _WORDS_MAX = 1_000
 
 

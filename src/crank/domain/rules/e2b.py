@@ -1,4 +1,4 @@
-"""E2B's words for ours: keys, ids, templates, signatures, and which sandboxes a listing means."""
+"""E2B's words for ours: ids, templates, signatures, and which sandboxes a listing means."""
 
 import base64
 import hashlib
@@ -23,7 +23,6 @@ PAGE_ENTRIES_MAX = 100
 METADATA_BYTES_MAX = 16 * KIB
 ENV_BYTES_MAX = 64 * KIB
 
-_KEY = re.compile(r"e2b_[0-9a-f]{40}")
 _ID = re.compile(r"i[0-9a-f]{32}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 # Every one of them is the same environment here.
@@ -35,16 +34,6 @@ _NOT_OFFERED = {
     "mcp": "There is no MCP gateway inside a sandbox.",
     "iam": "There are no workload identities.",
 }
-
-
-def is_key(text: str) -> bool:
-    """Tell whether a text has the shape of a key: `e2b_` and 40 lower-case hexadecimal digits."""
-    return _KEY.fullmatch(text) is not None
-
-
-def make_key(secret: str) -> str:
-    """Return a key made of a secret that nobody can guess."""
-    return "e2b_" + hashlib.sha256(secret.encode()).hexdigest()[:40]
 
 
 def sandbox_id(session_id: SessionId) -> str:
@@ -150,7 +139,9 @@ def parse_page(limit: str | None, token: str | None) -> tuple[int, int]:
         count = PAGE_ENTRIES_MAX if limit is None else int(limit)
         after = 0 if not token else int(base64.urlsafe_b64decode(token.encode()).decode("ascii"))
     except (ValueError, UnicodeError) as fault:
-        raise InvalidRequest("limit is a number and nextToken one that a listing gave.", code="invalid_cursor") from fault
+        raise InvalidRequest(
+            "limit is a number and nextToken one that a listing gave.", code="invalid_cursor"
+        ) from fault
     if not 1 <= count <= PAGE_ENTRIES_MAX or not 0 <= after < 10**9:
         raise InvalidRequest(f"limit is a number from 1 to {PAGE_ENTRIES_MAX}.", code="invalid_field", field="limit")
     return count, after

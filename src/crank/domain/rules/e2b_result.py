@@ -97,13 +97,12 @@ def _axes(axes: JsonObject) -> JsonObject:
         return {**drawn, "elements": [_box(series) for series in axes["series"]]}
     if kind == "unknown":
         return {**drawn, "elements": []}
-    scales = {"datetime": "datetime", "category": "categorical"}
     for name, axis in (("x", x), ("y", y)):
         points = [point[0 if name == "x" else 1] for series in axes["series"] for point in series["points"]]
         ticks = list(dict.fromkeys(points))[:50]
         drawn[f"{name}_ticks"] = ticks
         drawn[f"{name}_tick_labels"] = [str(tick) for tick in ticks]
-        drawn[f"{name}_scale"] = scales.get(axis.get("scale"), axis.get("scale") or "linear")
+        drawn[f"{name}_scale"] = _scale(axis.get("scale"))
     return {**drawn, "elements": [{"label": each["label"] or "", "points": each["points"]} for each in axes["series"]]}
 
 
@@ -127,3 +126,7 @@ def _box(series: JsonObject) -> JsonObject:
         "max": box["maximum"],
         "outliers": series["outliers"],
     }
+
+
+def _scale(name: Any) -> str:
+    return "categorical" if name == "category" else name if isinstance(name, str) else "linear"
