@@ -68,7 +68,7 @@ class Steward:
         self._out: deque[bytes] = deque()
         self._out_bytes = 0
         self._in = b""
-        self._attached = self._leaving = False
+        self._attached = self._leaving = self._halfway = False
         self._environment = dict(_ENVIRONMENT)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             if name in os.environ:
@@ -104,17 +104,19 @@ class Steward:
         self._out_bytes += len(line)
 
     def _flush(self) -> None:
-        while self._attached and self._out:
+        # Whoever carries has asked to leave: a line that is begun is finished, the others wait for the next one.
+        while self._attached and self._out and (self._halfway or not self._leaving):
             try:
                 sent = self._line.send(self._out[0])
             except BlockingIOError:
                 return
             self._out_bytes -= sent
-            if sent == len(self._out[0]):
-                self._out.popleft()
-            else:
+            self._halfway = sent < len(self._out[0])
+            if self._halfway:
                 self._out[0] = self._out[0][sent:]
-        if self._leaving and not self._out:
+            else:
+                self._out.popleft()
+        if self._leaving:
             self._line.setblocking(True)
             self._line.sendall(b'{"detached":true}\n')
             self._line.setblocking(False)
