@@ -155,10 +155,9 @@ class _Bytes(io.RawIOBase):
         return True
 
 
-def _shell_class() -> Any:
+def _hooks() -> tuple[Any, Any]:
     from IPython.core.displayhook import DisplayHook
     from IPython.core.displaypub import DisplayPublisher
-    from IPython.core.interactiveshell import InteractiveShell
 
     class Hook(DisplayHook):  # type: ignore[misc]
         """Sends the value of the last expression."""
@@ -181,11 +180,16 @@ def _shell_class() -> Any:
         def clear_output(self, wait: bool = False) -> None:
             return
 
+    return Hook, Publisher
+
+
+def _shell_class() -> Any:
+    from IPython.core.interactiveshell import InteractiveShell
+
     class Shell(InteractiveShell):  # type: ignore[misc]
         """IPython without a terminal."""
 
-        displayhook_class = Hook
-        display_pub_class = Publisher
+        displayhook_class, display_pub_class = _hooks()
 
         def show(self, bundle: dict[str, Any], value: Any, *, main: bool) -> None:
             sys.stdout.flush()
@@ -197,6 +201,9 @@ def _shell_class() -> Any:
             bundle, _ = self.display_formatter.format(value)
             self.show(bundle, value, main=False)
 
+        def ask_exit(self) -> None:
+            raise SystemExit
+
         def enable_gui(self, gui: Any = None) -> None:
             return
 
@@ -204,12 +211,7 @@ def _shell_class() -> Any:
             self.user_ns["_exit_code"] = _system(self.var_expand(command, depth=1))
 
         def getoutput(self, command: str, split: bool = True, depth: int = 0) -> Any:
-            from IPython.utils.text import LSString, SList
-
-            command = self.var_expand(command, depth=depth + 1)
-            said = _instead(command)
-            text = said if said is not None else _output_of(command)
-            return SList(text.splitlines()) if split else LSString(text)
+            return _split(_said_by(self.var_expand(command, depth=depth + 1)), split)
 
         def _showtraceback(self, kind: Any, value: Any, lines: Any) -> None:
             text = "\n".join(lines)
@@ -218,6 +220,17 @@ def _shell_class() -> Any:
             self.line.say(type="error", name=kind.__name__, value=said, traceback=text[: 4 * _TEXT_CHARS_MAX])
 
     return Shell
+
+
+def _split(text: str, split: bool) -> Any:
+    from IPython.utils.text import LSString, SList
+
+    return SList(text.splitlines()) if split else LSString(text)
+
+
+def _said_by(command: str) -> str:
+    said = _instead(command)
+    return said if said is not None else _output_of(command)
 
 
 def _instead(command: str) -> str | None:
@@ -332,7 +345,7 @@ def _run(shell: Any, line: _Line, request: dict[str, Any]) -> None:
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            guest_figure.begin(lambda shown: shell.display(shown))
+            guest_figure.begin(shell.display)
             result = shell.run_cell(request["code"], store_history=True)
             for figure in guest_figure.take_open():
                 shell.display(figure)

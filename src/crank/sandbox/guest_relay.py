@@ -50,6 +50,7 @@ class Relay:
                     leaving = self._carry_in()
                     if leaving:
                         waiting.unregister(0)
+                        waiting.register(self._socket, select.POLLIN)
                 if self._socket.fileno() in ready:
                     taken, last = self._carry_out()
                     carried += taken
@@ -58,11 +59,14 @@ class Relay:
                 if not (told or leaving) and (carried > TURN_BYTES or time.monotonic() - began > TURN_SEC):
                     told = True
                     self._write(b'{"turn":true}\n')
+                    # What comes now is for the next job: this one's output is nearly used up.
+                    waiting.unregister(self._socket)
             except KeyboardInterrupt:
                 # The job is cancelled; the steward and what it keeps live on.
                 if not leaving:
                     leaving = True
                     waiting.unregister(0)
+                    waiting.register(self._socket, select.POLLIN)
                     self._order("detach")
 
     def _order(self, word: str) -> None:
