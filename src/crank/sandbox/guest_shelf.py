@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import grp
 import json
 import os
@@ -53,7 +54,7 @@ def refusal(fault: OSError, path: str) -> Refused:
     for kind, (code, what) in _ERRORS.items():
         if isinstance(fault, kind):
             return Refused(code, f"path {path!r} {what}")
-    return Refused("internal", f"path {path!r}: {fault.strerror}")
+    return Refused("failed_precondition", f"path {path!r}: {fault.strerror}")
 
 
 class Shelf:
@@ -194,7 +195,8 @@ class Shelf:
                 with open(place, "wb") as target:
                     target.write(base64.b64decode(octets or ""))
             else:
-                shutil.copyfile(os.path.join(self._staging, os.path.basename(staged)), place)
+                # Moved where that is possible: a copy would need the room of a large file twice.
+                shutil.move(os.path.join(self._staging, os.path.basename(staged)), place)
         finally:
             if staged is not None:
                 self.unstage(staged)
@@ -206,11 +208,11 @@ class Shelf:
 
     def unstage(self, name: str) -> dict[str, Any]:
         """Remove a file of the staging folder, and the folder when it is empty."""
-        try:
+        # It may have been moved to where it belongs, and others may use the folder.
+        with contextlib.suppress(OSError):
             os.remove(os.path.join(self._staging, os.path.basename(name)))
+        with contextlib.suppress(OSError):
             os.rmdir(self._staging)
-        except OSError:
-            return {}
         return {}
 
     def picture(self, path: str, *, recursive: bool) -> dict[str, tuple[int, int, int]]:

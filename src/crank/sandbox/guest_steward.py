@@ -23,7 +23,8 @@ from crank.sandbox.guest_processes import Process
 from crank.sandbox.guest_shelf import Refused, Shelf
 
 HOME = "/home/user"
-STAGING = "/scratch/.crank-e2b"
+# The folder of the session's files by which large ones come and go, seen from the home: a rename needs one mount.
+STAGING = ".crank-e2b"
 # When so much waits to be carried, what the programs print waits in their pipes.
 _HELD_BYTES_MAX = 8 * 1024 * 1024
 _REQUEST_BYTES_MAX = 4 * 1024 * 1024
@@ -75,7 +76,7 @@ class Steward:
                 self._environment[name] = os.environ[name]
         self._home = HOME if os.path.isdir(HOME) else "/scratch"
         self._environment["HOME"] = self._environment["PWD"] = self._home
-        self._shelf = Shelf(self._home, STAGING)
+        self._shelf = Shelf(self._home, f"{self._home}/{STAGING}")
         self._cells: dict[str, Cell] = {}
         self._processes: dict[int, Process] = {}
         self._watches: dict[str, dict[str, Any]] = {}

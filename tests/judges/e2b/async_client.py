@@ -11,7 +11,8 @@ from e2b_code_interpreter import AsyncSandbox
 async def code_runs(box):
     seen = []
     made = await box.run_code("print('a')\n6 * 7", on_stdout=lambda message: seen.append(message.line))
-    assert made.text == "42" and seen == ["a\n"]
+    assert made.text == "42"
+    assert seen == ["a\n"]
     assert (await box.run_code("1 / 0")).error.name == "ZeroDivisionError"
     other = await box.create_code_context(cwd="/tmp")
     assert (await box.run_code("import os; os.getcwd()", context=other)).text == "/tmp"

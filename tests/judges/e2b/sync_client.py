@@ -21,7 +21,8 @@ def state_is_kept_and_counted(box):
     first = box.run_code("x = 1\nprint('hi')\nx + 1")
     assert (first.text, first.logs.stdout, first.logs.stderr, first.error) == ("2", ["hi\n"], [], None)
     second = box.run_code("x += 5; x")
-    assert second.text == "6" and second.execution_count == first.execution_count + 1
+    assert second.text == "6"
+    assert second.execution_count == first.execution_count + 1
     assert box.run_code("'a text'").text == "a text"
 
 
@@ -29,7 +30,8 @@ def state_is_kept_and_counted(box):
 def an_error_is_named_and_traced(box):
     error = box.run_code("def f():\n    return 1 / 0\nf()").error
     assert (error.name, error.value) == ("ZeroDivisionError", "division by zero")
-    assert "return 1 / 0" in error.traceback and "guest" not in error.traceback
+    assert "return 1 / 0" in error.traceback
+    assert "guest" not in error.traceback
     assert box.run_code("def f(:").error.name == "SyntaxError"
     assert box.run_code("input()").error.name == "EOFError"
     assert box.run_code("import sys; sys.exit(3)").error.name == "SystemExit"
@@ -54,10 +56,12 @@ def output_arrives_before_the_end(box):
         on_stdout=lambda message: seen.append((message.line, time.monotonic() - began)),
     )
     total = time.monotonic() - began
-    assert [line for line, _ in seen] == ["0\n", "1\n", "2\n"] and seen[0][1] < total - 1.2
+    assert [line for line, _ in seen] == ["0\n", "1\n", "2\n"]
+    assert seen[0][1] < total - 1.2
     began, seen = time.monotonic(), []
     box.commands.run("echo first; sleep 1.5; echo second", on_stdout=lambda text: seen.append(time.monotonic() - began))
-    assert len(seen) == 2 and seen[1] - seen[0] > 1
+    assert len(seen) == 2
+    assert seen[1] - seen[0] > 1
 
 
 @check
@@ -74,9 +78,11 @@ def results_are_rich(box):
     assert made.error is None, made.error
     forms = {form for result in made.results for form in result.formats()}
     assert forms >= {"html", "markdown", "svg", "latex", "json", "javascript", "pdf", "png", "jpeg"}, forms
-    assert made.results[-1].is_main_result and made.results[-1].png.startswith("iVBOR")
+    assert made.results[-1].is_main_result
+    assert made.results[-1].png.startswith("iVBOR")
     table = box.run_code("import pandas as pd\npd.DataFrame({'n': [1, 2], 'word': ['a', 'b']})").results[0]
-    assert table.data == {"n": [1, 2], "word": ["a", "b"]} and "<table" in table.html
+    assert table.data == {"n": [1, 2], "word": ["a", "b"]}
+    assert "<table" in table.html
 
 
 @check
@@ -85,10 +91,12 @@ def charts_come_as_data_beside_their_pixels(box):
         "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2, 3], [1, 4, 9], label='squares')\n"
         "plt.title('T')\nplt.xlabel('n')\nplt.show()"
     ).results
-    assert len(drawn) == 1 and drawn[0].png, drawn
+    assert len(drawn) == 1, drawn
+    assert drawn[0].png, drawn
     chart = drawn[0].chart
     assert (chart.type, chart.title, chart.x_label) == ("line", "T", "n")
-    assert chart.elements[0].label == "squares" and chart.elements[0].points == [(1, 1), (2, 4), (3, 9)]
+    assert chart.elements[0].label == "squares"
+    assert chart.elements[0].points == [(1, 1), (2, 4), (3, 9)]
     for code, kind in (
         ("plt.bar(['a', 'b'], [3, 4]); None", "bar"),
         ("plt.pie([1, 3], labels=['x', 'y']); None", "pie"),
@@ -104,8 +112,11 @@ def charts_come_as_data_beside_their_pixels(box):
 def ipython_is_there_and_pip_is_explained(box):
     made = box.run_code("!echo $((40 + 2))\n!pip install numpy\n%pip install scipy\nnames = !ls /home\nnames")
     said = "".join(made.logs.stdout)
-    assert "42\n" in said and "Requirement already satisfied: numpy" in said and "Not installed: scipy" in said
-    assert made.text == "['user']" and made.error is None
+    assert "42\n" in said
+    assert "Requirement already satisfied: numpy" in said
+    assert "Not installed: scipy" in said
+    assert made.text == "['user']"
+    assert made.error is None
     cell = box.run_code("%%bash\necho in $BASH\nfalse || echo went on")
     assert "went on" in "".join(cell.logs.stdout), cell
     assert "no network" in raises(CommandExitException, lambda: box.commands.run("pip install scipy")).stderr
@@ -116,7 +127,8 @@ def ipython_is_there_and_pip_is_explained(box):
 def bash_keeps_its_state(box):
     assert box.run_code("A=5; cd /tmp; echo $A", language="bash").logs.stdout == ["5\n"]
     again = box.run_code("echo $A; pwd; (exit 7)", language="bash")
-    assert again.logs.stdout == ["5\n/tmp\n"] and again.error.value == "7"
+    assert again.logs.stdout == ["5\n/tmp\n"]
+    assert again.error.value == "7"
     refused = raises(SandboxException, lambda: box.run_code("1", language="r"))
     assert "python and bash" in str(refused)
 
@@ -167,8 +179,10 @@ def files_are_written_read_and_moved(box):
     found = box.files.get_info("a/b.txt")
     assert (found.size, found.permissions, found.owner, found.type) == (6, "-rw-r--r--", "user", FileType.FILE)
     assert box.files.rename("a/b.txt", "c/d.txt").path == "/home/user/c/d.txt"
-    assert box.files.exists("c/d.txt") and not box.files.exists("a/b.txt")
-    assert box.files.make_dir("new/one") is True and box.files.make_dir("new/one") is False
+    assert box.files.exists("c/d.txt")
+    assert not box.files.exists("a/b.txt")
+    assert box.files.make_dir("new/one") is True
+    assert box.files.make_dir("new/one") is False
     box.files.remove("c")
     assert not box.files.exists("c")
     box.files.write("noted", "x", metadata={"Who": "me"})
@@ -231,7 +245,8 @@ def commands_run_beside_each_other(box):
     assert running.pid in [each.pid for each in box.commands.list()]
     assert box.commands.run("echo meanwhile").stdout == "meanwhile\n"
     assert box.run_code("1").text == "1"
-    assert box.commands.kill(running.pid) is True and box.commands.kill(running.pid) is False
+    assert box.commands.kill(running.pid) is True
+    assert box.commands.kill(running.pid) is False
     assert raises(CommandExitException, running.wait).error == "signal: killed"
     reading = box.commands.run("read line; echo got $line; cat", background=True, stdin=True)
     box.commands.send_stdin(reading.pid, "one\n")
@@ -247,7 +262,9 @@ def commands_run_beside_each_other(box):
 def a_sandbox_is_found_listed_and_prolonged(box):
     assert box.is_running()
     found = box.get_info()
-    assert found.metadata == {"for": "judge"} and found.state.value == "running" and found.allow_internet_access is False
+    assert found.metadata == {"for": "judge"}
+    assert found.state.value == "running"
+    assert found.allow_internet_access is False
     box.set_timeout(600)
     assert box.get_info().end_at > found.end_at
     page = Sandbox.list(query=None, limit=1)
@@ -257,7 +274,9 @@ def a_sandbox_is_found_listed_and_prolonged(box):
     assert box.sandbox_id in seen
     assert Sandbox.connect(box.sandbox_id).run_code("1 + 1").text == "2"
     measured = box.get_metrics()[0]
-    assert measured.mem_used > 0 and measured.disk_total > 0 and measured.cpu_count > 0
+    assert measured.mem_used > 0
+    assert measured.disk_total > 0
+    assert measured.cpu_count > 0
 
 
 @check
@@ -284,7 +303,9 @@ def a_short_life_ends_by_itself(box):
 
 @check
 def a_killed_sandbox_is_gone(box):
-    assert box.kill() is True and box.kill() is False and not box.is_running()
+    assert box.kill() is True
+    assert box.kill() is False
+    assert not box.is_running()
     for act in (
         lambda: box.run_code("1"),
         lambda: box.commands.run("true"),

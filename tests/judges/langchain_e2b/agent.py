@@ -13,7 +13,8 @@ backend = E2BSandbox(sandbox=box)
 def commands_run():
     """A command's output and status come back."""
     done = backend.execute("echo one; exit 3")
-    assert "one" in done.output and done.exit_code == 3, done
+    assert "one" in done.output, done
+    assert done.exit_code == 3, done
 
 
 def files_come_and_go():
