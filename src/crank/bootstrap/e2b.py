@@ -22,6 +22,7 @@ _STEWARD = (
     "guest_chart",
     "guest_figure",
     "guest_shelf",
+    "guest_watches",
     "guest_kernel",
     "guest_cells",
     "guest_processes",

@@ -21,6 +21,7 @@ from crank.sandbox import guest_cells, guest_processes, guest_shelf
 from crank.sandbox.guest_cells import Cell
 from crank.sandbox.guest_processes import Process
 from crank.sandbox.guest_shelf import Refused, Shelf
+from crank.sandbox.guest_watches import FileCalls
 
 HOME = "/home/user"
 # The folder of the session's files by which large ones come and go, seen from the home: a rename needs one mount.
@@ -30,8 +31,6 @@ _HELD_BYTES_MAX = 8 * 1024 * 1024
 _REQUEST_BYTES_MAX = 4 * 1024 * 1024
 _PIECE_CHARS = 512 * 1024
 _CONTEXTS_MAX = 16
-_WATCHES_MAX = 32
-_LOOK_SEC = 0.3
 _PIP = (
     '() {  printf "%s\\n" "There is no pip here: this sandbox has no network, and its packages are fixed." '
     '"python3 -m importlib.metadata and pip list in Python name them." >&2; return 1; }'
@@ -60,7 +59,7 @@ _ENVIRONMENT = {
 }
 
 
-class Steward:
+class Steward(FileCalls):
     """Keeps everything of one sandbox."""
 
     def __init__(self, line: socket.socket) -> None:
@@ -76,12 +75,9 @@ class Steward:
                 self._environment[name] = os.environ[name]
         self._home = HOME if os.path.isdir(HOME) else "/scratch"
         self._environment["HOME"] = self._environment["PWD"] = self._home
-        self._shelf = Shelf(self._home, f"{self._home}/{STAGING}")
+        super().__init__(Shelf(self._home, f"{self._home}/{STAGING}"))
         self._cells: dict[str, Cell] = {}
         self._processes: dict[int, Process] = {}
-        self._watches: dict[str, dict[str, Any]] = {}
-        self._made = 0
-        self._next_look = 0.0
         self._woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
@@ -413,96 +409,6 @@ class Steward:
             if cell.kill_at is not None and time.monotonic() > cell.kill_at:
                 cell.kill_at = None
                 cell.kill()
-
-    # --- files ---
-
-    def do_stat(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return an entry."""
-        return self._shelf.stat(request["path"])
-
-    def do_folder(self, request: dict[str, Any]) -> dict[str, Any]:
-        """List a folder."""
-        return self._shelf.folder(request["path"], request.get("depth"))
-
-    def do_make_folder(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Make a folder."""
-        return self._shelf.make_folder(request["path"])
-
-    def do_move(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Rename."""
-        return self._shelf.move(request["source"], request["target"])
-
-    def do_remove(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Remove."""
-        return self._shelf.remove(request["path"])
-
-    def do_read(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Read a file, or stage it."""
-        return self._shelf.read(request["path"], request["name"])
-
-    def do_write(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Write a file, from the request or from what was staged."""
-        staged, octets = request.get("staged"), request.get("base64")
-        return self._shelf.write(request["path"], octets=octets, staged=staged, metadata=request.get("metadata"))
-
-    def do_unstage(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Remove what was staged."""
-        return self._shelf.unstage(request["name"])
-
-    def do_watch(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """Watch a folder: with a stream of events, or to be asked about later."""
-        place = self._shelf.place(request["path"])
-        if not os.path.isdir(place):
-            os.lstat(place)
-            raise Refused("invalid_argument", f"path {place!r} is not a directory")
-        if len(self._watches) >= _WATCHES_MAX:
-            raise Refused("resource_exhausted", f"at most {_WATCHES_MAX} folders are watched at once")
-        self._made += 1
-        recursive = bool(request.get("recursive"))
-        streams = bool(request.get("stream"))
-        watch = {"path": place, "recursive": recursive, "entries": bool(request.get("entries"))}
-        watch |= {
-            "listener": request["id"] if streams else None,
-            "seen": self._shelf.picture(place, recursive=recursive),
-        }
-        self._watches[f"watch-{self._made}"] = watch
-        if streams:
-            self._say(request["id"], event={"start": {}})
-            return None
-        return {"watcherId": f"watch-{self._made}"}
-
-    def do_watched(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return what happened in a watched folder since the last time."""
-        watch = self._watches.get(request["watcher"])
-        if watch is None or watch["listener"] is not None:
-            raise Refused("not_found", f"watcher with id {str(request['watcher'])[:80]} not found")
-        return {"events": self._changes(watch)}
-
-    def do_unwatch(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Stop watching."""
-        if self._watches.pop(request["watcher"], None) is None:
-            raise Refused("not_found", f"watcher with id {str(request['watcher'])[:80]} not found")
-        return {}
-
-    def _changes(self, watch: dict[str, Any]) -> list[dict[str, Any]]:
-        now = self._shelf.picture(watch["path"], recursive=watch["recursive"])
-        events: list[dict[str, Any]] = [dict(event) for event in guest_shelf.changes(watch["seen"], now)]
-        watch["seen"] = now
-        for event in events if watch["entries"] else ():
-            try:
-                event["entry"] = self._shelf.entry(os.path.join(watch["path"], event["name"]))
-            except OSError:
-                continue
-        return events
-
-    def _look(self) -> None:
-        if time.monotonic() < self._next_look:
-            return
-        self._next_look = time.monotonic() + _LOOK_SEC
-        for watch in self._watches.values():
-            if watch["listener"] is not None:
-                for event in self._changes(watch):
-                    self._say(watch["listener"], event={"filesystem": event})
 
     # --- the loop ---
 
