@@ -1,11 +1,11 @@
-"""Runs both listeners in one loop over TLS, and tells applications who the other side proved to be."""
+"""Runs all listeners in one loop, as a rule over TLS, and tells applications who the other side proved to be."""
 
 import asyncio
 import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,12 @@ PEER_CERTIFICATE = "peer_certificate"
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One port: port 0 takes any that is free."""
+    """One port: port 0 takes any that is free. Without `tls` it speaks plainly, which is for loopback alone."""
 
     app: ASGIApp
     host: str
     port: int
-    tls: ssl.SSLContext
+    tls: ssl.SSLContext | None
     name: str
 
 
@@ -139,31 +139,36 @@ def _config(listener: Listener) -> uvicorn.Config:
         "timeout_keep_alive": KEEP_ALIVE_SEC,
         "timeout_graceful_shutdown": GRACE_SEC,
     }
-    return uvicorn.Config(listener.app, ssl_context_factory=lambda _config, _default: listener.tls, **options)
+    if listener.tls is None:
+        return uvicorn.Config(listener.app, **options)
+    tls = listener.tls
+    return uvicorn.Config(listener.app, ssl_context_factory=lambda _config, _default: tls, **options)
 
 
 async def serve(
     *,
     api: Listener,
     workers: Listener,
-    started: Callable[[int, int], None],
+    started: Callable[..., None],
     stop: asyncio.Event,
+    more: Sequence[Listener] = (),
 ) -> None:
-    """Serve both until `stop` is set; then finish what is begun, at most a few seconds.
+    """Serve all until `stop` is set; then finish what is begun, at most a few seconds.
 
-    started  called once with the real ports (API, workers) when both accept connections
+    started  called once with the real ports (API, workers, more) when all accept connections
     Raises ConfigurationError when a port cannot be taken.
     """
+    listeners = (api, workers, *more)
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(contextlib.closing(bind(listener))) for listener in (api, workers)]
+        sockets = [stack.enter_context(contextlib.closing(bind(listener))) for listener in listeners]
         ports = [taken.getsockname()[1] for taken in sockets]
-        servers = [_Server(_config(listener)) for listener in (api, workers)]
+        servers = [_Server(_config(listener)) for listener in listeners]
         async with asyncio.TaskGroup() as group:
             for server, taken in zip(servers, sockets, strict=True):
                 group.create_task(server.serve(sockets=[taken]))
             for server in servers:
                 await server.accepting.wait()
-            started(ports[0], ports[1])
+            started(*ports)
             await stop.wait()
             for server in servers:
                 server.should_exit = True

@@ -25,6 +25,7 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
+from crank.bootstrap import e2b
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
@@ -93,13 +94,23 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
+        more: list[Listener] = []
+        if settings.e2b:
+            boxes = await e2b.open_boxes(settings, desk)
+            opened.push_async_callback(boxes.close)
+            more.append(e2b.listener(settings, boxes, own))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
         public = _public_name(settings, api)
-        renewing = asyncio.create_task(_renew(settings, authority, (api.tls, workers.tls), public), name="renew")
+        contexts = [each.tls for each in (api, workers, *more) if each.tls]
+        renewing = asyncio.create_task(_renew(settings, authority, contexts, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
-            api=api, workers=workers, started=lambda *ports: _tell_ready(settings, leash, ports), stop=leash.stopping
+            api=api,
+            workers=workers,
+            more=more,
+            started=lambda *ports: _tell_ready(settings, leash, ports),
+            stop=leash.stopping,
         )
         _log.info("controller_stopping")
 
@@ -111,10 +122,11 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
 
 
 def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
-    api_port, workers_port = ports
+    api_port, workers_port, *more = ports
     host = _host(settings.bind)
     leash.tell(
         {
+            **({"e2b": e2b.told(settings, host, more[0])} if more else {}),
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
@@ -142,7 +154,7 @@ def _issue(settings: Settings, authority: FileAuthority) -> Identity:
 
 
 def _public_name(settings: Settings, api: Listener) -> PublicName | None:
-    if settings.tls_cert is None or settings.tls_key is None:
+    if settings.tls_cert is None or settings.tls_key is None or api.tls is None:
         return None
     public = PublicName(settings.tls_cert, settings.tls_key)
     public.join(api.tls)

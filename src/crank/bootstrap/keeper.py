@@ -79,11 +79,13 @@ class Keeper:
         self._children[role] = child
         told = await child.ready(READY_SEC)
         if role == "controller":
-            self._addresses = {name: told[name] for name in ("api", "workers_api")}
+            self._addresses = {name: told[name] for name in ("api", "workers_api", "e2b") if name in told}
             # A later start must listen where clients already look.
             self._settings = dataclasses.replace(
                 self._settings, api_port=told["api_port"], workers_port=told["workers_port"]
             )
+            if "e2b" in told:
+                self._settings = dataclasses.replace(self._settings, e2b_port=told["e2b"]["port"])
         else:
             self._confinement = told["confinement"]
 

@@ -54,7 +54,7 @@ async def start_node(settings: Settings, *, bound: bool) -> tuple[Child, JsonObj
 
 async def start_free_node(settings: Settings) -> tuple[Child, JsonObject]:
     """Start a node that stops with this process, on any free ports: nobody else looks for it. Raises as `start_node`."""
-    return await start_node(dataclasses.replace(settings, api_port=0, workers_port=0), bound=True)
+    return await start_node(dataclasses.replace(settings, api_port=0, workers_port=0, e2b=False), bound=True)
 
 
 @contextlib.asynccontextmanager
@@ -104,3 +104,20 @@ def start_node_alone(settings: Settings) -> JsonObject:
     """Start a node that goes on alone, and return its document. Raises as `start_node`."""
     _, document = asyncio.run(start_node(settings, bound=False))
     return document
+
+
+def read_key(settings: Settings) -> str:
+    """Return the local user's key, or an empty text."""
+    try:
+        return settings.e2b_key_file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def with_key(document: JsonObject, settings: Settings) -> JsonObject:
+    """Return the node's document with the key of whoever may read its file."""
+    key = read_key(settings) if "e2b" in document else ""
+    if not key:
+        return document
+    e2b = document["e2b"]
+    return {**document, "e2b": {**e2b, "env": {**e2b["env"], "E2B_API_KEY": key}}}

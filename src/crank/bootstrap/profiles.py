@@ -20,6 +20,8 @@ from crank.worker.offers import choose_variant
 
 # Built at the first start. python-ml weighs gigabytes and is built when somebody asks for it.
 FIRST_PROFILES = ("python-core", "python-docs")
+# What sandboxes of E2B's clients are made of.
+E2B_PROFILE = "python-interpreter"
 # A self test that passes does so in seconds; this only ends one that hangs.
 Say = Callable[[str], None]
 
@@ -83,9 +85,9 @@ class Profiles:
         """Return the capabilities that come with Crank, whether or not their profile is built. Raises ProfileError."""
         return read_shipped(self._source_dir)
 
-    def build_first(self, say: Say) -> None:
+    def build_first(self, say: Say, *, e2b: bool = False) -> None:
         """Build what a node offers from its first start on, where it is absent. Raises ProfileError."""
-        for name in FIRST_PROFILES:
+        for name in (*FIRST_PROFILES, *([E2B_PROFILE] if e2b else ())):
             if self.find(name) is None:
                 say(f"building the profile {name} (once on this machine)")
                 self.build(name, lambda line: say(f"  {line}"))

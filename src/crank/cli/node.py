@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from crank.bootstrap.node import node_info, stop_node
+from crank.bootstrap.node import node_info, stop_node, with_key
 from crank.cli.exit_codes import ExitCode
 from crank.cli.show import print_json, say
 from crank.config import load
@@ -24,7 +24,8 @@ def down(*, json: Json = False) -> int:
 
 def info(*, json: Json = False) -> int:
     """Tell where the running node is."""
-    document = node_info(load())
+    settings = load()
+    document = with_key(node_info(settings), settings)
     if json:
         print_json(document)
     else:
@@ -37,4 +38,6 @@ def _plain(value: Any) -> str:
     """Write a value for a person: of the worker's walls those that stand, and those that do not."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return ", ".join(each["layer"] if each["holds"] else f"no {each['layer']}" for each in value)
+    if isinstance(value, dict) and "env" in value:
+        return " ".join(f"{name}={text}" for name, text in value["env"].items())
     return str(value)

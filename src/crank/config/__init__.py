@@ -6,7 +6,6 @@ a flag. Every mistake is found before any is told, so that nobody corrects a fil
 
 import difflib
 import os
-import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
@@ -16,18 +15,31 @@ from typing import Any
 
 import platformdirs
 
-from crank.domain.identity import parse_trust_domain
-from crank.domain.ids import parse_name
-from crank.domain.isolation import TIER_DEFAULT, Tier, parse_tier
+from crank.config.values import (
+    LOOPBACK,
+    Mistake,
+    a_domain,
+    a_flag,
+    a_label,
+    a_path,
+    a_text,
+    a_tier,
+    any_text,
+    host_names,
+    hosts,
+    public_address,
+    seconds,
+    whole,
+)
+from crank.domain.isolation import TIER_DEFAULT, Tier
 from crank.domain.profile import LIMIT_RANGES
 from crank.domain.quantity import GIB, MIB, SESSION_SEC_MIN
 from crank.domain.worker import SLOTS_MAX
-from crank.errors import ConfigurationError, InvalidRequest, Problem
+from crank.errors import ConfigurationError, Problem
 
 PREFIX = "CRANK_"
 FILE_NAME = "crank.toml"
 PORT_MAX = 65_535
-_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]{0,251}[a-z0-9])?")
 
 # What pip and TLS need of the environment when a profile is built; nothing else is handed on.
 _BUILD_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -52,6 +64,9 @@ class Settings:
     sessions_max      sessions that live at once on the whole node
     session_idle_sec, session_lifetime_sec           the clocks of a session that asks for none
     session_idle_sec_max, session_lifetime_sec_max   the longest clocks that anybody may ask for
+    e2b               whether the node serves the E2B protocol
+    e2b_port          where; 0 takes any free port
+    e2b_tls           whether that listener speaks TLS, which it must where `bind` is not loopback
     sandbox_tier      the weakest isolation that jobs may run in: `namespaces`, or `landlock` as well
     ceilings          by the names of `profile.Limits`: no profile gives a job more than this here
     public_url        address under which others reach the API from outside, `https://crank.example.org`; empty for none
@@ -88,6 +103,9 @@ class Settings:
     tls_key: Path | None
     actions_file_hosts: tuple[str, ...]
     failpoints: str
+    e2b: bool = False
+    e2b_port: int = 7445
+    e2b_tls: bool = False
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -147,151 +165,57 @@ class Settings:
         return self.home / "token"
 
     @property
+    def e2b_key_file(self) -> Path:
+        """Return the file of the local user's key for the E2B listener."""
+        return self.home / "e2b-key"
+
+    @property
+    def e2b_secret_file(self) -> Path:
+        """Return the file from which sandboxes' access tokens are derived."""
+        return self.controller_dir / "e2b-secret"
+
+    @property
     def api_ca_file(self) -> Path:
         """Return the certificate that proves the API's own."""
         return self.home / "api-ca.pem"
 
 
-class _Mistake(Exception):
-    """Why one value cannot be used; collected, never shown alone."""
-
-    def __init__(self, cause: str, fix: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.fix = fix
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise _Mistake("must be a text that is not empty", "Write a text.")
-    return value.strip()
-
-
-def _any_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _Mistake("must be a text", "Write a text.")
-    return value
-
-
-def _path(value: Any) -> Path:
-    path = Path(_text(value)).expanduser()
-    if not path.is_absolute():
-        raise _Mistake(f"{str(value)!r} is not an absolute path", "Write the path from the root: /…")
-    return path
-
-
-def _number(value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise _Mistake("must be a number", f"Write a number from {low:g} to {high:g}.")
-    try:
-        number = float(value)
-    except ValueError:
-        raise _Mistake(f"{value!r} is not a number", f"Write a number from {low:g} to {high:g}.") from None
-    if not low <= number <= high:
-        raise _Mistake(f"{value} is out of range", f"Write a number from {low:g} to {high:g}.")
-    return number
-
-
-def _seconds(low: float, high: float) -> Callable[[Any], float]:
-    return lambda value: _number(value, low, high)
-
-
-def _whole(low: int, high: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        number = _number(value, low, high)
-        if number != int(number):
-            raise _Mistake(f"{value} is not a whole number", f"Write a whole number from {low} to {high}.")
-        return int(number)
-
-    return read
-
-
-def _label(value: Any) -> str:
-    try:
-        return parse_name(_text(value), field="worker_name")
-    except InvalidRequest as fault:
-        raise _Mistake(fault.message, "Choose a name such as main.") from None
-
-
-def _host_names(value: Any) -> str:
-    names = [name.strip().lower() for name in _any_text(value).split(",") if name.strip()]
-    for name in names:
-        if not _HOST_NAME.fullmatch(name):
-            raise _Mistake(f"{name!r} is not a host name", "Write names without port or scheme, with commas between.")
-    return ",".join(names)
-
-
-def _domain(value: Any) -> str:
-    try:
-        return parse_trust_domain(_text(value))
-    except InvalidRequest as fault:
-        raise _Mistake(fault.message, "Choose a name such as crank.internal.") from None
-
-
-def _tier(value: Any) -> Tier:
-    try:
-        return parse_tier(_text(value))
-    except InvalidRequest as fault:
-        raise _Mistake(fault.message, fault.fix) from None
-
-
-_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-# A full name whose last label begins with a letter: never an address, which would pass by every rule about names.
-_HOST = re.compile(rf"({_LABEL}\.){{1,8}}[a-z]([a-z0-9-]{{0,61}}[a-z0-9])?")
-_PUBLIC_URL = re.compile(rf"https://({_HOST.pattern}|localhost)(:[1-9]\d{{0,4}})?")
-
-
-def _public_url(value: Any) -> str:
-    text = _any_text(value).strip().rstrip("/")
-    if text and not _PUBLIC_URL.fullmatch(text):
-        raise _Mistake(
-            f"{text[:80]!r} is not an https address of a host", "Write https://crank.example.org, without a path."
-        )
-    return text
-
-
-def _hosts(value: Any) -> tuple[str, ...]:
-    entries = value if isinstance(value, list) else _any_text(value).split(",")
-    hosts = tuple(entry.strip() for entry in entries if isinstance(entry, str) and entry.strip())
-    for host in hosts:
-        if not _HOST.fullmatch(host):
-            raise _Mistake(f"{host[:80]!r} is not a host's full name", "Write names such as files.example.org.")
-    return hosts
-
-
 # `limit_memory_bytes`, CRANK_LIMIT_MEMORY_BYTES: what no profile may pass on this machine.
 _LIMIT = "limit_"
 _CEILINGS: Mapping[str, Callable[[Any], float]] = {
-    f"{_LIMIT}{name}": _seconds(low, high) if name.endswith("_sec") else _whole(int(low), int(high))
+    f"{_LIMIT}{name}": seconds(low, high) if name.endswith("_sec") else whole(int(low), int(high))
     for name, (low, high) in LIMIT_RANGES.items()
 }
 _READERS: Mapping[str, Callable[[Any], Any]] = {
-    "bind": _text,
-    "api_names": _host_names,
-    "api_port": _whole(0, PORT_MAX),
-    "workers_port": _whole(0, PORT_MAX),
-    "profiles_source": _path,
-    "profiles_builds": _path,
-    "worker_name": _label,
-    "worker_slots": _whole(1, SLOTS_MAX),
-    "trust_domain": _domain,
-    "queued_max": _whole(1, 1_000_000),
-    "blobs_quota_bytes": _whole(1024 * 1024, 1024 * 1024 * GIB),
-    "retention_sec": _seconds(60, 10 * 365 * 86_400),
-    "drain_sec": _seconds(0, 86_400),
-    "worker_sessions": _whole(0, SLOTS_MAX),
-    "worker_sessions_bytes": _whole(32 * MIB, 1024 * GIB),
-    "sessions_max": _whole(0, 10_000),
-    "session_idle_sec": _seconds(SESSION_SEC_MIN, 86_400),
-    "session_idle_sec_max": _seconds(SESSION_SEC_MIN, 86_400),
-    "session_lifetime_sec": _seconds(SESSION_SEC_MIN, 30 * 86_400),
-    "session_lifetime_sec_max": _seconds(SESSION_SEC_MIN, 30 * 86_400),
-    "sandbox_tier": _tier,
-    "public_url": _public_url,
-    "tls_cert": _path,
-    "tls_key": _path,
-    "actions_file_hosts": _hosts,
-    "failpoints": _any_text,
+    "bind": a_text,
+    "api_names": host_names,
+    "api_port": whole(0, PORT_MAX),
+    "workers_port": whole(0, PORT_MAX),
+    "profiles_source": a_path,
+    "profiles_builds": a_path,
+    "worker_name": a_label,
+    "worker_slots": whole(1, SLOTS_MAX),
+    "trust_domain": a_domain,
+    "queued_max": whole(1, 1_000_000),
+    "blobs_quota_bytes": whole(1024 * 1024, 1024 * 1024 * GIB),
+    "retention_sec": seconds(60, 10 * 365 * 86_400),
+    "drain_sec": seconds(0, 86_400),
+    "worker_sessions": whole(0, SLOTS_MAX),
+    "worker_sessions_bytes": whole(32 * MIB, 1024 * GIB),
+    "sessions_max": whole(0, 10_000),
+    "session_idle_sec": seconds(SESSION_SEC_MIN, 86_400),
+    "session_idle_sec_max": seconds(SESSION_SEC_MIN, 86_400),
+    "session_lifetime_sec": seconds(SESSION_SEC_MIN, 30 * 86_400),
+    "session_lifetime_sec_max": seconds(SESSION_SEC_MIN, 30 * 86_400),
+    "sandbox_tier": a_tier,
+    "public_url": public_address,
+    "tls_cert": a_path,
+    "tls_key": a_path,
+    "actions_file_hosts": hosts,
+    "failpoints": any_text,
+    "e2b": a_flag,
+    "e2b_port": whole(0, PORT_MAX),
+    "e2b_tls": a_flag,
     **_CEILINGS,
 }
 
@@ -316,22 +240,36 @@ def load(flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, st
         for origin, name, value in layer:
             try:
                 values[name] = _READERS[name](value)
-            except _Mistake as mistake:
+            except Mistake as mistake:
                 problems.append(Problem(field=origin, cause=mistake.cause, fix=mistake.fix))
     if 0 != values["api_port"] == values["workers_port"]:
         problems.append(
             Problem("workers_port", "is the same as api_port", "Choose two ports, or 0 to take any free one.")
         )
-    if (values["tls_cert"] is None) != (values["tls_key"] is None):
-        missing = "tls_key" if values["tls_key"] is None else "tls_cert"
-        problems.append(
-            Problem(missing, "is missing, and the other is there", "Give both tls_cert and tls_key, or neither.")
-        )
+    problems += [*_pair_problems(values), *_plain_problems(values)]
     if problems:
         count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise ConfigurationError(f"The settings have {count}.", problems=problems)
     ceilings = {name.removeprefix(_LIMIT): values.pop(name) for name in _CEILINGS if name in values}
     return Settings(home=home, build_environment=_build_environment(seen), ceilings=ceilings, **values)
+
+
+def _pair_problems(values: Mapping[str, Any]) -> list[Problem]:
+    if (values["tls_cert"] is None) == (values["tls_key"] is None):
+        return []
+    missing = "tls_key" if values["tls_key"] is None else "tls_cert"
+    return [Problem(missing, "is missing, and the other is there", "Give both tls_cert and tls_key, or neither.")]
+
+
+def _plain_problems(values: Mapping[str, Any]) -> list[Problem]:
+    """A key that travels in the clear belongs to whoever listens on the way."""
+    if not values["e2b"] or values["e2b_tls"] or values["bind"] in LOOPBACK:
+        return []
+    return [
+        Problem(
+            "e2b_tls", f"must be on where bind is {values['bind']}, which is not loopback", "Set CRANK_E2B_TLS=true."
+        )
+    ]
 
 
 def _find_home(said: Mapping[str, Any], seen: Mapping[str, str], problems: list[Problem]) -> Path:
@@ -340,8 +278,8 @@ def _find_home(said: Mapping[str, Any], seen: Mapping[str, str], problems: list[
             continue
         # A relative home is meant from where the caller stands; it must not move with a later chdir.
         try:
-            return Path(_text(str(value))).expanduser().absolute()
-        except (_Mistake, RuntimeError) as mistake:
+            return Path(a_text(str(value))).expanduser().absolute()
+        except (Mistake, RuntimeError) as mistake:
             problems.append(Problem(field=origin, cause=str(mistake), fix="Name a folder."))
     return platformdirs.user_data_path("crank", appauthor=False)
 
@@ -374,12 +312,15 @@ def _defaults(home: Path) -> dict[str, Any]:
         "tls_key": None,
         "actions_file_hosts": (),
         "failpoints": "",
+        "e2b": False,
+        "e2b_port": 7445,
+        "e2b_tls": False,
     }
 
 
 def profiles_source() -> Path:
     """Return the folder of profile files: inside an installed package, else in the checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "_profiles"
     return installed if installed.is_dir() else package.parents[1] / "profiles"
 

@@ -1,0 +1,34 @@
+"""Connect's frames, in and out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crank.api.e2b import connect
+from crank.errors import CrankError, InvalidRequest, NotSupported
+
+
+def test_frames_go_both_ways() -> None:
+    """What was framed is read again; the last frame of a stream carries no message."""
+    raw = connect.frame({"a": "ü"}) + connect.frame({"b": 1}) + connect.frame({}, last=True)
+    assert connect.parse_frames(raw) == [{"a": "ü"}, {"b": 1}]
+    assert raw[:5] == b"\0\0\0\0\x0a"
+
+
+def test_broken_frames_are_refused() -> None:
+    """A head or a body that is cut off, compression, and what is no object."""
+    whole = connect.frame({"a": 1})
+    for raw in (whole[:3], whole[:-1], b"\0\0\0\0\2[]"):
+        with pytest.raises(InvalidRequest):
+            connect.parse_frames(raw)
+    with pytest.raises(NotSupported):
+        connect.parse_frames(b"\1" + whole[1:])
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_frames_or_a_refusal(raw: bytes) -> None:
+    """Nothing but the errors of the tree comes out of a body."""
+    try:
+        connect.parse_frames(raw)
+    except CrankError:
+        return
