@@ -78,12 +78,14 @@ def raised_codes() -> dict[str, tuple[str, str]]:
             if kind == "Refusal" and node.args:
                 code, kind = node.args[0], "InvalidRequest"
             if isinstance(code, ast.Constant) and isinstance(code.value, str) and kind in kinds:
-                found.setdefault(code.value, (kind, _sentence(node)))
+                # A refusal says its code first, a fault its sentence.
+                said = node.args[1:] if code in node.args else node.args
+                found.setdefault(code.value, (kind, _sentence(said)))
     return found
 
 
-def _sentence(call: ast.Call) -> str:
-    first = call.args[0] if call.args else None
+def _sentence(arguments: list[ast.expr]) -> str:
+    first = arguments[0] if arguments else None
     if isinstance(first, ast.Constant):
         return str(first.value)
     if isinstance(first, ast.JoinedStr):

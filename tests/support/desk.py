@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.controller.desk import Desk, Policy
 from crank.controller.enroll import enroll, leave
+from crank.controller.keys import admit_owner
 from crank.controller.loop import ControllerLoop
 from crank.controller.report import receive
 from crank.controller.roster import LiveWorker
 from crank.domain.capability import Capability, capability_document
 from crank.domain.identity import make_spiffe_id
-from crank.domain.ids import LOCAL_TENANT, Digest
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.errors import Unavailable
@@ -122,8 +121,7 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
         NoFailpoints(),
         rules,
     )
-    hashed = Digest(hashlib.sha256(SECRET.encode()).hexdigest())
-    await store.transact(lambda tx: tx.registry.put_credential(hashed, LOCAL_TENANT, 1))
+    await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)
     await loop.start()
     try:

@@ -33,7 +33,7 @@ CHECKS = [
 ]
 
 
-OPERATIONS = 30
+OPERATIONS = 36
 
 
 @dataclass

@@ -111,7 +111,7 @@ def test_a_mount_that_is_not_registered_is_not_shown(node: Node, tmp_path: Path)
     folder = tmp_path / "docs"
     folder.mkdir()
     (folder / "a.txt").write_text("seen")
-    assert node.crank("mount", "add", str(folder), "--name", "docs").returncode == 0
+    assert node.crank("mount", "add", "docs", str(folder)).returncode == 0
     command = ("run", "-", "--json", "--mount", "docs")
     code = "print(open('/in/docs/a.txt').read())"
     assert json.loads(node.crank(*command, stdin=code).stdout)["stdout"] == "seen\n"

@@ -70,7 +70,7 @@ def test_files_go_in_and_come_out(node: Node, tmp_path: Path) -> None:
 def test_a_named_mount_is_used_by_its_name(node: Node, tmp_path: Path) -> None:
     """mount add gives a folder a name, jobs use it by that name, mount remove takes it away."""
     (tmp_path / "a.txt").write_text("named")
-    assert node.crank("mount", "add", str(tmp_path), "--name", "papers").returncode == 0
+    assert node.crank("mount", "add", "papers", str(tmp_path)).returncode == 0
     assert "papers" in node.crank("mount", "list").stdout
     code = "print(open('/in/papers/a.txt').read())"
     assert node.crank("run", "-", "--mount", "papers", stdin=code).stdout == "named\n"

@@ -58,8 +58,9 @@ def answer(body: JsonValue, status: int = 200, headers: dict[str, str] | None = 
 
 
 def desk_of(request: Request) -> Desk:
-    """Return the desk that the application was built with."""
-    desk: Desk = request.app.state.desk
+    """Return the desk that serves this request: as the caller's credential sees it, where the route proved one."""
+    caller = getattr(request.state, "caller", None)
+    desk: Desk = request.app.state.desk if caller is None else caller.desk
     return desk
 
 

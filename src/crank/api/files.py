@@ -20,7 +20,7 @@ from crank.controller import artifacts
 from crank.controller.desk import Desk
 from crank.domain.ids import Digest, parse_digest, parse_job_id
 from crank.domain.quantity import BLOB_BYTES_MAX, KIB, MIB
-from crank.errors import NotFound, TooLarge, Unavailable
+from crank.errors import TooLarge, Unavailable
 
 PIECE_BYTES = 256 * KIB
 _SPOOL_BYTES = 1 * MIB
@@ -159,9 +159,7 @@ def _no_room(fault: OSError) -> Unavailable | TooLarge:
 
 async def blob_head(desk: Desk, digest: Digest) -> Response:
     """Tell a blob's size without its bytes. Raises NotFound."""
-    size_bytes = await asyncio.to_thread(desk.blobs.size, digest)
-    if size_bytes is None:
-        raise NotFound("There is no blob with this SHA-256.", code="blob_not_found", field="sha256")
+    size_bytes = await artifacts.blob_size(desk, digest=digest)
     return Response(headers={"content-length": str(size_bytes), "content-type": "application/octet-stream"})
 
 

@@ -91,6 +91,13 @@ class DenialDocument(Answer):
     told_by: ToldBy = Field(description="Whose word it is; job means that nothing but the job says so.")
 
 
+class MountUsed(Answer):
+    """A mount as a job sees it: at /in/<name>."""
+
+    name: str
+    mount_id: str
+
+
 class JobHead(Answer):
     """A job without its output."""
 
@@ -103,6 +110,7 @@ class JobHead(Answer):
     effects: str
     session_id: str | None
     context: str | None
+    mounts: list[MountUsed]
     submitted_at: str
     started_at: str | None
     ended_at: str | None

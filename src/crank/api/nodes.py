@@ -59,7 +59,7 @@ async def list_bids(caller: From) -> Response:
 
 @router.get(
     "/v1/records", operation_id="list_records", summary="Read the audit trail",
-    responses={200: {"model": RecordsPage}, **refusals(406)},
+    responses={200: {"model": RecordsPage}, **refusals(403, 406)},
 )  # fmt: skip
 async def list_records(
     request: Request,
@@ -98,7 +98,7 @@ async def add_mount(request: Request, wanted: MountAdded, caller: From) -> Respo
 
 @router.delete(
     "/v1/mounts/{mount_id}", operation_id="remove_mount", summary="Remove a mount", status_code=204,
-    response_class=Response, responses={**refusals(404)},
+    response_class=Response, responses={**refusals(403, 404)},
 )  # fmt: skip
 async def remove_mount(
     request: Request, mount_id: Annotated[str, Path(description="The mount's id.")], caller: From

@@ -1,7 +1,6 @@
 """The controller process, wired from top to bottom in the order it starts; closed in reverse."""
 
 import asyncio
-import hashlib
 import os
 import ssl
 from collections.abc import Mapping, Sequence
@@ -32,10 +31,10 @@ from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
+from crank.controller.keys import admit_owner
 from crank.controller.loop import ControllerLoop
 from crank.controller.mounts import register_all
 from crank.domain.identity import make_spiffe_id
-from crank.domain.ids import LOCAL_TENANT, Digest
 from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
@@ -209,9 +208,7 @@ async def _admit_owner(settings: Settings, desk: Desk) -> None:
         secret = desk.ids.secret()
         write_whole(settings.token_file, f"{secret}\n".encode(), mode=0o600)
     settings.token_file.chmod(0o600)
-    digest = Digest(hashlib.sha256(secret.encode()).hexdigest())
-    now_us = desk.clock.now_us()
-    await desk.store.transact(lambda tx: tx.registry.put_credential(digest, LOCAL_TENANT, now_us))
+    await admit_owner(desk, secret)
 
 
 def _api(settings: Settings, desk: Desk) -> FastAPI:

@@ -19,6 +19,7 @@ _VERBS = (
     ("up", "crank.cli.up:up", "Start this machine's node; it runs until Ctrl-C, or in the background."),
     ("down", "crank.cli.node:down", "Stop the node; its worker finishes what it runs first."),
     ("run", "crank.cli.run:run", "Run a script in the sandbox and bring back what it leaves."),
+    ("apply", "crank.cli.apply:apply", "Show what a job's files would change in a folder, and write what you accept."),
     ("mcp", "crank.cli.mcp:bridge", "Speak MCP on stdin and stdout, for hosts that start their servers."),
     ("connect", "crank.cli.connect:connect", "Connect Claude, Cursor, VS Code, ChatGPT and others to this node."),
     ("doctor", "crank.cli.doctor:doctor", "Examine this machine and tell what is missing and how to mend it."),
@@ -63,9 +64,20 @@ _GROUPS = (
         "mount",
         "Folders of this node that jobs may read.",
         (
-            ("add", "crank.cli.mount:add", "Allow jobs to read a folder."),
-            ("list", "crank.cli.mount:list_mounts", "List the folders that jobs may read."),
+            ("add", "crank.cli.mount:add", "Give a folder a name by which jobs may read it."),
+            ("list", "crank.cli.mount:list_mounts", "List the folders that jobs may read, and for whom."),
+            ("allow", "crank.cli.mount:allow", "Let a key name a mount."),
+            ("deny", "crank.cli.mount:deny", "Take a mount from a key."),
             ("remove", "crank.cli.mount:remove", "Take a folder away from later jobs."),
+        ),
+    ),
+    (
+        "key",
+        "Keys for agents and programs.",
+        (
+            ("mint", "crank.cli.key:mint", "Make a key and print its secret, this once."),
+            ("list", "crank.cli.key:list_keys", "List the keys, the revoked ones too."),
+            ("revoke", "crank.cli.key:revoke", "Revoke a key at once, and end what it has under way."),
         ),
     ),
     (

@@ -25,6 +25,18 @@ def harmless(text: str) -> str:
     return "".join(char if char in _TAB_NEWLINE else _visible(char) for char in text)
 
 
+def one_line(text: str) -> str:
+    """Return a stranger's text as one line in which every character shows; nothing in it can move or hide."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\t" else _plain(char) for char in text)
+
+
+def _plain(char: str) -> str:
+    point = ord(char)
+    return _visible(char) if point < 0x20 or point == 0x7F else f"\\u{point:04x}"
+
+
 def _visible(char: str) -> str:
     point = ord(char)
     if point < 0x20 or point == 0x7F:

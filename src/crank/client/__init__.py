@@ -2,6 +2,7 @@
 
 from crank.client.face import Client
 from crank.client.face_session import Session
+from crank.client.keys import Key
 from crank.client.link import ClientOptions, job_id_of
 from crank.client.remote import AsyncClient
 from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics, Mount, Page, Skipped, StreamMetrics
@@ -16,6 +17,7 @@ __all__ = [
     "JobEnd",
     "JobEvent",
     "JobResult",
+    "Key",
     "Metrics",
     "Mount",
     "Page",

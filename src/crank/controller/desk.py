@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crank.controller.flights import Flights
+from crank.controller.keyring import Keyring
 from crank.controller.roster import Roster
 from crank.controller.tally import Tally
 from crank.controller.watch import Watch
+from crank.domain.credential import Credential
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
@@ -70,6 +72,7 @@ class Desk:
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     mounts_gate     held while a mount is added or removed, so that store and register change alike
+    asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
 
     store: Store
@@ -88,6 +91,8 @@ class Desk:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
+    keyring: Keyring = field(default_factory=Keyring)
+    asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:
         """Make a record of what happens now; the caller appends it in the transaction of the change."""

@@ -63,6 +63,12 @@ async def _dispatch(desk: Desk) -> int:
 _MOUNT_GONE = End(
     Reason.REFUSED, code="mount_not_found", message="A mount that the job needs was removed before it could start."
 )
+_MOUNT_DENIED = End(
+    Reason.REFUSED, code="mount_not_allowed", message="The job's key may not name one of its mounts any more."
+)
+_KEY_REVOKED = End(
+    Reason.REFUSED, code="key_revoked", message="The key that asked for it was revoked before it could start."
+)
 
 
 def _look(tx: Transaction) -> tuple[list[Job], dict[MountId, Mount], list[tuple[Job, End]]]:
@@ -78,12 +84,26 @@ def _broken(tx: Transaction, job: Job, mounts: dict[MountId, Mount]) -> End | No
     """Return how a job ends that can never start any more, or None."""
     if any(use.mount_id not in mounts for use in job.request.mounts):
         return _MOUNT_GONE
+    if (denied := _denied(tx, job)) is not None:
+        return denied
     if job.request.session_id is None:
         return None
     session = tx.sessions.find(job.tenant, job.request.session_id)
     if session is not None and not session.ended:
         return None
     return session_rules.job_end(None if session is None else session.end)
+
+
+def _denied(tx: Transaction, job: Job) -> End | None:
+    """Return how a job ends whose key was revoked, or denied a mount, since it was accepted; None otherwise."""
+    if job.owner is None:
+        return None
+    asker = tx.credentials.find(job.tenant, job.owner)
+    if asker is None or asker.revoked_us is not None:
+        return _KEY_REVOKED
+    if asker.bounded and any(use.mount_id not in asker.mounts for use in job.request.mounts):
+        return _MOUNT_DENIED
+    return None
 
 
 def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> list[_Plan]:
@@ -111,7 +131,8 @@ def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> list[
 
 def _lease(desk: Desk, tx: Transaction, plan: _Plan) -> Job | None:
     job = tx.jobs.find(plan.job.tenant, plan.job.job_id)
-    if job is None or job.status is not Status.QUEUED:
+    if job is None or job.status is not Status.QUEUED or _denied(tx, job) is not None:
+        # Also where its key was revoked since the look; the next look ends it.
         return None
     known = plan.worker.known
     leased = lease.grant(job, known.worker_id, known.instance_id)

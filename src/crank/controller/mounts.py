@@ -1,13 +1,14 @@
 """Mounts: the folders of this node that jobs may read. Only the node's owner adds one."""
 
 import asyncio
-import hashlib
 import os
 from pathlib import Path
 
+from crank.controller.access import authorise
 from crank.controller.desk import Desk
-from crank.domain.ids import LOCAL_TENANT, MountId, TenantId, parse_name
+from crank.domain.ids import LOCAL_TENANT, MountId, TenantId, make_mount_id, parse_name
 from crank.domain.job import Mount
+from crank.domain.rules.access import Action
 from crank.errors import Conflict, CrankError, InvalidRequest, NotAllowed, NotFound
 from crank.ports import Transaction
 
@@ -17,15 +18,16 @@ PATH_BYTES_MAX = 4096
 async def add(desk: Desk, *, tenant: TenantId, subject: str, path: str, name: str | None) -> Mount:
     """Make a folder usable as a mount, under an id made from its path; adding it again changes nothing.
 
-    Raises InvalidRequest (not an existing folder), NotAllowed (Crank's own state), Conflict (name taken),
+    Raises InvalidRequest (not an existing folder), NotAllowed (not the owner; Crank's own state), Conflict (name taken),
     Unavailable (it could not be registered).
     """
+    await authorise(desk, Action.CHANGE_MOUNTS)
     if name is not None:
         parse_name(name, field="name")
     real = await asyncio.to_thread(_resolve, path)
     _check_private(desk, real)
     mount = Mount(
-        mount_id=MountId("m-" + hashlib.sha256(f"{desk.policy.node_id}\0{real}".encode()).hexdigest()[:16]),
+        mount_id=make_mount_id(desk.policy.node_id, str(real)),
         tenant=tenant,
         node_id=desk.policy.node_id,
         name=name,
@@ -84,7 +86,7 @@ def _check_private(desk: Desk, real: Path) -> None:
         if real == private or real in private.parents or private in real.parents:
             raise NotAllowed(
                 "This folder holds Crank's own keys and state, so no job may see it.",
-                code="mount_not_allowed",
+                code="mount_private",
                 fix="Mount a folder that neither holds nor lies in the node's home.",
             )
 
@@ -112,14 +114,18 @@ async def list_mounts(desk: Desk, *, tenant: TenantId) -> list[Mount]:
 
 
 async def remove(desk: Desk, *, tenant: TenantId, subject: str, mount_id: MountId) -> None:
-    """Remove a mount; jobs that wait for it end refused. Raises NotFound, Unavailable."""
+    """Remove a mount; jobs that wait for it end refused. Raises NotAllowed, NotFound, Unavailable."""
+    await authorise(desk, Action.CHANGE_MOUNTS)
 
     def commit(tx: Transaction) -> None:
         if not tx.registry.remove_mount(tenant, mount_id):
             raise NotFound(f"There is no mount {mount_id[:80]!r}.", code="mount_not_found", field="mount_id")
+        # A folder that comes back later starts with no key that may name it.
+        tx.credentials.forget_mount(tenant, mount_id)
         facts = {"mount": mount_id}
         tx.records.append(desk.record("mount.removed", tenant=tenant, subject=subject, job_id=None, facts=facts))
 
     async with desk.mounts_gate:
         await desk.store.transact(commit)
+        desk.keyring.changed()
         await _register(desk)

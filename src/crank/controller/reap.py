@@ -71,7 +71,9 @@ async def sweep(desk: Desk) -> int:
         await desk.streams.remove(job.job_id)
     orphans = desk.blobs.older_than(ORPHAN_SEC)
     used: set[Digest] = await desk.store.read(lambda tx: tx.registry.referred(orphans))
-    for digest in orphans:
-        if digest not in used:
-            desk.blobs.remove(digest)
+    unused = [digest for digest in orphans if digest not in used]
+    for digest in unused:
+        desk.blobs.remove(digest)
+    if unused:
+        await desk.store.transact(lambda tx: tx.credentials.release(unused))
     return len(old)

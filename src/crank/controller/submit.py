@@ -6,7 +6,7 @@ Steps, marked again in the code:
  3. complete it with what its session fixes; resolve its mounts on this node
  4. find who could ever run it; refuse at once when nobody can
  5. check it against the capability's own terms
- 6. keep its files as blobs
+ 6. keep its files as blobs; those that are named by hash must be the caller's to use
  7. admit it: job, replay key, blob references and record in one transaction
  8. wake the dispatcher
 Authentication came before (the tenant is proven); money and policy join at 4 and 7 later.
@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from crank.controller.access import check_job_id, may_use_blob
 from crank.controller.desk import Desk
+from crank.controller.scope import space_of
 from crank.controller.use_session import admit, join, touch
 from crank.domain.capability import Capability
 from crank.domain.ids import Digest, JobId, TenantId
@@ -72,7 +74,7 @@ def claim(desk: Desk, *, tenant: TenantId, submission: Submission) -> Iterator[N
         names.append(f"key {submission.key}")
     if submission.fields.get("job_id") is not None:
         names.append(f"job {submission.fields['job_id']}")
-    with desk.flights.claim(tenant, names, request_digest(submission.fields)):
+    with desk.flights.claim(space_of(desk.asker, tenant), names, request_digest(submission.fields)):
         yield
 
 
@@ -83,6 +85,7 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
     NotSupported, TooLarge, Conflict, NotAllowed, Unavailable (`queue_full`, `disk_full`).
     """
     draft = parse_request(submission.fields)  # 1
+    check_job_id(desk, draft.job_id)
     digest = request_digest(submission.fields)
     key = submission.key
     earlier = await desk.store.read(lambda tx: _earlier(desk, tx, tenant, key, draft.job_id, digest))  # 2
@@ -92,7 +95,8 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
     mounts = await desk.store.read(lambda tx: resolve_mounts(tx, tenant, draft.mounts))
     capability = await _who_could(desk, subject, draft, mounts, tenant=tenant, session=session)  # 4
     _check_terms(desk, draft, capability)  # 5
-    files = await asyncio.to_thread(_keep_files, desk, draft)  # 6
+    await _check_blobs(desk, draft)  # 6
+    files = await asyncio.to_thread(_keep_files, desk, draft)
     job = Job(
         job_id=draft.job_id or JobId(desk.ids.uuid7()),
         tenant=tenant,
@@ -144,7 +148,7 @@ def resolve_mounts(tx: Transaction, tenant: TenantId, wanted_mounts: Sequence[Dr
         if wanted.source not in known:
             raise NotAllowed(
                 f"There is no mount {wanted.source[:80]!r} that this credential may use.",
-                code="mount_not_found",
+                code="mount_not_allowed",
                 field=f"mounts.{position}",
                 fix="List mounts with GET /v1/mounts; the node's owner adds one with 'crank mount add'.",
             )
@@ -217,6 +221,22 @@ def _check_terms(desk: Desk, draft: Draft, capability: Capability) -> None:
             )
 
 
+async def _check_blobs(desk: Desk, draft: Draft) -> None:
+    """Refuse a blob that is not the caller's to use as one that is not there."""
+    for position, file in enumerate(draft.files):
+        if file.sha256 is not None and not await may_use_blob(desk, file.sha256):
+            raise _no_blob(position)
+
+
+def _no_blob(position: int) -> InvalidRequest:
+    return InvalidRequest(
+        "There is no blob with this SHA-256.",
+        code="blob_not_found",
+        field=f"files.{position}.sha256",
+        fix="Upload it first with PUT /v1/blobs/<sha256>.",
+    )
+
+
 def _keep_files(desk: Desk, draft: Draft) -> tuple[InputFile, ...]:
     kept = []
     for position, file in enumerate(draft.files):
@@ -227,12 +247,7 @@ def _keep_files(desk: Desk, draft: Draft) -> tuple[InputFile, ...]:
         assert file.sha256 is not None, "a draft file has content or a digest"
         stored_bytes = desk.blobs.size(file.sha256)
         if stored_bytes is None:
-            raise InvalidRequest(
-                "There is no blob with this SHA-256.",
-                code="blob_not_found",
-                field=f"files.{position}.sha256",
-                fix="Upload it first with PUT /v1/blobs/<sha256>.",
-            )
+            raise _no_blob(position)
         kept.append(InputFile(file.path, file.sha256, stored_bytes))
     return tuple(kept)
 

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from crank.controller.access import authorise
 from crank.controller.desk import Desk
 from crank.domain.capability import capability_document
 from crank.domain.ids import JobId, TenantId
@@ -13,6 +14,7 @@ from crank.domain.outcome import End, Outcome, Stream
 from crank.domain.outcome_codec import parse_outcome
 from crank.domain.quantity import BLOB_BYTES_MAX
 from crank.domain.rules import placement
+from crank.domain.rules.access import Action
 from crank.errors import NotFound
 
 _DOCUMENT_DEPTH_MAX = 128
@@ -70,6 +72,7 @@ def _head(desk: Desk, job: Job, mounts: list[Mount]) -> JsonObject:
         "effects": str(request.effects),
         "session_id": request.session_id,
         "context": request.context,
+        "mounts": [asdict(use) for use in request.mounts],
         "submitted_at": moment(job.submitted_us),
         "started_at": moment(job.started_us),
         "ended_at": moment(job.ended_us),
@@ -186,7 +189,9 @@ async def capabilities_document(desk: Desk) -> JsonObject:
 async def records_page(
     desk: Desk, *, tenant: TenantId, job_id: JobId | None, after: int, limit: int
 ) -> JsonObject:
-    """Return the audit trail in order, after a position."""
+    """Return the audit trail in order, after a position; all of it to the owner alone. Raises NotAllowed."""
+    if job_id is None:
+        await authorise(desk, Action.READ_RECORDS)
     rows = await desk.store.read(lambda tx: list(tx.records.page(job_id=job_id, after=after, limit=limit)))
     shown = [(position, record) for position, record in rows if record.tenant == tenant]
     return {

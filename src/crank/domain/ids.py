@@ -1,5 +1,6 @@
 """Typed identifiers: only a parser makes one, so holding one proves that it is well formed."""
 
+import hashlib
 import re
 from typing import NewType
 
@@ -12,6 +13,7 @@ InstanceId = NewType("InstanceId", str)
 TenantId = NewType("TenantId", str)
 MountId = NewType("MountId", str)
 SessionId = NewType("SessionId", str)
+CredentialId = NewType("CredentialId", str)
 Digest = NewType("Digest", str)
 
 LOCAL_TENANT = TenantId("local")
@@ -59,6 +61,11 @@ def parse_name(text: str, *, field: str) -> str:
             field=field,
         )
     return text
+
+
+def make_mount_id(node_id: str, host_path: str) -> MountId:
+    """Make the id of a mount from the real path of its folder, so that the same folder always has the same one."""
+    return MountId("m-" + hashlib.sha256(f"{node_id}\0{host_path}".encode()).hexdigest()[:16])
 
 
 def parse_digest(text: str, *, field: str = "sha256") -> Digest:

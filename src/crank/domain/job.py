@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from crank.domain.capability import Accelerator, Effects
-from crank.domain.ids import Digest, InstanceId, JobId, MountId, SessionId, TenantId, WorkerId
+from crank.domain.ids import CredentialId, Digest, InstanceId, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.json import JsonValue
 from crank.domain.outcome import End, Reason
 
@@ -108,6 +108,7 @@ class Job:
     outcome      JSON document of the outcome (see `outcome_codec`), kept when small
     outcome_blob digest of that document when it is large
     end          how it ended, None while it has not
+    owner        the bounded credential that asked, which alone may see it beside the node's owner; None: the owner
     """
 
     job_id: JobId
@@ -127,6 +128,7 @@ class Job:
     outcome: JsonValue = None
     outcome_blob: Digest | None = None
     hold: int = 0
+    owner: CredentialId | None = None
 
     @property
     def ended(self) -> bool:

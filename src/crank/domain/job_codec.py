@@ -94,6 +94,7 @@ def job_document(job: Job) -> JsonObject:
         "outcome": job.outcome,
         "outcome_blob": job.outcome_blob,
         "hold": job.hold,
+        "owner": job.owner,
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from crank.domain.capability import Accelerator
-from crank.domain.ids import InstanceId, JobId, SessionId, TenantId, WorkerId
+from crank.domain.ids import CredentialId, InstanceId, JobId, SessionId, TenantId, WorkerId
 from crank.domain.job import MountUse
 from crank.domain.outcome import End
 
@@ -97,6 +97,7 @@ class Session:
 
     used_us  when its idle clock last began anew: at its opening, at the end of a job, or when it was touched
     tier     the isolation that really holds; None until its sandbox stands
+    owner    the bounded credential that asked, as of a job
     """
 
     session_id: SessionId
@@ -111,6 +112,7 @@ class Session:
     ended_us: int | None = None
     tier: str | None = None
     end: SessionEnd | None = None
+    owner: CredentialId | None = None
 
     @property
     def ended(self) -> bool:

@@ -3,6 +3,7 @@ in `crank.testing.contracts`, which every adapter passes.
 """
 
 from crank.ports.checks import GpuProbe, SchemaChecker
+from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.links import Connector, ControllerLink, WorkerLink
@@ -37,6 +38,7 @@ __all__ = [
     "Clock",
     "Connector",
     "ControllerLink",
+    "CredentialStore",
     "Downloads",
     "Failpoints",
     "FileEntry",

@@ -1,13 +1,14 @@
-"""What must not be lost: five small stores behind one unit of work, blobs, and the log of output."""
+"""What must not be lost: six small stores behind one unit of work, blobs, and the log of output."""
 
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol, TypeVar
 
-from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
+from crank.ports.credentials import CredentialStore
 from crank.wire import JobEvent
 
 T = TypeVar("T")
@@ -40,8 +41,19 @@ class JobStore(Protocol):
         """Return the jobs that are leased or running."""
         ...
 
-    def page(self, tenant: TenantId, *, limit: int, before: str | None, status: Status | None) -> Sequence[Job]:
-        """Return jobs, newest first; `before` is the cursor of the last one seen (its job id)."""
+    def page(
+        self,
+        tenant: TenantId,
+        *,
+        limit: int,
+        before: str | None,
+        status: Status | None,
+        owner: CredentialId | None = None,
+    ) -> Sequence[Job]:
+        """Return jobs, newest first; `before` is the cursor of the last one seen (its job id).
+
+        owner  only jobs of this bounded credential
+        """
         ...
 
     def count(self, status: Status) -> int:
@@ -76,8 +88,10 @@ class SessionStore(Protocol):
         """Return the sessions of every tenant that have not ended, oldest first."""
         ...
 
-    def page(self, tenant: TenantId, *, limit: int, before: str | None) -> Sequence[Session]:
-        """Return sessions, newest first; `before` is the cursor of the last one seen (its session id)."""
+    def page(
+        self, tenant: TenantId, *, limit: int, before: str | None, owner: CredentialId | None = None
+    ) -> Sequence[Session]:
+        """Return sessions, newest first; `before` and `owner` as for jobs."""
         ...
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Session]:
@@ -118,15 +132,7 @@ class RecordStore(Protocol):
 
 
 class RegistryStore(Protocol):
-    """What the node knows: credentials (hashed), mounts, workers, and which blobs are in use."""
-
-    def credential_tenant(self, secret_sha256: Digest) -> TenantId | None:
-        """Return the tenant whose secret has this hash, or None."""
-        ...
-
-    def put_credential(self, secret_sha256: Digest, tenant: TenantId, created_us: int) -> None:
-        """Add a credential; doing it twice changes nothing."""
-        ...
+    """What the node knows: mounts, workers, and which blobs are in use."""
 
     def put_mount(self, mount: Mount) -> None:
         """Add or replace a mount by its id."""
@@ -162,13 +168,14 @@ class RegistryStore(Protocol):
 
 
 class Transaction(Protocol):
-    """Five small stores that change together or not at all."""
+    """Six small stores that change together or not at all."""
 
     jobs: JobStore
     sessions: SessionStore
     replays: ReplayStore
     records: RecordStore
     registry: RegistryStore
+    credentials: CredentialStore
 
 
 class Store(Protocol):

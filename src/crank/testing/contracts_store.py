@@ -90,7 +90,7 @@ class StoreContract:
         )
 
         def check(tx: Transaction) -> None:
-            expected = replace(sample_full_job("a"), submitted_us=1)
+            expected = replace(sample_full_job("a"), submitted_us=1, owner=None)
             assert tx.jobs.find(LOCAL_TENANT, JobId("a")) == expected
 
         self.write(
@@ -205,11 +205,9 @@ class StoreContract:
         self.run(tmp_path, test)
 
     def test_the_registry_remembers(self, tmp_path: Path) -> None:
-        """Credentials, mounts, workers and references are found again, each under its own tenant."""
+        """Mounts, workers and references are found again, each under its own tenant."""
 
         def fill(tx: Transaction) -> None:
-            for tenant in (LOCAL_TENANT, OTHER_TENANT):
-                tx.registry.put_credential(DIGEST, tenant, 1)
             tx.registry.put_mount(sample_mount("m-2"))
             tx.registry.put_mount(sample_mount("m-1"))
             tx.registry.put_mount(sample_mount("m-1", name=None))
@@ -221,8 +219,6 @@ class StoreContract:
 
         def check(tx: Transaction) -> None:
             registry = tx.registry
-            assert registry.credential_tenant(DIGEST) == LOCAL_TENANT
-            assert registry.credential_tenant(Digest("0" * 64)) is None
             assert registry.mounts(LOCAL_TENANT) == [sample_mount("m-1", name=None), sample_mount("m-2")]
             assert registry.workers() == [sample_worker("w1", seen_us=9), sample_worker("w2")]
             assert registry.referred([DIGEST, Digest("0" * 64)]) == {DIGEST}

@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import TypeVar
 
 from crank.domain import job_codec, session_codec
-from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import ENDED, HELD, Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
-from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore, Transaction
+from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore, Transaction
+from crank.testing.memory_credentials import Credentials
 from crank.testing.memory_state import Part, Row, State, row_of
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ class _Jobs(Part):
         if row is None:
             raise NotFound(f"There is no job {job.job_id}.", code="job_not_found")
         kept = row.job()
-        job = replace(job, request=kept.request, request_digest=kept.request_digest, submitted_us=kept.submitted_us)
+        fixed = {name: getattr(kept, name) for name in ("request", "request_digest", "submitted_us", "owner")}
+        job = replace(job, **fixed)
         state.jobs[job.tenant, job.job_id] = row_of(row.seq, job)
 
     def queued(self, limit: int) -> Sequence[Job]:
@@ -69,14 +71,25 @@ class _Jobs(Part):
         """Return the jobs that are leased or running, oldest first."""
         return [row.job() for row in self._sorted(lambda row: row.status in HELD)]
 
-    def page(self, tenant: TenantId, *, limit: int, before: str | None, status: Status | None) -> Sequence[Job]:
+    def page(
+        self,
+        tenant: TenantId,
+        *,
+        limit: int,
+        before: str | None,
+        status: Status | None,
+        owner: CredentialId | None = None,
+    ) -> Sequence[Job]:
         """Return jobs, newest first; a cursor that is not known gives an empty page."""
         limit_seq = self._state.seq + 1
         if before is not None:
             last = self._state.jobs.get((tenant, JobId(before)))
             limit_seq = 0 if last is None else last.seq
         rows = self._sorted(
-            lambda row: row.tenant == tenant and row.seq < limit_seq and (status is None or row.status is status)
+            lambda row: row.tenant == tenant
+            and row.seq < limit_seq
+            and (status is None or row.status is status)
+            and (owner is None or row.owner == owner)
         )
         return [row.job() for row in rows[::-1][:limit]]
 
@@ -128,20 +141,22 @@ class _Sessions(Part):
         kept = self.find(session.tenant, session.session_id)
         if kept is None:
             raise NotFound(f"There is no session {session.session_id}.", code="session_not_found")
-        changed = replace(session, created_us=kept.created_us)
+        changed = replace(session, created_us=kept.created_us, owner=kept.owner)
         state.sessions[session.tenant, session.session_id] = dumps(session_codec.session_document(changed))
 
     def live(self) -> Sequence[Session]:
         """Return the sessions that have not ended, oldest first."""
         return [session for session in self._read() if not session.ended]
 
-    def page(self, tenant: TenantId, *, limit: int, before: str | None) -> Sequence[Session]:
+    def page(
+        self, tenant: TenantId, *, limit: int, before: str | None, owner: CredentialId | None = None
+    ) -> Sequence[Session]:
         """Return sessions, newest first; a cursor that is not known gives an empty page."""
-        own = [session for session in self._read() if session.tenant == tenant]
+        found = [session for session in self._read() if session.tenant == tenant]
         if before is not None:
-            ids = [session.session_id for session in own]
-            own = own[: ids.index(SessionId(before))] if before in ids else []
-        return own[::-1][:limit]
+            ids = [session.session_id for session in found]
+            found = found[: ids.index(SessionId(before))] if before in ids else []
+        return [session for session in found[::-1] if owner in (None, session.owner)][:limit]
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Session]:
         """Return sessions that ended before that time, oldest first."""
@@ -194,14 +209,6 @@ class _Records(Part):
 
 
 class _Registry(Part):
-    def credential_tenant(self, secret_sha256: Digest) -> TenantId | None:
-        """Return the tenant whose secret has this hash, or None."""
-        return self._state.credentials.get(secret_sha256)
-
-    def put_credential(self, secret_sha256: Digest, tenant: TenantId, created_us: int) -> None:
-        """Add a credential; doing it twice changes nothing."""
-        self._change().credentials.setdefault(secret_sha256, tenant)
-
     def put_mount(self, mount: Mount) -> None:
         """Add or replace the tenant's mount of that id."""
         self._change().mounts[mount.tenant, mount.mount_id] = mount
@@ -251,6 +258,7 @@ class _Transaction:
         self.replays: ReplayStore = _Replays(state, writable=writable)
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)
+        self.credentials: CredentialStore = Credentials(state, writable=writable)
 
 
 class MemoryStore:

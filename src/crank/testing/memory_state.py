@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass, field
 
 from crank.domain import job_codec
-from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.credential import Credential
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.worker import Replay
@@ -21,6 +22,7 @@ class Row:
     status: Status
     ended_us: int | None
     session_id: SessionId | None
+    owner: CredentialId | None
     text: str
 
     def job(self) -> Job:
@@ -31,7 +33,7 @@ class Row:
 def row_of(seq: int, job: Job) -> Row:
     """Make the row of a job."""
     text = dumps(job_codec.job_document(job))
-    return Row(seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, text)
+    return Row(seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, job.owner, text)
 
 
 @dataclass(slots=True)
@@ -43,7 +45,8 @@ class State:
     seq: int = 0
     replays: dict[tuple[TenantId, str], Replay] = field(default_factory=dict)
     records: list[tuple[str, JobId | None, str]] = field(default_factory=list)
-    credentials: dict[Digest, TenantId] = field(default_factory=dict)
+    credentials: dict[tuple[TenantId, CredentialId], tuple[Digest, Credential]] = field(default_factory=dict)
+    brought: set[tuple[CredentialId, Digest]] = field(default_factory=set)
     mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
     references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
@@ -57,6 +60,7 @@ class State:
             replays=dict(self.replays),
             records=list(self.records),
             credentials=dict(self.credentials),
+            brought=set(self.brought),
             mounts=dict(self.mounts),
             workers=dict(self.workers),
             references=set(self.references),

@@ -1,7 +1,18 @@
 """Small valid values for tests of stores; every part that does not matter has a default."""
 
 from crank.domain.capability import Accelerator, Capability, Effects
-from crank.domain.ids import LOCAL_TENANT, Digest, InstanceId, JobId, MountId, SessionId, TenantId, WorkerId
+from crank.domain.credential import Credential, CredentialKind
+from crank.domain.ids import (
+    LOCAL_TENANT,
+    CredentialId,
+    Digest,
+    InstanceId,
+    JobId,
+    MountId,
+    SessionId,
+    TenantId,
+    WorkerId,
+)
 from crank.domain.job import InputFile, Job, JobRequest, Mount, MountUse, Status
 from crank.domain.json import JsonObject, JsonValue
 from crank.domain.outcome import Clock, End, Reason
@@ -65,6 +76,7 @@ def sample_full_job(job_id: str) -> Job:
         outcome={"stdout": {"text": "é\n"}, "displays": [], "n": 10**30, "x": 0.1},
         outcome_blob=DIGEST,
         hold=2**53 + 1,
+        owner=CredentialId("k-full"),
     )
 
 
@@ -114,6 +126,14 @@ def sample_worker(worker_id: str, *, seen_us: int = 2) -> KnownWorker:
         timeout_sec=60.0,
     )
     return KnownWorker(WorkerId(worker_id), InstanceId("i"), "node", 4, (capability,), 1, seen_us)
+
+
+def sample_credential(
+    name: str, *, tenant: TenantId = LOCAL_TENANT, kind: CredentialKind = CredentialKind.API
+) -> Credential:
+    """Return a credential that was just minted and may name two mounts."""
+    mounts = (MountId("m-1"), MountId("m-2"))
+    return Credential(CredentialId(f"k-{name}"), tenant, name, kind, f"key:{name}/k-{name}", 3, mounts, 99)
 
 
 def sample_mount(mount_id: str, *, tenant: TenantId = LOCAL_TENANT, name: str | None = "docs") -> Mount:

@@ -16,7 +16,7 @@ import pytest
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.sqlite.schema import APPLICATION_ID, MIGRATIONS
-from crank.domain.ids import LOCAL_TENANT, JobId
+from crank.domain.ids import LOCAL_TENANT, Digest, JobId
 from crank.domain.job import Job, Status
 from crank.domain.job_codec import job_request_document
 from crank.domain.json import dumps
@@ -224,6 +224,29 @@ def test_a_database_of_the_first_version_moves_forward(tmp_path: Path) -> None:
 
     asyncio.run(reopen())
     assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+def test_a_credential_of_the_second_version_moves_forward(tmp_path: Path) -> None:
+    """A secret that opened the node before the migration opens it after, as an owner's; the node then keeps one."""
+    path = tmp_path / "crank.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        f"PRAGMA application_id = {APPLICATION_ID};{MIGRATIONS[0]}{MIGRATIONS[1]}PRAGMA user_version = 2;"
+    )
+    rows = [(letter * 64, "local", number) for number, letter in enumerate("ab")]
+    connection.executemany("INSERT INTO credential (secret_sha256, tenant, created_us) VALUES (?, ?, ?)", rows)
+    connection.commit()
+    connection.close()
+
+    async def test(store: SqliteStore) -> None:
+        found = await store.read(lambda tx: [tx.credentials.by_secret(Digest(letter * 64)) for letter in "abc"])
+        assert [one and (one.name, one.kind, one.subject, one.created_us) for one in found] == [
+            ("owner-aaaaaaaaaaaa", "owner", "local", 0),
+            ("owner-bbbbbbbbbbbb", "owner", "local", 1),
+            None,
+        ]
+
+    _run(_store(tmp_path), test)
 
 
 def test_the_database_of_another_program_is_refused(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ async def test_mounts_come_and_go_without_their_paths(api, tmp_path_factory):
 
 async def test_a_mount_of_the_nodes_own_state_is_refused(api, tmp_path):
     """Keys and database are no folder for jobs; a folder that is not there is refused by name."""
-    check_problem(await api.post("/v1/mounts", json={"path": str(tmp_path)}), 403, "mount_not_allowed")
+    check_problem(await api.post("/v1/mounts", json={"path": str(tmp_path)}), 403, "mount_private")
     check_problem(await api.post("/v1/mounts", json={"path": "/nowhere/at/all"}), 422, "mount_unreadable")
 
 

@@ -252,7 +252,7 @@ async def test_memory_of_sessions_is_bounded(api, desk) -> None:
 async def test_a_session_that_nobody_can_keep_is_refused(api, pair) -> None:
     """An unknown capability, a mount that is not there and a malformed name are refused at once."""
     check_problem(await api.post("/v1/sessions", json={"env_profile": "python-none"}), 422, "unsatisfied-capability")
-    check_problem(await api.post("/v1/sessions", json={"mounts": ["nothing"]}), 403, "mount_not_found")
+    check_problem(await api.post("/v1/sessions", json={"mounts": ["nothing"]}), 403, "mount_not_allowed")
     check_problem(await api.post("/v1/sessions", json={"name": "A B"}), 422, "invalid_name")
     assert (await api.get("/v1/sessions")).json()["sessions"] == []
 

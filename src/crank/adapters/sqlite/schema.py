@@ -135,6 +135,53 @@ ALTER TABLE job ADD COLUMN session_id TEXT;
 CREATE INDEX job_session ON job (session_id, status, seq) WHERE session_id IS NOT NULL;
 """
 
+_V3 = """
+ALTER TABLE credential RENAME TO credential_v2;
+-- A secret is known by its hash alone. Revoked rows stay: records name them.
+CREATE TABLE credential (
+    seq           INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant        TEXT    NOT NULL,
+    credential_id TEXT    NOT NULL,
+    name          TEXT    NOT NULL,
+    kind          TEXT    NOT NULL,
+    subject       TEXT    NOT NULL,
+    secret_sha256 TEXT    NOT NULL UNIQUE,
+    created_us    INTEGER NOT NULL,
+    expires_us    INTEGER,
+    used_us       INTEGER,
+    revoked_us    INTEGER,
+    UNIQUE (tenant, credential_id)
+) STRICT;
+CREATE UNIQUE INDEX credential_name ON credential (tenant, name) WHERE revoked_us IS NULL;
+-- Secrets of token files, the only ones that there were. At its start the node keeps the one that the file holds now.
+INSERT INTO credential (tenant, credential_id, name, kind, subject, secret_sha256, created_us)
+    SELECT tenant, 'k-' || substr(secret_sha256, 1, 12), 'owner-' || substr(secret_sha256, 1, 12), 'owner', 'local',
+           secret_sha256, created_us FROM credential_v2;
+DROP TABLE credential_v2;
+
+CREATE TABLE credential_mount (
+    tenant        TEXT NOT NULL,
+    credential_id TEXT NOT NULL,
+    mount_id      TEXT NOT NULL,
+    PRIMARY KEY (tenant, credential_id, mount_id)
+) STRICT, WITHOUT ROWID;
+
+-- Who brought a blob: a bounded credential may use what it or its jobs brought, and cannot ask for others'.
+CREATE TABLE credential_blob (
+    credential_id TEXT    NOT NULL,
+    digest        TEXT    NOT NULL,
+    stored_us     INTEGER NOT NULL,
+    PRIMARY KEY (credential_id, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX credential_blob_digest ON credential_blob (digest);
+
+-- The bounded credential that asked; NULL is the owner of the node.
+ALTER TABLE job     ADD COLUMN owner TEXT;
+ALTER TABLE session ADD COLUMN owner TEXT;
+CREATE INDEX job_owner     ON job (owner, seq)     WHERE owner IS NOT NULL;
+CREATE INDEX session_owner ON session (owner, seq) WHERE owner IS NOT NULL;
+"""
+
 # MIGRATIONS[n] leads from version n to n + 1.
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -8,7 +8,7 @@ from typing import Any
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.faults import is_unique_violation
 from crank.domain import session_codec
-from crank.domain.ids import SessionId, TenantId
+from crank.domain.ids import CredentialId, SessionId, TenantId
 from crank.domain.json import JsonValue, dumps
 from crank.domain.session import Session
 from crank.errors import Conflict, NotFound, StoreError
@@ -67,10 +67,12 @@ class SqlSessions:
         """Return the sessions that have not ended, oldest first."""
         return self._all(statements.SESSIONS_LIVE, ())
 
-    def page(self, tenant: TenantId, *, limit: int, before: str | None) -> Sequence[Session]:
+    def page(
+        self, tenant: TenantId, *, limit: int, before: str | None, owner: CredentialId | None = None
+    ) -> Sequence[Session]:
         """Return sessions, newest first; a cursor that is not known gives an empty page."""
-        statement = statements.SESSIONS_NEWEST if before is None else statements.SESSIONS_NEWEST_BEFORE
-        return self._all(statement, {"tenant": tenant, "limit": limit, "before": before})
+        statement = statements.SESSIONS_PAGE[owner is not None, before is not None]
+        return self._all(statement, {"tenant": tenant, "limit": limit, "before": before, "owner": owner})
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Session]:
         """Return sessions that ended before that time, oldest first."""

@@ -2,7 +2,7 @@
 
 _JOB_COLUMNS = """
     tenant, job_id, status, epoch, attempts, hold, submitted_us, started_us, ended_us, worker_id,
-    instance_id, cancel_requested, request_digest, request, "end", outcome, outcome_blob"""
+    instance_id, cancel_requested, request_digest, request, "end", outcome, outcome_blob, owner"""
 
 # --- jobs; `seq` is the order in which they were accepted ---------------------------------------
 
@@ -10,11 +10,11 @@ JOB_INSERT = """
 INSERT INTO job (
     tenant, job_id, status, epoch, attempts, effects, hold, traceparent, route, capability,
     submitted_us, started_us, ended_us, worker_id, instance_id, cancel_requested,
-    request_digest, request, "end", outcome, outcome_blob, session_id
+    request_digest, request, "end", outcome, outcome_blob, session_id, owner
 ) VALUES (
     :tenant, :job_id, :status, :epoch, :attempts, :effects, :hold, :traceparent, :route, :capability,
     :submitted_us, :started_us, :ended_us, :worker_id, :instance_id, :cancel_requested,
-    :request_digest, :request, :end, :outcome, :outcome_blob, :session_id
+    :request_digest, :request, :end, :outcome, :outcome_blob, :session_id, :owner
 )"""
 
 # The request, its digest and the moment it came are never written twice.
@@ -42,19 +42,17 @@ SELECT {_JOB_COLUMNS} FROM job WHERE session_id = ? AND status IN ('queued', 'le
 JOBS_HELD = f"SELECT {_JOB_COLUMNS} FROM job WHERE status IN ('leased', 'running') ORDER BY seq"
 
 # A cursor names the last job seen; one that is gone leaves nothing older, because the oldest go first.
-_BEFORE = "seq < (SELECT seq FROM job WHERE tenant = :tenant AND job_id = :before)"
-
-JOBS_NEWEST = f"SELECT {_JOB_COLUMNS} FROM job WHERE tenant = :tenant ORDER BY seq DESC LIMIT :limit"
-
-JOBS_NEWEST_BEFORE = f"""
-SELECT {_JOB_COLUMNS} FROM job WHERE tenant = :tenant AND {_BEFORE} ORDER BY seq DESC LIMIT :limit"""
-
-JOBS_STATUS = f"""
-SELECT {_JOB_COLUMNS} FROM job WHERE tenant = :tenant AND status = :status ORDER BY seq DESC LIMIT :limit"""
-
-JOBS_STATUS_BEFORE = f"""
-SELECT {_JOB_COLUMNS} FROM job WHERE tenant = :tenant AND status = :status AND {_BEFORE}
-ORDER BY seq DESC LIMIT :limit"""
+# Each choice has a statement of its own, so that each has its index: (of one credential, of one status, after a cursor).
+JOBS_PAGE = {
+    (owned, status, before): f"SELECT {_JOB_COLUMNS} FROM job WHERE tenant = :tenant"
+    + (" AND owner = :owner" if owned else "")
+    + (" AND status = :status" if status else "")
+    + (" AND seq < (SELECT seq FROM job WHERE tenant = :tenant AND job_id = :before)" if before else "")
+    + " ORDER BY seq DESC LIMIT :limit"
+    for owned in (False, True)
+    for status in (False, True)
+    for before in (False, True)
+}
 
 JOBS_COUNT = "SELECT count(*) FROM job WHERE status = ?"
 
@@ -68,13 +66,14 @@ JOBS_ALL = f"SELECT {_JOB_COLUMNS} FROM job ORDER BY seq"
 # --- sessions -----------------------------------------------------------------------------------
 
 _SESSION_COLUMNS = """
-    tenant, session_id, state, worker_id, instance_id, created_us, used_us, opened_us, ended_us, tier, request, "end"
+    tenant, session_id, state, worker_id, instance_id, created_us, used_us, opened_us, ended_us, tier, request, "end",
+    owner
 """
 
 SESSION_INSERT = f"""
 INSERT INTO session ({_SESSION_COLUMNS}) VALUES (
     :tenant, :session_id, :state, :worker_id, :instance_id, :created_us, :used_us, :opened_us, :ended_us, :tier,
-    :request, :end
+    :request, :end, :owner
 )"""
 
 SESSION_UPDATE = """
@@ -87,11 +86,14 @@ SESSION_FIND = f"SELECT {_SESSION_COLUMNS} FROM session WHERE tenant = ? AND ses
 
 SESSIONS_LIVE = f"SELECT {_SESSION_COLUMNS} FROM session WHERE ended_us IS NULL ORDER BY seq"
 
-SESSIONS_NEWEST = f"SELECT {_SESSION_COLUMNS} FROM session WHERE tenant = :tenant ORDER BY seq DESC LIMIT :limit"
-
-SESSIONS_NEWEST_BEFORE = f"""
-SELECT {_SESSION_COLUMNS} FROM session WHERE tenant = :tenant
-AND seq < (SELECT seq FROM session WHERE tenant = :tenant AND session_id = :before) ORDER BY seq DESC LIMIT :limit"""
+SESSIONS_PAGE = {
+    (owned, before): f"SELECT {_SESSION_COLUMNS} FROM session WHERE tenant = :tenant"
+    + (" AND owner = :owner" if owned else "")
+    + (" AND seq < (SELECT seq FROM session WHERE tenant = :tenant AND session_id = :before)" if before else "")
+    + " ORDER BY seq DESC LIMIT :limit"
+    for owned in (False, True)
+    for before in (False, True)
+}
 
 SESSIONS_ENDED_BEFORE = f"""
 SELECT {_SESSION_COLUMNS} FROM session WHERE ended_us IS NOT NULL AND ended_us < ? ORDER BY ended_us, seq LIMIT ?"""
@@ -125,13 +127,6 @@ RECORDS_ALL = f"SELECT {_RECORD_COLUMNS} FROM record ORDER BY position"
 
 # --- registry -----------------------------------------------------------------------------------
 
-CREDENTIAL_FIND = "SELECT tenant FROM credential WHERE secret_sha256 = ?"
-
-TENANT_PUT = "INSERT INTO tenant (tenant, created_us) VALUES (?, ?) ON CONFLICT DO NOTHING"
-
-CREDENTIAL_PUT = """
-INSERT INTO credential (secret_sha256, tenant, created_us) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"""
-
 MOUNT_PUT = """
 INSERT INTO mount (tenant, mount_id, node_id, name, host_path, created_us) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, mount_id) DO UPDATE SET
@@ -160,3 +155,48 @@ BLOB_REFERRED = "SELECT 1 FROM blob_ref WHERE digest = ? LIMIT 1"
 BLOB_OF_JOB = "SELECT 1 FROM blob_ref WHERE tenant = ? AND job_id = ? AND digest = ?"
 
 BLOB_FORGET = "DELETE FROM blob_ref WHERE tenant = ? AND job_id = ?"
+
+# --- credentials --------------------------------------------------------------------------------
+
+TENANT_PUT = "INSERT INTO tenant (tenant, created_us) VALUES (?, ?) ON CONFLICT DO NOTHING"
+
+_CREDENTIAL_COLUMNS = "tenant, credential_id, name, kind, subject, created_us, expires_us, used_us, revoked_us"
+
+CREDENTIAL_INSERT = f"""
+INSERT INTO credential ({_CREDENTIAL_COLUMNS}, secret_sha256) VALUES (
+    :tenant, :credential_id, :name, :kind, :subject, :created_us, :expires_us, :used_us, :revoked_us, :secret_sha256
+)"""
+
+CREDENTIAL_NAMED = "SELECT 1 FROM credential WHERE tenant = ? AND name = ? AND revoked_us IS NULL"
+
+CREDENTIAL_BY_SECRET = f"SELECT {_CREDENTIAL_COLUMNS} FROM credential WHERE secret_sha256 = ?"
+
+CREDENTIAL_FIND = f"SELECT {_CREDENTIAL_COLUMNS} FROM credential WHERE tenant = ? AND credential_id = ?"
+
+CREDENTIALS_ALL = f"SELECT {_CREDENTIAL_COLUMNS} FROM credential WHERE tenant = ? ORDER BY seq"
+
+CREDENTIAL_UPDATE = """
+UPDATE credential SET
+    expires_us = :expires_us, used_us = :used_us, revoked_us = coalesce(revoked_us, :revoked_us)
+WHERE tenant = :tenant AND credential_id = :credential_id"""
+
+CREDENTIAL_MOUNTS = """
+SELECT mount_id FROM credential_mount WHERE tenant = ? AND credential_id = ? ORDER BY mount_id"""
+
+CREDENTIAL_MOUNTS_CLEAR = "DELETE FROM credential_mount WHERE tenant = ? AND credential_id = ?"
+
+CREDENTIAL_MOUNT_PUT = "INSERT INTO credential_mount (tenant, credential_id, mount_id) VALUES (?, ?, ?)"
+
+CREDENTIAL_MOUNT_FORGET = "DELETE FROM credential_mount WHERE tenant = ? AND mount_id = ?"
+
+CREDENTIAL_BLOB_HOLD = """
+INSERT INTO credential_blob (credential_id, digest, stored_us) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"""
+
+CREDENTIAL_BLOB_HOLDS = """
+SELECT 1 FROM credential_blob WHERE credential_id = :owner AND digest = :digest
+UNION ALL
+SELECT 1 FROM blob_ref JOIN job ON job.tenant = blob_ref.tenant AND job.job_id = blob_ref.job_id
+WHERE blob_ref.digest = :digest AND job.owner = :owner
+LIMIT 1"""
+
+CREDENTIAL_BLOB_RELEASE = "DELETE FROM credential_blob WHERE digest = ?"

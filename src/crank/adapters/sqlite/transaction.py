@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from crank.adapters.sqlite import statements
+from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.faults import is_unique_violation
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.domain import job_codec
-from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import ENDED, Job, Mount, Status
 from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
-from crank.ports import JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
+from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
 
 
 def _text(value: JsonValue) -> str | None:
@@ -35,6 +36,7 @@ def _job_row(job: Job) -> dict[str, Any]:
         "end": _text(document["end"]),
         "outcome": _text(job.outcome),
         "session_id": job.request.session_id,
+        "owner": job.owner,
     }
 
 
@@ -102,15 +104,19 @@ class SqlJobs:
         """Return the jobs that are leased or running, oldest first."""
         return self._all(statements.JOBS_HELD, ())
 
-    def page(self, tenant: TenantId, *, limit: int, before: str | None, status: Status | None) -> Sequence[Job]:
+    def page(
+        self,
+        tenant: TenantId,
+        *,
+        limit: int,
+        before: str | None,
+        status: Status | None,
+        owner: CredentialId | None = None,
+    ) -> Sequence[Job]:
         """Return jobs, newest first; a cursor that is not known gives an empty page."""
-        statement = {
-            (False, False): statements.JOBS_NEWEST,
-            (False, True): statements.JOBS_NEWEST_BEFORE,
-            (True, False): statements.JOBS_STATUS,
-            (True, True): statements.JOBS_STATUS_BEFORE,
-        }[status is not None, before is not None]
-        return self._all(statement, {"tenant": tenant, "limit": limit, "before": before, "status": status})
+        statement = statements.JOBS_PAGE[owner is not None, status is not None, before is not None]
+        values = {"tenant": tenant, "limit": limit, "before": before, "status": status, "owner": owner}
+        return self._all(statement, values)
 
     def count(self, status: Status) -> int:
         """Return how many jobs have the status."""
@@ -191,20 +197,10 @@ class SqlRecords:
 
 
 class SqlRegistry:
-    """Credentials, mounts, workers and blob references."""
+    """Mounts, workers and blob references."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection
-
-    def credential_tenant(self, secret_sha256: Digest) -> TenantId | None:
-        """Return the tenant whose secret has this hash, or None."""
-        row = self._sql.execute(statements.CREDENTIAL_FIND, (secret_sha256,)).fetchone()
-        return None if row is None else TenantId(row["tenant"])
-
-    def put_credential(self, secret_sha256: Digest, tenant: TenantId, created_us: int) -> None:
-        """Add a credential, and its tenant when it is the first; doing it twice changes nothing."""
-        self._sql.execute(statements.TENANT_PUT, (tenant, created_us))
-        self._sql.execute(statements.CREDENTIAL_PUT, (secret_sha256, tenant, created_us))
 
     def put_mount(self, mount: Mount) -> None:
         """Add or replace the tenant's mount of that id."""
@@ -257,7 +253,7 @@ class SqlRegistry:
 
 
 class SqlTransaction:
-    """Five stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
+    """Six stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.jobs: JobStore = SqlJobs(connection)
@@ -265,3 +261,4 @@ class SqlTransaction:
         self.replays: ReplayStore = SqlReplays(connection)
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
+        self.credentials: CredentialStore = SqlCredentials(connection)

@@ -1,0 +1,79 @@
+"""What a credential may do: whether it lives, which operations are the owner's, how its secret looks."""
+
+import hashlib
+from enum import StrEnum
+from typing import Final
+
+from crank.domain.credential import Credential, CredentialKind
+from crank.domain.ids import CredentialId, JobId
+from crank.domain.job import Refusal
+
+API_PREFIX: Final = "crank_"
+E2B_PREFIX: Final = "e2b_"
+_E2B_DIGITS = 40
+_ID_DIGITS = 12
+# Kinds that each door lets in: a key for one of them opens no other.
+API_KINDS: Final = frozenset({CredentialKind.OWNER, CredentialKind.API})
+E2B_KINDS: Final = frozenset({CredentialKind.E2B})
+
+
+class Action(StrEnum):
+    """What only the owner may do."""
+
+    CHANGE_MOUNTS = "mounts.change"
+    CHANGE_KEYS = "keys.change"
+    LIST_KEYS = "keys.list"
+    READ_RECORDS = "records.read"
+
+
+_DOING = {
+    Action.CHANGE_MOUNTS: "Adding and removing mounts is",
+    Action.CHANGE_KEYS: "Minting, changing and revoking keys is",
+    Action.LIST_KEYS: "Reading the list of keys is",
+    Action.READ_RECORDS: "Reading the whole audit trail is",
+}
+
+
+def refusal(credential: Credential, action: Action) -> Refusal | None:
+    """Return why this credential may not do this, or None when it may."""
+    if not credential.bounded:
+        return None
+    return Refusal(
+        "owner_only",
+        f"{_DOING[action]} for the owner of the node, and this credential is a key of kind {credential.kind}.",
+        "Ask the node's owner to do it.",
+        str(action),
+    )
+
+
+def lives(credential: Credential, now_us: int) -> bool:
+    """Tell whether a credential opens anything now: neither revoked nor expired."""
+    return credential.revoked_us is None and (credential.expires_us is None or now_us < credential.expires_us)
+
+
+def job_id_refusal(credential: Credential, job_id: JobId) -> Refusal | None:
+    """Return why this credential may not choose this job id, or None.
+
+    Ids are unique on a node. If a key could choose any, a refusal would tell it which ones others use.
+    """
+    space = f"{credential.credential_id}."
+    if not credential.bounded or job_id.startswith(space):
+        return None
+    return Refusal(
+        "job_id_not_yours",
+        "A key names jobs in its own space alone.",
+        f"Let job_id begin with {space!r}, or leave it out; idempotency_key takes any text.",
+        "job_id",
+    )
+
+
+def make_secret(kind: CredentialKind, chance: str) -> str:
+    """Make the text of a secret from 256 random bits: recognisable by its prefix, wherever it turns up."""
+    if kind is CredentialKind.E2B:
+        return E2B_PREFIX + hashlib.sha256(chance.encode()).hexdigest()[:_E2B_DIGITS]
+    return API_PREFIX + chance
+
+
+def make_credential_id(unique: str) -> CredentialId:
+    """Make the short id of a credential from a fresh UUID, whose random tail it keeps."""
+    return CredentialId("k-" + unique.replace("-", "")[-_ID_DIGITS:])
