@@ -80,7 +80,7 @@ def raised_codes() -> dict[str, tuple[str, str]]:
             if isinstance(code, ast.Constant) and isinstance(code.value, str) and kind in kinds:
                 # A refusal says its code first, a fault its sentence.
                 said = node.args[1:] if code in node.args else node.args
-                found.setdefault(code.value, (kind, _sentence(said)))
+                found.setdefault(code.value, (kind, _sentence(said) or _sentence(node.args)))
     return found
 
 
@@ -389,6 +389,7 @@ ANSWER = {
     "effects": "what running twice would mean",
     "session_id": "the session that it ran in; null for a sandbox of its own",
     "context": "the named globals that it used there",
+    "mounts": "the folders that it may read, each at `/in/<name>`; those of a session are the session's",
     "submitted_at": "UTC, ISO 8601",
     "started_at": "when its own code began",
     "ended_at": "when its end was committed",

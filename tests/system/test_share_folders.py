@@ -1,8 +1,10 @@
 """Folders of a user, keys for agents, and what a job left written back: a real node, the real command line."""
 
+import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -204,40 +206,56 @@ def test_a_hostile_job_writes_no_more_than_what_is_shown(node: Node, tmp_path: P
     assert node.crank("apply", job_id, "--to", str(tmp_path / "nothing"), "--yes").returncode == 2
 
 
+@contextlib.contextmanager
+def asked(node: Node, job_id: str, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run apply in a terminal, and give it and the terminal once it has asked about a.md."""
+    master, slave = pty.openpty()
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "crank", "apply", job_id, *options],
+        env=node.environment, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    told = asking.stdout
+    assert told is not None
+    os.set_blocking(told.fileno(), False)
+    heard: list[bytes] = []
+
+    def has_asked() -> bool:
+        heard.append(told.read() or b"")
+        return b"write a.md?" in b"".join(heard)
+
+    try:
+        until(has_asked, what="the question", deadline_sec=30)
+        yield asking, master
+    finally:
+        asking.kill()
+        asking.wait()
+        told.close()
+        os.close(master)
+
+
+def test_an_interrupt_at_the_question_writes_nothing(node: Node, docs: Path) -> None:
+    """Ctrl-C ends the command at once, with its own exit code, and the folder is as it was."""
+    job_id = run_job(node, EDIT, "docs")
+    with asked(node, job_id) as (asking, _):
+        asking.send_signal(signal.SIGINT)
+        assert asking.wait(timeout=30) == 130
+    assert sorted(path.name for path in docs.iterdir()) == ["a.md", "b.md"]
+    assert (docs / "a.md").read_text().startswith("draft")
+
+
 def test_a_link_swapped_in_while_the_user_reads_leads_nowhere(node: Node, docs: Path, tmp_path: Path) -> None:
     """In a terminal it asks; what became a link between question and answer is left, the rest is written."""
     job_id = run_job(node, EDIT, "docs")
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "a.md").write_text("draft first\nsecond\n")
-    master, slave = pty.openpty()
-    asking = subprocess.Popen(
-        [sys.executable, "-m", "crank", "apply", job_id, "--only", "a.md", "--only", "sub/*", "--only", "tool.sh"],
-        env=node.environment, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    os.close(slave)
-    try:
-        heard_from = asking.stdout
-        assert heard_from is not None
-        os.set_blocking(heard_from.fileno(), False)
-        heard: list[bytes] = []
-
-        def has_asked() -> bool:
-            heard.append(heard_from.read() or b"")
-            return b"write a.md?" in b"".join(heard)
-
-        until(has_asked, what="the question", deadline_sec=30)
+    with asked(node, job_id, "--only", "a.md", "--only", "sub/*", "--only", "tool.sh") as (asking, terminal):
         (docs / "a.md").unlink()
         (docs / "a.md").symlink_to(victim / "a.md")
         (docs / "sub").symlink_to(victim)
-        os.write(master, b"y\ny\ny\n")
+        os.write(terminal, b"y\ny\ny\n")
         assert asking.wait(timeout=60) == 8
-    finally:
-        asking.kill()
-        asking.wait()
-        if asking.stdout is not None:
-            asking.stdout.close()
-        os.close(master)
     assert (victim / "a.md").read_text() == "draft first\nsecond\n"
     assert [path.name for path in victim.iterdir()] == ["a.md"]
     assert (docs / "a.md").is_symlink()

@@ -19,7 +19,7 @@ from typing import Annotated, BinaryIO, cast
 from cyclopts import Parameter
 
 from crank.bootstrap.mounts import folder_of_mount
-from crank.bootstrap.node import client_options, node_info
+from crank.cli import reach
 from crank.cli.apply_view import Entry, print_preview, tell_outcome
 from crank.cli.exit_codes import ExitCode
 from crank.cli.out_folder import new_file
@@ -69,34 +69,38 @@ def apply(
         raise InvalidRequest("--yes and --dry-run contradict each other.", code="usage", field="yes")
     interactive = sys.stdin.isatty() and not json
     wanted = Wanted(job_id, to, only, write=not dry_run and (yes or interactive), choose=not yes, json=json)
-    code = asyncio.run(_apply(load(), wanted, input))
+    code = _apply(load(), wanted, input)
     if code is ExitCode.OK and not (wanted.write or dry_run or json):
         say("nothing was written: say --yes, or run it in a terminal and answer")
     return code
 
 
-async def _apply(settings: Settings, wanted: Wanted, ask: Ask) -> ExitCode:
-    async with AsyncClient(client_options(node_info(settings), retry_sec=10.0)) as client:
-        job = await client.get(wanted.job_id)
-        if not job.ended:
-            raise Conflict(f"The job {job.job_id} has not ended.", code="job_not_ended", fix="Wait: crank job wait.")
-        path = await _folder(settings, client, job, wanted.to)
-        with UserFolder(path) as folder:
-            entries = await _preview(client, job, folder, wanted.only)
-            accepted: list[Entry] = []
-            if not wanted.json:
-                print_preview(entries, path)
-            if wanted.write:
-                accepted = choose(entries, ask) if wanted.choose else [one for one in entries if one.writes]
-            backup = Backup(settings.home / "backups" / job.job_id)
-            done = [await _write(client, job, folder, entry, backup) for entry in accepted]
-        settled = {entry.path: entry for entry in done}
-        entries = [settled.get(entry.path, entry) for entry in entries]
-        if wanted.json:
-            print_json(_document(job, path, entries, backup))
-        elif wanted.write:
-            tell_outcome(entries, backup.used)
-        return _exit_code(entries)
+def _apply(settings: Settings, wanted: Wanted, question: Ask) -> ExitCode:
+    """Preview, ask, write. No event loop runs while a person thinks, so that Ctrl-C ends it at once."""
+    job, path = reach.ask(lambda client: _find(settings, client, wanted))
+    with UserFolder(path) as folder:
+        entries = reach.ask(lambda client: _preview(client, job, folder, wanted.only))
+        if not wanted.json:
+            print_preview(entries, path)
+        accepted: list[Entry] = []
+        if wanted.write:
+            accepted = choose(entries, question) if wanted.choose else [one for one in entries if one.writes]
+        backup = Backup(settings.home / "backups" / job.job_id)
+        done = reach.ask(lambda client: _write_all(client, job, folder, accepted, backup)) if accepted else []
+    settled = {entry.path: entry for entry in done}
+    entries = [settled.get(entry.path, entry) for entry in entries]
+    if wanted.json:
+        print_json(_document(job, path, entries, backup))
+    elif wanted.write:
+        tell_outcome(entries, backup.used)
+    return _exit_code(entries)
+
+
+async def _find(settings: Settings, client: AsyncClient, wanted: Wanted) -> tuple[JobResult, Path]:
+    job = await client.get(wanted.job_id)
+    if not job.ended:
+        raise Conflict(f"The job {job.job_id} has not ended.", code="job_not_ended", fix="Wait: crank job wait.")
+    return job, await _folder(settings, client, job, wanted.to)
 
 
 async def _folder(settings: Settings, client: AsyncClient, job: JobResult, to: str | None) -> Path:
@@ -193,6 +197,12 @@ class Backup:
             except FileExistsError:
                 continue
         raise Conflict(f"There are {_BACKUPS_MAX} backups of this job.", code="backup_full", fix="Remove some of them.")
+
+
+async def _write_all(
+    client: AsyncClient, job: JobResult, folder: UserFolder, accepted: Sequence[Entry], backup: Backup
+) -> list[Entry]:
+    return [await _write(client, job, folder, entry, backup) for entry in accepted]
 
 
 async def _write(client: AsyncClient, job: JobResult, folder: UserFolder, entry: Entry, backup: Backup) -> Entry:
