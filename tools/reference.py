@@ -389,6 +389,7 @@ ANSWER = {
     "effects": "what running twice would mean",
     "session_id": "the session that it ran in; null for a sandbox of its own",
     "context": "the named globals that it used there",
+    "mounts": "the folders that it may read, each at `/in/<name>`; those of a session are the session's",
     "submitted_at": "UTC, ISO 8601",
     "started_at": "when its own code began",
     "ended_at": "when its end was committed",

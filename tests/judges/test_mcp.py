@@ -22,7 +22,6 @@ WAYS = {
     "mcp2-http": ("mcp2", "http", "auto", NEWEST),
     "mcp2-http-legacy": ("mcp2", "http", "legacy", LEGACY),
     "mcp2-stdio": ("mcp2", "stdio", "auto", NEWEST),
-    "mcp2-stdio-legacy": ("mcp2", "stdio", "legacy", LEGACY),
     "mcp1-http": ("mcp1", "http", "-", LEGACY),
     "mcp1-stdio": ("mcp1", "stdio", "-", LEGACY),
 }

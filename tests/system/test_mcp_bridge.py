@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.node import Node, running_node
+from tests.support.node import Node, running_node, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("mcp-bridge")]
 
@@ -175,6 +176,35 @@ def test_what_is_no_message_is_told_and_the_rest_goes_on(host: Host) -> None:
         assert host.answer(None)["error"]["code"] == -32600
     assert "error" in host.ask("no", "no/such", modern=True)
     assert "tools" in host.ask("yes", "tools/list")["result"]
+
+
+def test_a_host_that_leaves_takes_its_work_along(node: Node, host: Host) -> None:
+    """Jobs that a host waits for end when it closes its bridge, in both eras; a detached one goes on."""
+    host.ask(1, "initialize", modern=False, **INITIALIZE)
+    host.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+    sleeping = "import time; time.sleep(50)"
+    before = _newest(node, 1)
+    for request_id, meta, more in (("old", {}, {}), ("new", {"_meta": META}, {}), ("kept", {"_meta": META}, {"detach": True})):
+        told = {**meta, **run(sleeping, wait_sec=40, **more)}
+        host.send({"jsonrpc": "2.0", "id": request_id, "method": "tools/call", "params": told})
+        before = until(partial(_newer, node, before), what="the job to be there")
+    kept, new, old = _newest(node, 3)
+    until(lambda: node.client().job(old)["status"] == "running", what="the job to run")
+    assert host.close() == 0
+    for job_id in (old, new):
+        assert node.client().ended(job_id, deadline_sec=20)["status"] == "cancelled"
+    assert node.client().job(kept)["end"] is None
+    node.client().http.post(f"/v1/jobs/{kept}/cancel")
+
+
+def _newer(node: Node, before: list[str]) -> list[str] | None:
+    found = _newest(node, 1)
+    return found if found != before else None
+
+
+def _newest(node: Node, count: int) -> list[str]:
+    jobs = node.client().http.get("/v1/jobs", params={"limit": count}).json()["jobs"]
+    return [job["job_id"] for job in jobs]
 
 
 def test_without_a_node_it_starts_one_and_takes_it_along(builds: Path, tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ def chatgpt(settings: Settings, tunnel: bool, as_json: bool) -> int:
     """Print how ChatGPT is connected; with `tunnel`, the ways by which it reaches a node at home."""
     try:
         node = node_info(settings)
-        port, token_file = node["api"].rpartition(":")[2], node["token_file"]
+        port = node["api"].rpartition(":")[2]
     except CrankError:
-        port, token_file = str(settings.api_port), str(settings.token_file)
+        port = str(settings.api_port)
     url = settings.public_url or _NAME
-    steps = _ways(settings, port, url) if tunnel else _actions(url, token_file)
+    steps = _ways(settings, port, url) if tunnel else _actions(url)
     if as_json:
         print_json({"host": "chatgpt", "public_url": settings.public_url or None, "steps": steps})
         return ExitCode.OK
@@ -35,7 +35,7 @@ def chatgpt(settings: Settings, tunnel: bool, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _actions(url: str, token_file: str) -> Sequence[Mapping[str, Any]]:
+def _actions(url: str) -> Sequence[Mapping[str, Any]]:
     return (
         {
             "title": "Let ChatGPT reach this node",
@@ -47,7 +47,8 @@ def _actions(url: str, token_file: str) -> Sequence[Mapping[str, Any]]:
             "do": [
                 "In ChatGPT: Explore GPTs, Create, Configure, Create new action, Import from URL:",
                 f"{url}/openapi/actions.json   (if the importer refuses it: {url}/openapi/actions-3.0.json)",
-                f"Authentication: API Key, Bearer; the key is the line in {token_file} (it opens the whole node)",
+                "Authentication: API Key, Bearer; the key is what this prints, once: crank key mint chatgpt --expires 90d",
+                "(--mount NAME for each folder that it may read)",
                 "Instructions: Call describeNode first, then runPython; call waitForJob while finished is false.",
             ],
         },

@@ -34,6 +34,8 @@ root = "/in/looked-at"
 place = os.path.realpath(os.path.join(root, args["path"]))
 if place != root and not place.startswith(root + "/"):
     result = {"fault": "not_found"}
+elif not os.access(place, os.R_OK) and os.path.exists(place):
+    result = {"fault": "not_readable"}
 elif args["what"] == "list" and os.path.isdir(place):
     found = sorted(os.scandir(place), key=lambda entry: entry.name)
     names = [entry for entry in found if entry.name > args["after"]]
@@ -44,13 +46,10 @@ elif args["what"] == "list" and os.path.isdir(place):
         files.append({"name": entry.name.encode("utf-8", "replace").decode(), "kind": kind, "size_bytes": size})
     result = {"files": files, "more": len(names) > args["limit"]}
 elif args["what"] == "read" and os.path.isfile(place):
-    try:
-        with open(place, "rb") as source:
-            size = os.fstat(source.fileno()).st_size
-            source.seek(args["offset"])
-            result = {"size_bytes": size, "base64": base64.b64encode(source.read(args["length"])).decode()}
-    except PermissionError:
-        result = {"fault": "not_readable"}
+    with open(place, "rb") as source:
+        size = os.fstat(source.fileno()).st_size
+        source.seek(args["offset"])
+        result = {"size_bytes": size, "base64": base64.b64encode(source.read(args["length"])).decode()}
 else:
     result = {"fault": "not_found"}
 """

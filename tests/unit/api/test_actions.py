@@ -166,7 +166,7 @@ async def test_links_are_off_unless_the_owner_turned_them_on(api) -> None:
     ("body", "status", "code"),
     [
         ({}, 422, "missing_field"), ({"code": "1", "cod": 1}, 422, "unknown_field"), ({"code": 1}, 422, "invalid_field"),
-        ({"code": "1", "wait_sec": 36}, 422, "invalid_field"), ({"code": "1", "folders": ["nope"]}, 403, "mount_not_found"),
+        ({"code": "1", "wait_sec": 36}, 422, "invalid_field"), ({"code": "1", "folders": ["nope"]}, 403, "mount_not_allowed"),
         ({"code": "1", "profile": "nope"}, 422, "unknown_profile"), ({"code": "1", "timeout_sec": -1}, 422, "limit_out_of_range"),
         ({"code": "1", "openaiFileIdRefs": [{}] * 11}, 422, "invalid_field"),
     ],

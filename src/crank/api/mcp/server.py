@@ -21,7 +21,8 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 from crank.api.mcp import prompts, resources
-from crank.api.mcp.calls import Call, Errands, Told
+from crank.api.mcp.calls import Call, Told
+from crank.api.mcp.errands import Errands
 from crank.api.mcp.shapes import schema_of
 from crank.api.mcp.tools import TOOLS, Tool
 from crank.api.peer import Caller

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 
 import httpx2
 import pytest
@@ -119,6 +121,12 @@ async def test_other_methods_are_refused(house):
     """MCP knows three methods."""
     _, _, client = house
     check_problem(await client.put("/mcp", content=b"{}"), 405, "method_not_allowed")
+
+
+def test_a_controller_starts_without_the_sdk():
+    """Everything that a controller loads to start is loaded without the SDK, so that starting never waits for it."""
+    script = "import sys, crank.bootstrap.controller; sys.exit(bool({'mcp', 'mcp_types', 'sse_starlette'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 async def test_the_sdk_is_loaded_by_the_first_request(house):

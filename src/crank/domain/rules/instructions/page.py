@@ -15,7 +15,7 @@ ERRORS: Sequence[tuple[str, str]] = (
     ("unknown_field", "You sent a field that does not exist; `fix` names the one you meant."),
     ("unknown_profile", "No such profile: use one of those above."),
     ("unsatisfied-capability", "Nobody can ever run this here; `field` names what failed. Ask for less, or for something else."),
-    ("mount_not_found", "No folder of this name is shared. Do not guess paths; ask the person to share it."),
+    ("mount_not_allowed", "No folder of this name is shared with you. Do not guess paths; ask the person to share it."),
     ("limit_out_of_range", "Ask for a limit inside the range that the answer names."),
     ("code_too_large", "Send what is big as a file, not inside the code."),
     ("queue_full", "Wait as long as Retry-After says, then send it again."),
