@@ -23,6 +23,8 @@ _STEWARD = (
     "guest_figure",
     "guest_shelf",
     "guest_watches",
+    "guest_voice",
+    "guest_fixed",
     "guest_kernel",
     "guest_cells",
     "guest_processes",

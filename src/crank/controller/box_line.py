@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from crank.controller.box_call import BoxCall, BoxGone, BoxRefused, LineReader
 from crank.controller.cancel import cancel
 from crank.controller.desk import Desk
 from crank.controller.follow import events
@@ -56,31 +57,6 @@ sys.crank_relay.pump()
 _PUMP = "import sys\nsys.crank_relay.pump()\n"
 
 
-class BoxGone(Exception):
-    """The sandbox has ended; nothing that was asked of it can be answered."""
-
-
-class BoxRefused(Exception):
-    """The steward refused a request: a code of the Connect protocol and a sentence."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-class _Call:
-    """One request and what has come back for it."""
-
-    def __init__(self) -> None:
-        self.events: deque[tuple[JsonObject, int]] = deque()
-        self.parts: list[str] = []
-        self.bytes = 0
-        self.changed = asyncio.Event()
-        self.fault: Exception | None = None
-        self.done: JsonObject | None = None
-
-
 class BoxLine:
     """Requests to one steward. Made when its session stands; ends with it."""
 
@@ -95,7 +71,7 @@ class BoxLine:
         self._tenant = tenant
         self._session_id = session_id
         self._modules = modules
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, BoxCall] = {}
         self._outbox: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._driving: asyncio.Task[None] | None = None
@@ -137,7 +113,7 @@ class BoxLine:
         finally:
             self._forget(number, call)
 
-    def _send(self, verb: str, fields: JsonObject) -> tuple[int, _Call]:
+    def _send(self, verb: str, fields: JsonObject) -> tuple[int, BoxCall]:
         if self.gone:
             raise BoxGone
         if len(self._calls) >= _WAITING_MAX:
@@ -146,7 +122,7 @@ class BoxLine:
         line = json.dumps({"id": self._number, "op": verb, **fields}, separators=(",", ":")).encode() + b"\n"
         if len(line) > REQUEST_BYTES_MAX:
             raise TooLarge(f"A request is at most {REQUEST_BYTES_MAX} bytes.", code="request_too_large")
-        call = self._calls[self._number] = _Call()
+        call = self._calls[self._number] = BoxCall()
         self._post(line)
         return self._number, call
 
@@ -156,7 +132,7 @@ class BoxLine:
         if self._driving is None or self._driving.done():
             self._driving = asyncio.create_task(self._drive(), name=f"e2b {self._session_id}")
 
-    def _forget(self, number: int, call: _Call) -> None:
+    def _forget(self, number: int, call: BoxCall) -> None:
         self._calls.pop(number, None)
         if call.done is None and call.fault is None and not self.gone:
             # Whoever asked went away: what it started to hear is interrupted or let go.
@@ -213,7 +189,7 @@ class BoxLine:
         job_id = submitted.job.job_id
         self._turning = False
         writing: asyncio.Task[None] | None = None
-        lines = _Lines()
+        lines = LineReader()
         try:
             async for _, kind, body in events(self._desk, tenant=self._tenant, job_id=job_id, after=0):
                 if kind == "status" and body["status"] == "running" and writing is None:
@@ -308,7 +284,7 @@ class BoxLine:
             return
         self._note(call, word, len(line))
 
-    def _note(self, call: _Call, word: JsonObject, size: int) -> None:
+    def _note(self, call: BoxCall, word: JsonObject, size: int) -> None:
         if isinstance(word.get("part"), str):
             self._join(call, word["part"], last=word.get("last") is True)
             return
@@ -323,7 +299,7 @@ class BoxLine:
             call.done = word["done"]
         call.changed.set()
 
-    def _join(self, call: _Call, part: str, *, last: bool) -> None:
+    def _join(self, call: BoxCall, part: str, *, last: bool) -> None:
         call.parts.append(part)
         call.bytes += len(part)
         if call.bytes > _UNREAD_BYTES_MAX:
@@ -334,19 +310,3 @@ class BoxLine:
             call.parts.clear()
             call.bytes -= len(whole)
             self._hear(whole)
-
-
-class _Lines:
-    """Text in pieces, out in whole lines."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-
-    def feed(self, text: str) -> list[str]:
-        first, *rest = text.split("\n")
-        self._parts.append(first)
-        if not rest:
-            return []
-        whole = ["".join(self._parts), *rest[:-1]]
-        self._parts = [rest[-1]]
-        return whole

@@ -7,7 +7,8 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from crank.controller.box_line import BoxLine, BoxRefused
+from crank.controller.box_call import BoxRefused
+from crank.controller.box_line import BoxLine
 from crank.controller.cancel import cancel
 from crank.controller.desk import Desk
 from crank.controller.end_session import close_session, find_session

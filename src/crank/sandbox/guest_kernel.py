@@ -7,152 +7,22 @@ alone. What the code's child programs write goes to the process's own stdout and
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from typing import Any
 
 from crank.sandbox import guest_chart, guest_figure
-from crank.sandbox.guest_shelf import line_of
+from crank.sandbox.guest_fixed import instead, pip
+from crank.sandbox.guest_voice import Line, Stream
 
 _TEXT_CHARS_MAX = 16 * 1024
 _RESULT_CHARS_MAX = 12 * 1024 * 1024
 _CHART_BYTES_MAX = 256 * 1024
 _FRAME_CELLS_MAX = 200_000
-_PIECE_CHARS = 60 * 1024
-_HELD_CHARS = 8 * 1024
-_HELD_SEC = 0.1
-_INSTALL = re.compile(r"^\s*(?:sudo\s+)?(?:(?:python3?|/\S*python3?)\s+-m\s+)?(?:uv\s+)?pip3?\s+(.*)$", re.DOTALL)
-_INSTALLERS = re.compile(r"^\s*(?:sudo\s+)?(?:apt|apt-get|conda|mamba|npm|yum|apk)\b")
-
-
-def packages() -> dict[str, str]:
-    """Return name to version of what is there."""
-    from importlib import metadata
-
-    return {str(each.metadata["Name"]).lower().replace("_", "-"): each.version for each in metadata.distributions()}
-
-
-def pip(words: str) -> str:
-    """Return what is said in place of pip's own words: packages are fixed, and which there are."""
-    parts = words.split()
-    verb = parts[0] if parts else ""
-    there = packages()
-    if verb in ("list", "freeze"):
-        return "\n".join(f"{name}=={version}" for name, version in sorted(there.items()))
-    wanted = [re.split(r"[=<>!~\[; ]", part)[0].lower().replace("_", "-") for part in parts[1:] if part[0] != "-"]
-    missing = [name for name in wanted if name and name not in there]
-    if verb == "install" and wanted and not missing:
-        return "\n".join(f"Requirement already satisfied: {name} ({there[name]})" for name in wanted if name)
-    if verb == "show":
-        return "\n".join(f"Name: {name}\nVersion: {there[name]}" for name in wanted if name in there)
-    what = f"Not installed: {', '.join(missing)}. " if missing else ""
-    return (
-        f"{what}There is no pip here: this sandbox has no network, and its packages are fixed.\n"
-        f"Installed: {', '.join(f'{name} {version}' for name, version in sorted(there.items()))}"
-    )
-
-
-class _Line:
-    """The control socket: one JSON object a line."""
-
-    def __init__(self, control: socket.socket) -> None:
-        self._socket = control
-        self._lock = threading.Lock()
-        self._reader = control.makefile("rb")
-        self._owner = os.getpid()
-
-    def take(self) -> dict[str, Any] | None:
-        line = self._reader.readline()
-        return json.loads(line) if line else None
-
-    def say(self, **word: Any) -> None:
-        # A process that the code forked must not speak for it.
-        if os.getpid() != self._owner:
-            return
-        line = line_of(word).encode() + b"\n"
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            with self._lock:
-                self._socket.sendall(line)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _Stream(io.TextIOBase):
-    """What the code prints, sent as it comes."""
-
-    encoding = "utf-8"
-    errors = "replace"
-
-    def __init__(self, line: _Line, name: str, number: int) -> None:
-        super().__init__()
-        self._line, self._name, self._number = line, name, number
-        self._owner = os.getpid()
-        self._held = ""
-        self._lock = threading.RLock()
-        self._keeper: threading.Thread | None = None
-        self.buffer = _Bytes(self)
-
-    def write(self, text: str) -> int:
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        if os.getpid() != self._owner:
-            os.write(self._number, text.encode("utf-8", "replace"))
-            return len(text)
-        with self._lock:
-            self._held += text
-            if self._held.endswith("\n") or len(self._held) > _HELD_CHARS:
-                self.flush()
-            elif self._keeper is None and self._held:
-                # A line that is not finished is shown all the same, a little later.
-                self._keeper = threading.Thread(target=self._keep_flushing, daemon=True)
-                self._keeper.start()
-        return len(text)
-
-    def _keep_flushing(self) -> None:
-        while True:
-            time.sleep(_HELD_SEC)
-            self.flush()
-
-    def flush(self) -> None:
-        if os.getpid() != self._owner:
-            return
-        with self._lock:
-            text, self._held = self._held, ""
-        for start in range(0, len(text), _PIECE_CHARS):
-            self._line.say(type=self._name, text=text[start : start + _PIECE_CHARS])
-
-    def fileno(self) -> int:
-        return self._number
-
-    def isatty(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-
-class _Bytes(io.RawIOBase):
-    """`sys.stdout.buffer`."""
-
-    def __init__(self, above: _Stream) -> None:
-        super().__init__()
-        self._above = above
-
-    def write(self, octets: Any) -> int:
-        self._above.write(bytes(octets).decode("utf-8", "replace"))
-        return len(octets)
-
-    def writable(self) -> bool:
-        return True
 
 
 def _hooks() -> tuple[Any, Any]:
@@ -229,18 +99,8 @@ def _split(text: str, split: bool) -> Any:
 
 
 def _said_by(command: str) -> str:
-    said = _instead(command)
+    said = instead(command)
     return said if said is not None else _output_of(command)
-
-
-def _instead(command: str) -> str | None:
-    """Return what is said in place of a command that installs something, or None."""
-    asked = _INSTALL.match(command)
-    if asked:
-        return pip(asked[1]) + "\n"
-    if _INSTALLERS.match(command):
-        return "Nothing can be installed here: this sandbox has no network, and its programs and packages are fixed.\n"
-    return None
 
 
 def _output_of(command: str) -> str:
@@ -249,7 +109,7 @@ def _output_of(command: str) -> str:
 
 
 def _system(command: str) -> int:
-    said = _instead(command)
+    said = instead(command)
     if said is not None:
         sys.stdout.write(said)
         return 1 if "Not installed" in said else 0
@@ -316,7 +176,7 @@ def _columns(frame: Any) -> dict[str, Any] | None:
     return {str(name): [row[at] for row in split["data"]] for at, name in enumerate(split["columns"])}
 
 
-def _make(line: _Line) -> Any:
+def _make(line: Line) -> Any:
     from IPython.core.pylabtools import select_figure_formats
     from traitlets.config import Config
 
@@ -330,7 +190,7 @@ def _make(line: _Line) -> Any:
     shell = shell_class.instance(config=config, ipython_dir="/tmp/ipython")
     shell.register_magic_function(lambda words: print(pip(words)), "line", "pip")
     for name in ("conda", "mamba", "uv", "micromamba"):
-        shell.register_magic_function(lambda words: print(_instead("apt " + words)), "line", name)
+        shell.register_magic_function(lambda words: print(instead("apt " + words)), "line", name)
     select_figure_formats(shell, {"png"})
     # After that one, which forgets what it knows of figures.
     _rich(shell)
@@ -339,7 +199,7 @@ def _make(line: _Line) -> Any:
     return shell
 
 
-def _run(shell: Any, line: _Line, request: dict[str, Any]) -> None:
+def _run(shell: Any, line: Line, request: dict[str, Any]) -> None:
     added = {name: os.environ.get(name) for name in request["env"]}
     os.environ.update(request["env"])
     try:
@@ -366,10 +226,10 @@ def _run(shell: Any, line: _Line, request: dict[str, Any]) -> None:
 def main(control: socket.socket, cwd: str) -> None:
     """Serve a context until its control socket closes. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    line = _Line(control)
+    line = Line(control)
     os.chdir(cwd)
-    sys.stdout = _Stream(line, "stdout", 1)
-    sys.stderr = _Stream(line, "stderr", 2)
+    sys.stdout = Stream(line, "stdout", 1)
+    sys.stderr = Stream(line, "stderr", 2)
     sys.stdin = open("/dev/null")  # noqa: SIM115 - for the life of this process
     sys.path.insert(0, "")
     sys.argv = [""]

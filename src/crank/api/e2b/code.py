@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from crank.api.e2b import connect, replies
 from crank.api.e2b.peer import Gate
-from crank.controller.box_line import BoxGone, BoxRefused
+from crank.controller.box_call import BoxGone, BoxRefused
 from crank.controller.boxes import Box
 from crank.domain.json import JsonObject
 from crank.domain.quantity import CODE_BYTES_MAX

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from crank.api.e2b import connect, replies
 from crank.api.e2b.peer import Gate, check_user
-from crank.controller.box_line import BoxGone, BoxRefused
+from crank.controller.box_call import BoxGone, BoxRefused
 from crank.controller.boxes import Box
 from crank.controller.desk import Desk
 from crank.controller.reach import get_file, put_file, remove_file

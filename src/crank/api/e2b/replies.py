@@ -5,7 +5,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from crank.controller.box_line import BoxGone, BoxRefused
+from crank.controller.box_call import BoxGone, BoxRefused
 from crank.errors import (
     Conflict,
     CrankError,
