@@ -98,6 +98,8 @@ class Profile:
     programs    programs a job may start; empty means no new process at all
     preimports  modules imported before the job's code
     processes   a job may fork, and so use multiprocessing, without starting any program
+    host_programs  those of `programs` that no package carries: a build copies them from the machine it is made on
+    home        a second name of /scratch, `/home/user`, whose last part names the job's user as well
     lock        file of hashed requirements, beside the profile's own file, per accelerator: `cpu`, `gpu`
     limits      defaults, and at the same time ceilings, for a job
     """
@@ -114,11 +116,14 @@ class Profile:
     limits: Limits
     self_tests: tuple[SelfTest, ...]
     processes: bool = False
+    host_programs: tuple[str, ...] = ()
+    home: str | None = None
 
 
+HOME = "/home/user"
 _TEXT_KEYS = ("name", "capability", "version", "python", "summary")
-_LIST_KEYS = ("packages", "programs", "preimports")
-_KNOWN = {"schema", "locks", "limits", "self_test", "processes", *_TEXT_KEYS, *_LIST_KEYS}
+_LIST_KEYS = ("packages", "programs", "preimports", "host_programs")
+_KNOWN = {"schema", "locks", "limits", "self_test", "processes", "home", *_TEXT_KEYS, *_LIST_KEYS}
 
 
 def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
@@ -150,6 +155,12 @@ def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
     if not isinstance(locks, Mapping) or not locks or set(locks) - {"cpu", "gpu"}:
         wrong("locks", "must name a file of hashed requirements for cpu, gpu or both", 'Write cpu = "….txt".')
         locks = {}
+    for stray in sorted(set(lists["host_programs"]) - set(lists["programs"])):
+        wrong("host_programs", f"{stray} is not one of programs", "List it in programs, too.")
+    home = source.get("home")
+    if home not in (None, HOME):
+        wrong("home", f"must be {HOME}", f'Write home = "{HOME}", or leave it out.')
+        home = None
     processes = _parse_flag(source, "processes", wrong)
     limits = _parse_limits(source.get("limits", {}), wrong)
     self_tests = _parse_self_tests(source.get("self_test", []), wrong)
@@ -168,6 +179,8 @@ def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
         limits=limits,
         self_tests=self_tests,
         processes=processes,
+        host_programs=lists["host_programs"],
+        home=home,
     )
 
 

@@ -19,7 +19,8 @@ _SECCOMP_SET_MODE_FILTER = 1
 _FLAG_NEW_LISTENER = 1 << 3
 _INSTRUCTION_BYTES = 8
 _CLONE_NEWUSER = 0x10000000
-_WRITABLE = {"/scratch", "/out", "/tmp", "/dev/shm"}
+# The last one is /scratch under a second name, in profiles that have a home.
+_WRITABLE = {"/scratch", "/out", "/tmp", "/dev/shm", "/home/user"}
 # Standard input, output and error, and the two pipes.
 _DESCRIPTORS = {"0", "1", "2", "3", "4"}
 

@@ -79,6 +79,12 @@ _ETC = {
 }
 
 
+# A profile with a home of its own brings its own names for the job's user.
+_NAMES = {"etc/passwd", "etc/group"}
+# Where /scratch appears once more, in a profile that has this folder.
+_HOME = "home/user"
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """A detached mount and the place inside the sandbox that it is meant for."""
@@ -118,7 +124,7 @@ def detach(root: int | None, devices: Sequence[str], *, rootless: bool) -> tuple
     for prefix, folder in _profile_folders(root):
         for name in sorted(os.listdir(folder)):
             place = prefix + name
-            if place in (_OURS if not prefix else {f"etc/{file}" for file in _ETC}):
+            if place in (_OURS if not prefix else {f"etc/{file}" for file in _ETC} - _NAMES):
                 continue
             mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
             if stat.S_ISLNK(mode):
@@ -226,8 +232,10 @@ def _lay_out(root: int, trees: Sequence[Tree], links: Mapping[str, str], files: 
     """Make every folder, file and link that the root needs before it becomes read-only."""
     for folder in _FOLDERS:
         os.mkdir(folder, 0o755, dir_fd=root)
+    brought = {tree.place for tree in trees}
     for name, text in _ETC.items():
-        _write(f"etc/{name}", text.encode(), root)
+        if f"etc/{name}" not in brought:
+            _write(f"etc/{name}", text.encode(), root)
     for folder in sorted({f".crank/{parent}" for name in files for parent in _parents(name)}):
         os.mkdir(folder, 0o755, dir_fd=root)
     for name, content in files.items():
@@ -337,6 +345,7 @@ def furnish(folders: Mapping[str, int], limits: Limits, *, owner: int, shown: Se
         private = _tmpfs(size=limits.disk_bytes, inodes=limits.inodes, mode="0700", owner=owner)
         kernel.attach(private, place.lstrip("/"), folder=root)
         opened[place] = private
+    _furnish_home(root)
     if trees:
         _furnish_mounts(trees, root)
     kernel.attach(proc, "proc", folder=root)
@@ -351,6 +360,15 @@ def furnish(folders: Mapping[str, int], limits: Limits, *, owner: int, shown: Se
         temporary=opened["/tmp"],
         proc=os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
     )
+
+
+def _furnish_home(root: int) -> None:
+    """Show /scratch as the home, too, where the profile has one: the same file system under a second name."""
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(_HOME, dir_fd=root, follow_symlinks=False)
+        home = kernel.clone_tree("scratch", folder=root)
+        kernel.attach(home, _HOME, folder=root)
+        os.close(home)
 
 
 def _veiled(name: str, tree: int, proc: int) -> int:

@@ -129,6 +129,9 @@ def content_digest(profile: Profile, lock: Lock, *, accelerator: str, interprete
             "lock_sha256": hashlib.sha256(lock.content).hexdigest(),
             "accelerator": accelerator,
             "interpreter": interpreter,
+            # Left out while a profile has none, so that what was built before stays valid.
+            **({"host_programs": sorted(profile.host_programs)} if profile.host_programs else {}),
+            **({"home": profile.home} if profile.home else {}),
         }
     )
 

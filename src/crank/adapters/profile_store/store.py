@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from crank.adapters.profile_store import interpreter, libraries, packages, source
+from crank.adapters.profile_store import host_programs, interpreter, libraries, packages, source
 from crank.domain.ids import Digest
 from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
@@ -127,7 +127,8 @@ class ProfileStore:
                 fix=f"Set Crank up with Python {profile.python}.",
             )
         driver = libraries.driver_identity() if accelerator == "gpu" else ""
-        return source.content_digest(profile, lock, accelerator=accelerator, interpreter=python.identity + driver)
+        tools = host_programs.identity(host_programs.find(profile.host_programs))
+        return source.content_digest(profile, lock, accelerator=accelerator, interpreter=python.identity + driver + tools)
 
     def _folder(self, variant: str, content: Digest) -> Path:
         return self._builds_dir / f"{variant}-{content[:16]}"
@@ -189,7 +190,10 @@ class ProfileStore:
         )
         shutil.rmtree(scratch)
         packages.check_torch(rootfs, accelerator)
-        packages.place_programs(rootfs, profile.programs)
+        packages.place_programs(rootfs, [name for name in profile.programs if name not in profile.host_programs])
+        host_programs.place(host_programs.find(profile.host_programs), rootfs, executable)
+        if profile.home:
+            host_programs.make_home(rootfs, profile.home)
         say(f"{profile.name}: collecting shared libraries")
         closure = libraries.copy_libraries(rootfs)
         say(f"{profile.name}: compiling byte code")
