@@ -13,6 +13,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from typing import IO, Any
 
@@ -96,7 +97,7 @@ def _exec(order: dict[str, Any]) -> dict[str, Any]:
                 stdout=stdout,
                 stderr=stderr,
                 cwd=order["cwd"],
-                env={**os.environ, **order["env"]},
+                env={"PYTHONPATH": _packages(), **os.environ, **order["env"]},
                 start_new_session=True,
             )
         except PermissionError as fault:
@@ -109,6 +110,11 @@ def _exec(order: dict[str, Any]) -> dict[str, Any]:
         if code is None:
             return {"timed_out": True}
         return {"code": code if code >= 0 else 128 - code, **_give(order, {"stdout": stdout, "stderr": stderr})}
+
+
+def _packages() -> str:
+    """Return where this interpreter finds the profile's packages, for a `python` that is started by hand."""
+    return os.pathsep.join(place for place in sys.path if os.path.isabs(place) and not place.startswith(sys.base_prefix))
 
 
 def _not_started(fault: OSError) -> dict[str, Any]:
