@@ -13,18 +13,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from crank import errors, wire
+from crank import __version__, errors, wire
+from crank.adapters.profile_store.source import read_profile
 from crank.api.app import build_api
 from crank.api.metrics import FAMILIES
 from crank.api.problem import status_of
+from crank.bootstrap.profiles import FIRST_PROFILES
 from crank.cli import main as cli
 from crank.cli.exit_codes import MEANINGS
 from crank.config import FILE_NAME, Settings
+from crank.controller.desk import Policy
 from crank.domain import quantity
+from crank.domain.ids import Digest
+from crank.domain.isolation import Tier
 from crank.domain.job import status_of as job_status_of
 from crank.domain.outcome import LAYERS, TOLD_BY, Clock, Denial, End, Outcome, Reason
 from crank.domain.profile import LIMIT_RANGES, Limits, Profile
+from crank.domain.rules.instructions import Facts, instructions
 from crank.errors import CrankError
+from crank.ports import ProfileBuild
+from crank.worker.offers import script_offers
 
 REPO = Path(__file__).resolve().parents[1]
 SOURCE = REPO / "src" / "crank"
@@ -467,6 +475,18 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def agents_page() -> str:
+    """Return what a node as it comes tells agents, with a shared folder named docs."""
+    found = [read_profile(REPO / "profiles", name) for name in FIRST_PROFILES]
+    builds = [ProfileBuild(profile, Path(), "", "", Digest("0" * 64), "cpu") for profile in found]
+    capabilities = [offer.capability for offer in script_offers(builds, (), Tier.NAMESPACES)]
+    policy = Policy("n", "c", "d", ())
+    facts = Facts(__version__, capabilities, {profile.name: profile for profile in found}, ["docs"],
+                  policy.session_idle_sec, policy.session_lifetime_sec)  # fmt: skip
+    unrun = "<!-- not run: it is the code of a job, which tests/system/test_instructions.py runs -->\n"
+    return instructions(facts).replace("```python\n", f"{unrun}```python\n")
+
+
 def pages() -> dict[Path, str]:
     """Return every generated page by its path."""
     made = {
@@ -480,7 +500,8 @@ def pages() -> dict[Path, str]:
         "metrics": metrics_page,
         "wire": wire_page,
     }
-    return {FOLDER / f"{name}.md": NOTE + make() for name, make in made.items()}
+    written = {FOLDER / f"{name}.md": NOTE + make() for name, make in made.items()}
+    return {**written, REPO / "docs" / "agents.md": NOTE + agents_page()}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ a flag. Every mistake is found before any is told, so that nobody corrects a fil
 
 import difflib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from crank.errors import ConfigurationError, InvalidRequest, Problem
 PREFIX = "CRANK_"
 FILE_NAME = "crank.toml"
 PORT_MAX = 65_535
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]{0,251}[a-z0-9])?")
 
 # What pip and TLS need of the environment when a profile is built; nothing else is handed on.
 _BUILD_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -38,6 +40,7 @@ class Settings:
 
     home              folder that holds all state of the node
     bind              address that both listeners use
+    api_names         names by which clients reach the API beside that, with commas between
     api_port, workers_port   0 takes any free port
     profiles_source   folder of the profile files
     profiles_builds   folder of the built profiles
@@ -57,6 +60,7 @@ class Settings:
 
     home: Path
     bind: str
+    api_names: str
     api_port: int
     workers_port: int
     profiles_source: Path
@@ -202,6 +206,14 @@ def _label(value: Any) -> str:
         raise _Mistake(fault.message, "Choose a name such as main.") from None
 
 
+def _host_names(value: Any) -> str:
+    names = [name.strip().lower() for name in _any_text(value).split(",") if name.strip()]
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise _Mistake(f"{name!r} is not a host name", "Write names without port or scheme, with commas between.")
+    return ",".join(names)
+
+
 def _domain(value: Any) -> str:
     try:
         return parse_trust_domain(_text(value))
@@ -224,6 +236,7 @@ _CEILINGS: Mapping[str, Callable[[Any], float]] = {
 }
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "bind": _text,
+    "api_names": _host_names,
     "api_port": _whole(0, PORT_MAX),
     "workers_port": _whole(0, PORT_MAX),
     "profiles_source": _path,
@@ -296,6 +309,7 @@ def _find_home(said: Mapping[str, Any], seen: Mapping[str, str], problems: list[
 def _defaults(home: Path) -> dict[str, Any]:
     return {
         "bind": "127.0.0.1",
+        "api_names": "",
         "api_port": 7443,
         "workers_port": 7444,
         "profiles_source": profiles_source(),

@@ -1,12 +1,17 @@
 """The application that callers reach: operations, one shape of refusal, and a true document of it all."""
 
+from collections.abc import Sequence
+
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.routing import Route
 
-from crank.api import files, metrics, nodes, problem, rest, sessions, streams
+from crank.api import agents, files, metrics, nodes, problem, rest, sessions, streams
 from crank.api.documents import openapi
+from crank.api.mcp.door import Door
 from crank.api.peer import Gate
 from crank.controller.desk import Desk
+from crank.domain.rules.doorway import known_names
 
 _DESCRIPTION = (
     "Hand over a piece of Python and get real work done on machines you own. Send the secret of the node's token "
@@ -15,8 +20,11 @@ _DESCRIPTION = (
 )
 
 
-def build_api(desk: Desk, *, version: str) -> FastAPI:
-    """Return the ASGI application of the API listener; the explorer at /docs needs nothing from outside."""
+def build_api(desk: Desk, *, version: str, bind: str = "127.0.0.1", more_names: Sequence[str] = ()) -> FastAPI:
+    """Return the ASGI application of the API listener; the explorer at /docs needs nothing from outside.
+
+    bind, more_names  the address that the listener uses, and names by which else clients reach it
+    """
     app: FastAPI = FastAPIOffline(
         docs_url="/docs",
         redoc_url=None,
@@ -29,8 +37,10 @@ def build_api(desk: Desk, *, version: str) -> FastAPI:
     )
     app.state.desk = desk
     app.state.gate = Gate(desk)
+    app.state.mcp = Door(desk, app.state.gate, version=version, names=known_names(bind, more_names))
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, metrics):
+    for part in (rest, streams, files, sessions, nodes, metrics, agents):
         app.include_router(part.router)
+    app.router.routes.append(Route("/mcp", app.state.mcp, include_in_schema=False))
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app

@@ -40,6 +40,9 @@ _STATUS_BY_CODE: Mapping[str, int] = {
     "slow_request": 408,
     "not_acceptable": 406,
     "unsupported_media_type": 415,
+    "method_not_allowed": 405,
+    "wrong_host": 421,
+    "wrong_origin": 403,
 }
 _HTTP_CODES: Mapping[int, tuple[str, str, str]] = {
     404: ("not_found", "Nothing lives at this address.", "Read /openapi.json for what this node offers."),
@@ -131,7 +134,7 @@ async def _on_http(_request: Request, fault: Exception) -> Response:
 async def _on_validation(request: Request, fault: Exception) -> Response:
     assert isinstance(fault, RequestValidationError), "registered for RequestValidationError alone"
     model = _model_of(request)
-    found = [_finding(entry, model) for entry in fault.errors()[:PROBLEMS_MAX]]
+    found = [finding(entry, model) for entry in fault.errors()[:PROBLEMS_MAX]]
     code, first = found[0]
     message = f"{first.field or 'The body'}: {first.cause}"
     refused = errors.InvalidRequest(
@@ -146,7 +149,8 @@ def _model_of(request: Request) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _finding(entry: Mapping[str, Any], model: type[BaseModel] | None) -> tuple[str, Problem]:
+def finding(entry: Mapping[str, Any], model: type[BaseModel] | None) -> tuple[str, Problem]:
+    """Return pydantic's finding as a code and a problem; the first part of its place says where the value came in."""
     place = [part for part in entry["loc"][1:] if not _is_union_branch(part)]
     field = ".".join(str(part) for part in place)
     if entry["type"] == "extra_forbidden":

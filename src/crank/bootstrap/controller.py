@@ -4,10 +4,11 @@ import asyncio
 import hashlib
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
+from fastapi import FastAPI
 
 import crank
 from crank.adapters.authority import FileAuthority, Identity
@@ -16,9 +17,11 @@ from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
+from crank.adapters.profile_store.source import profile_names, read_profile
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
+from crank.api.mcp.door import Door
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap.files import make_home, node_id, write_whole
@@ -31,6 +34,7 @@ from crank.controller.loop import ControllerLoop
 from crank.controller.mounts import register_all
 from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import LOCAL_TENANT, Digest
+from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Failpoints
@@ -77,19 +81,32 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             failpoints=make_failpoints(settings),
             policy=_policy(settings),
             mount_register=FileMountRegister(settings.mounts_register),
+            profiles=_profiles(settings),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        api, workers = _listeners(settings, desk, own)
+        app = build_api(
+            desk, version=crank.__version__, bind=settings.bind, more_names=settings.api_names.split(",")
+        )
+        opened.push_async_callback(app.state.mcp.close)
+        api, workers = _listeners(settings, desk, own, app)
+        for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
+            opened.callback(asyncio.create_task(work).cancel)
         renewing = asyncio.create_task(_renew(settings, authority, (api.tls, workers.tls)), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api, workers=workers, started=lambda *ports: _tell_ready(settings, leash, ports), stop=leash.stopping
         )
         _log.info("controller_stopping")
+
+
+async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
+    """Let callers of MCP go before the listener stops waiting for them."""
+    await stopping.wait()
+    await door.close()
 
 
 def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
@@ -116,7 +133,8 @@ def _check_clock(clock: SystemClock) -> None:
 
 
 def _issue(settings: Settings, authority: FileAuthority) -> Identity:
-    own = authority.issue_controller(node_id(settings), addresses=[settings.bind])
+    names = [name for name in settings.api_names.split(",") if name]
+    own = authority.issue_controller(node_id(settings), addresses=[settings.bind, *names])
     authority.issue_worker(worker_id_of(settings), settings.identity_dir)
     authority.publish_ca(settings.api_ca_file)
     return own
@@ -153,6 +171,17 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
+def _profiles(settings: Settings) -> Mapping[str, Profile]:
+    """Read what the environments hold; one that cannot be read is the worker's trouble, and is not told of."""
+    found = {}
+    for name in profile_names(settings.profiles_source):
+        try:
+            found[name] = read_profile(settings.profiles_source, name)
+        except CrankError as fault:
+            _log.warning("profile_unreadable", profile=name, cause=fault.message)
+    return found
+
+
 async def _admit_owner(settings: Settings, desk: Desk) -> None:
     """Make the owner's secret at first start; afterwards believe the file, so that it can be replaced."""
     try:
@@ -168,9 +197,9 @@ async def _admit_owner(settings: Settings, desk: Desk) -> None:
     await desk.store.transact(lambda tx: tx.registry.put_credential(digest, LOCAL_TENANT, now_us))
 
 
-def _listeners(settings: Settings, desk: Desk, own: Identity) -> tuple[Listener, Listener]:
+def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> tuple[Listener, Listener]:
     api = Listener(
-        app=build_api(desk, version=crank.__version__),
+        app=app,
         host=settings.bind,
         port=settings.api_port,
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),

@@ -52,6 +52,11 @@ async def start_node(settings: Settings, *, bound: bool) -> tuple[Child, JsonObj
         raise
 
 
+async def start_free_node(settings: Settings) -> tuple[Child, JsonObject]:
+    """Start a node that stops with this process, on any free ports: nobody else looks for it. Raises as `start_node`."""
+    return await start_node(dataclasses.replace(settings, api_port=0, workers_port=0), bound=True)
+
+
 @contextlib.asynccontextmanager
 async def some_node(settings: Settings) -> AsyncIterator[JsonObject]:
     """Give the running node's document, or start a node for this while and stop it after."""
@@ -62,8 +67,7 @@ async def some_node(settings: Settings) -> AsyncIterator[JsonObject]:
     else:
         yield document
         return
-    # Nobody else looks for this node, so it need not have the well-known ports.
-    child, document = await start_node(dataclasses.replace(settings, api_port=0, workers_port=0), bound=True)
+    child, document = await start_free_node(settings)
     try:
         yield document
     finally:

@@ -19,6 +19,7 @@ _VERBS = (
     ("up", "crank.cli.up:up", "Start this machine's node; it runs until Ctrl-C, or in the background."),
     ("down", "crank.cli.node:down", "Stop the node; its worker finishes what it runs first."),
     ("run", "crank.cli.run:run", "Run a script in the sandbox and bring back what it leaves."),
+    ("mcp", "crank.cli.mcp:bridge", "Speak MCP on stdin and stdout, for hosts that start their servers."),
     ("doctor", "crank.cli.doctor:doctor", "Examine this machine and tell what is missing and how to mend it."),
     ("version", "crank.cli.version:version", "Print the version."),
 )

@@ -85,7 +85,8 @@ def job_id_of(fault: CrankError) -> str | None:
     return None
 
 
-def _read_secret(path: str) -> str:
+def read_secret(path: str) -> str:
+    """Return the caller's secret. Raises ConfigurationError."""
     try:
         return Path(path).read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as fault:
@@ -96,7 +97,8 @@ def _read_secret(path: str) -> str:
         ) from fault
 
 
-def _context(ca_file: str) -> ssl.SSLContext:
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """Return what verifies a node by its own authority. Raises ConfigurationError."""
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as fault:
@@ -117,8 +119,8 @@ class Link:
         # trust_env off: a proxy or another CA from the environment must not come between.
         self._http = httpx2.AsyncClient(
             base_url=options.api,
-            verify=_context(options.ca_file),
-            headers={"Authorization": f"Bearer {_read_secret(options.token_file)}"},
+            verify=tls_context(options.ca_file),
+            headers={"Authorization": f"Bearer {read_secret(options.token_file)}"},
             timeout=httpx2.Timeout(_READ_SEC, connect=_CONNECT_SEC),
             trust_env=False,
         )

@@ -1,6 +1,7 @@
 """What every use case of the controller works with, gathered once at start."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crank.controller.flights import Flights
@@ -9,6 +10,7 @@ from crank.controller.tally import Tally
 from crank.controller.watch import Watch
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
+from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import BlobStore, Clock, Failpoints, IdSource, MountRegister, SchemaChecker, Store, StreamLog
@@ -53,6 +55,7 @@ class Desk:
     """Ports, policy, and the memory of who is connected and who waits.
 
     mount_register  where this machine's launcher looks up what may be mounted; None where there is no launcher
+    profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     """
 
@@ -68,6 +71,7 @@ class Desk:
     watch: Watch = field(default_factory=Watch)
     flights: Flights = field(default_factory=Flights)
     mount_register: MountRegister | None = None
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
 

@@ -1,0 +1,1 @@
+"""MCP at /mcp: the tools, resources and prompts by which an agent's host reaches this node."""
