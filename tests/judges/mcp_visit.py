@@ -155,6 +155,8 @@ async def _prompts(host: Host) -> dict[str, Any]:
         "text": await host.prompt("process_folder", {"mount": "docs", "goal": "count words"}),
         "incomplete": await host.prompt("process_folder", {"mount": "docs"}),
         "unknown": await host.prompt("nothing", {}),
+        "instructions": await host.prompt("instructions", {}),
+        "instructions_resource": await host.read("crank://instructions"),
     }
 
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 
 from crank.bootstrap.leash import Child
 from crank.bootstrap.node import STOP_MARGIN_SEC, client_options, node_info, start_free_node
-from crank.bootstrap.profiles import Profiles
 from crank.cli.exit_codes import ExitCode
 from crank.cli.show import say
 from crank.client import ClientOptions
@@ -57,6 +56,9 @@ class _Found:
             return client_options(node_info(settings))
         except NotFound:
             await self.leave()
+        # Half of what this program would load, for what a running node never needs of it.
+        from crank.bootstrap.profiles import Profiles
+
         await asyncio.to_thread(Profiles(settings).build_first, say)
         self._own, document = await start_free_node(settings)
         say(f"started a node at {document['api']}")

@@ -27,8 +27,10 @@ from crank.domain.json import JsonValue, dumps, loads_strict
 from crank.errors import CrankError, InvalidRequest, ProtocolError, TooLarge, Unavailable, UntrustedPeer
 
 RETRY_SEC = 20.0
-# After the host closed stdin: time for what is nearly done.
-FAREWELL_SEC = 1.5
+# After the host closed stdin: time for what is nearly done; a pipe ends before its last answer comes.
+FAREWELL_SEC = 5.0
+# Less than hosts wait before they kill.
+_LEAVE_SEC = 1.5
 IN_FLIGHT_MAX = 256
 ANSWER_DEPTH_MAX = 128
 _DELAY_SEC = 0.2
@@ -82,7 +84,7 @@ class Bridge:
         if self._session is not None:
             # What still runs for this host in the older era ends with its session.
             with contextlib.suppress(httpx2.HTTPError, TimeoutError):
-                async with asyncio.timeout(FAREWELL_SEC):
+                async with asyncio.timeout(_LEAVE_SEC):
                     await http.delete(f"{options.api}/mcp", headers=self._older())
         await http.aclose()
 

@@ -34,6 +34,8 @@ root = "/in/looked-at"
 place = os.path.realpath(os.path.join(root, args["path"]))
 if place != root and not place.startswith(root + "/"):
     result = {"fault": "not_found"}
+elif not os.access(place, os.R_OK) and os.path.exists(place):
+    result = {"fault": "not_readable"}
 elif args["what"] == "list" and os.path.isdir(place):
     found = sorted(os.scandir(place), key=lambda entry: entry.name)
     names = [entry for entry in found if entry.name > args["after"]]
@@ -44,13 +46,10 @@ elif args["what"] == "list" and os.path.isdir(place):
         files.append({"name": entry.name.encode("utf-8", "replace").decode(), "kind": kind, "size_bytes": size})
     result = {"files": files, "more": len(names) > args["limit"]}
 elif args["what"] == "read" and os.path.isfile(place):
-    try:
-        with open(place, "rb") as source:
-            size = os.fstat(source.fileno()).st_size
-            source.seek(args["offset"])
-            result = {"size_bytes": size, "base64": base64.b64encode(source.read(args["length"])).decode()}
-    except PermissionError:
-        result = {"fault": "not_readable"}
+    with open(place, "rb") as source:
+        size = os.fstat(source.fileno()).st_size
+        source.seek(args["offset"])
+        result = {"size_bytes": size, "base64": base64.b64encode(source.read(args["length"])).decode()}
 else:
     result = {"fault": "not_found"}
 """
@@ -98,7 +97,7 @@ async def list_mount(desk: Desk, reader: Reader, *, mount: str, path: str, after
         ]
         return {"files": files, "next": files[-1]["path"] if seen["more"] and files else None}
     except (KeyError, TypeError, ValueError) as fault:
-        raise _unseen("The folder could not be listed.") from fault
+        raise _unseen("The listing cannot be read.") from fault
 
 
 async def read_artifact(
@@ -135,7 +134,7 @@ async def read_mount(
     try:
         octets, size_bytes = base64.b64decode(seen["base64"], validate=True), int(seen["size_bytes"])
     except (KeyError, TypeError, ValueError, binascii.Error) as fault:
-        raise _unseen("The file could not be read.") from fault
+        raise _unseen("The page cannot be read.") from fault
     shown = page_document(octets[:length_bytes], offset_bytes=offset_bytes, size_bytes=size_bytes)
     return {"path": wanted, "media_type": None, **shown}
 
@@ -191,7 +190,7 @@ async def _look(desk: Desk, reader: Reader, mount: str, asked: JsonObject) -> di
             await cancel.cancel(desk, tenant=reader.tenant, subject=reader.subject, job_id=job_id)
     outcome = await find_outcome(desk, job)
     if job.status is not Status.SUCCEEDED or outcome is None or not isinstance(outcome.result, dict):
-        raise _unseen(f"The mount could not be looked into: job {job_id} is {job.status}.")
+        raise _unseen(f"Job {job_id} is {job.status}.")
     seen: dict[str, Any] = outcome.result
     if seen.get("fault") == "not_readable":
         raise InvalidRequest("Jobs may not read this file.", code="file_unreadable", field="path",
@@ -202,5 +201,10 @@ async def _look(desk: Desk, reader: Reader, mount: str, asked: JsonObject) -> di
     return seen
 
 
-def _unseen(message: str) -> Unavailable:
-    return Unavailable(message, code="mount_unseen", fix="Try again; the job's end says what stood in the way.")
+def _unseen(detail: str) -> Unavailable:
+    return Unavailable(
+        "The mount could not be looked into.",
+        code="mount_unseen",
+        fix="Try again when the worker is less busy; the last jobs of the node say what stood in the way.",
+        detail=detail,
+    )

@@ -24,6 +24,25 @@ def test_a_port_that_is_taken_is_named():
     assert caught.value.field == "api"
 
 
+async def test_answers_do_not_wait_for_company(tmp_path):
+    """Connections are taken with Nagle's algorithm off: an answer in two pieces would wait 40 ms for the other side."""
+    own = []
+
+    class Seen(asyncio.Protocol):
+        def connection_made(self, transport):
+            taken = transport.get_extra_info("socket")
+            own.append(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    with bind(Listener(None, "127.0.0.1", 0, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "api")) as listening:  # type: ignore[arg-type]
+        server = await asyncio.get_running_loop().create_server(Seen, sock=listening)
+        async with server:
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            await reader.read()
+            writer.close()
+    assert own == [1]
+
+
 async def test_callers_of_the_api_trust_the_published_authority(desk, tmp_path):
     """The API answers over TLS to who trusts the authority's file, and to nobody who does not."""
     async with open_listeners(desk, tmp_path / "identities") as node:

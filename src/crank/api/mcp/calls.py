@@ -1,11 +1,11 @@
 """What the tools do: each calls the node's use cases as the HTTP routes do, and waits no longer than a host lets it."""
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from crank.api.mcp import shapes
+from crank.api.mcp.errands import Errands
 from crank.api.peer import Caller
 from crank.controller import browse, views
 from crank.controller import cancel as cancelling
@@ -34,31 +34,6 @@ class Told:
 
     document: JsonObject
     images: tuple[tuple[str, str], ...] = ()
-
-
-class Errands:
-    """Work that must be done although the call that began it was cut off.
-
-    closing  set when the node stops: calls answer with what they know then, and their jobs go on
-    calls    tools that are being called now
-    """
-
-    def __init__(self) -> None:
-        self.closing = asyncio.Event()
-        self.calls = 0
-        self._running: set[asyncio.Task[Any]] = set()
-
-    def send(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Begin a work that no cancelled call takes along."""
-        errand = asyncio.create_task(work)
-        self._running.add(errand)
-        errand.add_done_callback(self._running.discard)
-        return errand
-
-    async def finish(self) -> None:
-        """Wait until every work is done."""
-        while self._running:
-            await asyncio.gather(*self._running, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from crank.api.mcp.calls import Errands
+from crank.api.mcp.errands import Errands
 from crank.api.peer import Gate
 from crank.api.problem import problem_response, status_of
 from crank.api.strict import StrictRequest

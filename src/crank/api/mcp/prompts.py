@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crank.api.mcp.tools import PURPOSES
 from crank.api.peer import Caller
 from crank.controller.desk import Desk
+from crank.controller.instruct import instruct
 from crank.controller.mounts import list_mounts
 from crank.domain.ids import parse_name
 from crank.errors import InvalidRequest, NotFound
@@ -21,6 +23,12 @@ LISTED: Sequence[dict[str, Any]] = (
             {"name": "goal", "description": "What shall be done to the files.", "required": True},
             {"name": "pattern", "description": "Which files: *.md, *.docx; all unless given.", "required": False},
         ],
+    },
+    {
+        "name": "instructions",
+        "title": "Work with this node",
+        "description": "What this node offers and how jobs are made, as it stands now.",
+        "arguments": [],
     },
 )
 _PROCESS = """\
@@ -39,11 +47,19 @@ Work like this:
 """
 
 
-async def get(desk: Desk, caller: Caller, name: str, arguments: Mapping[str, str]) -> str:
+async def get(desk: Desk, caller: Caller, name: str, arguments: Mapping[str, str], *, version: str) -> str:
     """Return a prompt's text. Raises NotFound, InvalidRequest."""
-    if name != "process_folder":
-        raise NotFound(f"There is no prompt {name[:80]!r}.", code="prompt_not_found", field="name",
-                       fix="Known: process_folder.")  # fmt: skip
+    if name == "process_folder":
+        return await _process_folder(desk, caller, arguments)
+    if name == "instructions" and not arguments:
+        return await instruct(desk, tenant=caller.tenant, version=version, tools=PURPOSES)
+    if name == "instructions":
+        raise InvalidRequest("The prompt takes no arguments.", code="unknown_field", field=min(arguments)[:80])
+    raise NotFound(f"There is no prompt {name[:80]!r}.", code="prompt_not_found", field="name",
+                   fix=f"Known: {', '.join(entry['name'] for entry in LISTED)}.")  # fmt: skip
+
+
+async def _process_folder(desk: Desk, caller: Caller, arguments: Mapping[str, str]) -> str:
     for needed in ("mount", "goal"):
         if not arguments.get(needed, "").strip():
             raise InvalidRequest(f"The prompt needs {needed}.", code="missing_field", field=needed)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
+from crank.api.mcp.tools import PURPOSES
 from crank.api.peer import Caller
 from crank.controller import artifacts, browse, views
 from crank.controller.desk import Desk
+from crank.controller.instruct import instruct
 from crank.domain.capability import parse_capability_name
 from crank.domain.ids import JobId, parse_job_id
 from crank.domain.json import JsonValue, dumps
@@ -44,7 +46,14 @@ def listed() -> list[dict[str, Any]]:
             "title": "Capabilities",
             "description": "What this node offers, one line each; find_capability ranks them by what you want.",
             "mime_type": _JSON,
-        }
+        },
+        {
+            "uri": "crank://instructions",
+            "name": "instructions",
+            "title": "How to work with this node",
+            "description": "Its profiles with their packages, its mounts and limits, and examples that run. Read it once.",
+            "mime_type": "text/markdown",
+        },
     ]
 
 
@@ -91,13 +100,16 @@ def file_uri(job_id: str, path: str) -> str:
     return f"{_SCHEME}jobs/{job_id}/files/{quote(path)}"
 
 
-async def read(desk: Desk, caller: Caller, uri: str) -> Contents:
+async def read(desk: Desk, caller: Caller, uri: str, *, version: str) -> Contents:
     """Return what an address holds. Raises NotFound, InvalidRequest, TooLarge."""
     if len(uri) > URI_CHARS_MAX or not uri.startswith(_SCHEME):
         raise _nothing()
     place = uri.removeprefix(_SCHEME)
     if place == "capabilities":
         return await _capabilities(desk)
+    if place == "instructions":
+        text = await instruct(desk, tenant=caller.tenant, version=version, tools=PURPOSES)
+        return Contents("text/markdown", text)
     if found := re.fullmatch(r"capabilities/([^/]+)", place):
         return await _capability(desk, unquote(found[1]))
     found = re.fullmatch(r"jobs/([^/]+)(?:/(log|files)(?:/(.+))?)?", place)

@@ -21,7 +21,8 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 from crank.api.mcp import prompts, resources
-from crank.api.mcp.calls import Call, Errands, Told
+from crank.api.mcp.calls import Call, Told
+from crank.api.mcp.errands import Errands
 from crank.api.mcp.shapes import schema_of
 from crank.api.mcp.tools import TOOLS, Tool
 from crank.api.peer import Caller
@@ -47,7 +48,7 @@ Asked: TypeAlias = ServerRequestContext[Any, Any]
 
 def build_server(desk: Desk, errands: Errands, *, version: str) -> Server[Any]:
     """Return the server, not yet behind any transport."""
-    rooms = _Rooms(desk, errands)
+    rooms = _Rooms(desk, errands, version)
     return Server(
         "crank",
         version=version,
@@ -106,8 +107,9 @@ def described(tool: Tool) -> types.Tool:
 class _Rooms:
     """The handlers. Each turns a fault into what its kind of answer has for one, and tells nothing of a defect."""
 
-    def __init__(self, desk: Desk, errands: Errands) -> None:
+    def __init__(self, desk: Desk, errands: Errands, version: str) -> None:
         self._desk = desk
+        self._version = version
         self._errands = errands
         self._tools = [described(tool) for tool in TOOLS.values()]
 
@@ -150,7 +152,8 @@ class _Rooms:
 
     async def read_resource(self, asked: Asked, wanted: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         uri = str(wanted.uri)
-        found = await self._guarded(lambda: resources.read(self._desk, _caller(asked), uri), uri=uri)
+        caller = _caller(asked)
+        found = await self._guarded(lambda: resources.read(self._desk, caller, uri, version=self._version), uri=uri)
         contents = (
             types.TextResourceContents(uri=uri, mime_type=found.media_type, text=found.text)
             if found.text is not None
@@ -163,7 +166,10 @@ class _Rooms:
 
     async def get_prompt(self, asked: Asked, wanted: types.GetPromptRequestParams) -> types.GetPromptResult:
         caller = _caller(asked)
-        text = await self._guarded(lambda: prompts.get(self._desk, caller, wanted.name, wanted.arguments or {}))
+        given = wanted.arguments or {}
+        text = await self._guarded(
+            lambda: prompts.get(self._desk, caller, wanted.name, given, version=self._version)
+        )
         message = types.PromptMessage(role="user", content=types.TextContent(type="text", text=text))
         return types.GetPromptResult(messages=[message])
 

@@ -25,6 +25,11 @@ class Tool:
     destroys: bool = False
     repeats: bool = False
 
+    @property
+    def purpose(self) -> str:
+        """Return the first sentence of the description."""
+        return self.description.partition(". ")[0].rstrip(".") + "."
+
 
 _TOOLS = (
     Tool(
@@ -100,3 +105,4 @@ _TOOLS = (
     ),
 )
 TOOLS = {tool.name: tool for tool in _TOOLS}
+PURPOSES = tuple((tool.name, tool.purpose) for tool in _TOOLS)

@@ -28,7 +28,8 @@ _STOP = frozenset(
         r"\w+",
         "a an and any are as at be by can do does for from get give has have how i in into is it its me my need new no not "
         "of on one or our please run running some something that the their them then there these this to tool use using "
-        "want was we what when which will with would you your capability",
+        "want was we what when which will with would you your capability many much here every each all also just like make "
+        "lot some little",
     )
 )
 # What a summary says that a capability does not do: "no network", "no new processes".
@@ -82,7 +83,8 @@ def _judge(
     hits = {word: hit for word in wanted if (hit := text.hit(word)) is not None}
     weighed = {word: _rarity(word, texts) for word in wanted}
     covered = sum(weighed[word] * hits[word].weight for word in hits)
-    total = sum(weighed.values())
+    # A word that nothing here knows says less about what is meant than about how it was said.
+    total = sum(weight / 2 if _unknown(word, texts) else weight for word, weight in weighed.items())
     if not named and (not total or covered / total < _COVERED_MIN):
         return None
     score = sum(
@@ -92,6 +94,10 @@ def _judge(
     why = [f"{text.capability.name} is its name"] if named else []
     why += [hit.sentence(word) for word, hit in sorted(hits.items(), key=lambda pair: -weighed[pair[0]])]
     return Candidate(text.capability, round(score + (100.0 if named else 0.0), 4), tuple(why[:4]))
+
+
+def _unknown(word: str, texts: Sequence["_Text"]) -> bool:
+    return all(text.hit(word) is None for text in texts)
 
 
 def _rarity(word: str, texts: Sequence["_Text"]) -> float:

@@ -13,8 +13,8 @@ from crank.domain.quantity import KIB
 
 OUTPUT_CHARS_MAX = 12_000
 RESULT_BYTES_MAX = 32 * KIB
-ARTIFACTS_SHOWN_MAX = 40
-DISPLAYS_SHOWN_MAX = 10
+SHOWN_ARTIFACTS_MAX = 40
+SHOWN_DISPLAYS_MAX = 10
 DISPLAY_CHARS_MAX = 2_000
 IMAGES_MAX = 4
 IMAGES_BYTES_MAX = 384 * KIB
@@ -46,9 +46,9 @@ def excerpt(document: Mapping[str, Any], *, next_step: str | None) -> JsonObject
         "has_result": document["has_result"],
         "result": result,
         "result_cut": result_cut,
-        "displays": [_display(bundle) for bundle in document["displays"][:DISPLAYS_SHOWN_MAX]],
+        "displays": [_display(bundle) for bundle in document["displays"][:SHOWN_DISPLAYS_MAX]],
         "displays_total": len(document["displays"]),
-        "artifacts": [_artifact(entry) for entry in artifacts[:ARTIFACTS_SHOWN_MAX]],
+        "artifacts": [_artifact(entry) for entry in artifacts[:SHOWN_ARTIFACTS_MAX]],
         "artifacts_total": len(artifacts),
         "not_collected": [
             _sentence(f"{entry['path']}: {entry['cause']}") for entry in document["skipped"][:EVIDENCE_ENTRIES_MAX]
