@@ -155,12 +155,7 @@ def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
     if not isinstance(locks, Mapping) or not locks or set(locks) - {"cpu", "gpu"}:
         wrong("locks", "must name a file of hashed requirements for cpu, gpu or both", 'Write cpu = "….txt".')
         locks = {}
-    for stray in sorted(set(lists["host_programs"]) - set(lists["programs"])):
-        wrong("host_programs", f"{stray} is not one of programs", "List it in programs, too.")
-    home = source.get("home")
-    if home not in (None, HOME):
-        wrong("home", f"must be {HOME}", f'Write home = "{HOME}", or leave it out.')
-        home = None
+    home = _parse_places(source, lists, wrong)
     processes = _parse_flag(source, "processes", wrong)
     limits = _parse_limits(source.get("limits", {}), wrong)
     self_tests = _parse_self_tests(source.get("self_test", []), wrong)
@@ -182,6 +177,16 @@ def parse_profile(source: Mapping[str, Any], *, origin: str) -> Profile:
         host_programs=lists["host_programs"],
         home=home,
     )
+
+
+def _parse_places(source: Mapping[str, Any], lists: Mapping[str, tuple[str, ...]], wrong: Any) -> str | None:
+    for stray in sorted(set(lists["host_programs"]) - set(lists["programs"])):
+        wrong("host_programs", f"{stray} is not one of programs", "List it in programs, too.")
+    home = source.get("home")
+    if home not in (None, HOME):
+        wrong("home", f"must be {HOME}", f'Write home = "{HOME}", or leave it out.')
+        return None
+    return home
 
 
 def _parse_flag(source: Mapping[str, Any], key: str, wrong: Any) -> bool:

@@ -233,9 +233,8 @@ def _lay_out(root: int, trees: Sequence[Tree], links: Mapping[str, str], files: 
     for folder in _FOLDERS:
         os.mkdir(folder, 0o755, dir_fd=root)
     brought = {tree.place for tree in trees}
-    for name, text in _ETC.items():
-        if f"etc/{name}" not in brought:
-            _write(f"etc/{name}", text.encode(), root)
+    for name in [name for name in _ETC if f"etc/{name}" not in brought]:
+        _write(f"etc/{name}", _ETC[name].encode(), root)
     for folder in sorted({f".crank/{parent}" for name in files for parent in _parents(name)}):
         os.mkdir(folder, 0o755, dir_fd=root)
     for name, content in files.items():

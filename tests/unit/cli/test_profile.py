@@ -6,7 +6,7 @@ from crank.errors import Unavailable
 
 async def test_a_worker_is_back_when_it_is_another_instance() -> None:
     """The old process, nobody and a node that does not answer are not what is waited for."""
-    seen: list[str | None | Unavailable] = ["old", Unavailable("busy"), None, "new"]
+    seen: list[str | Unavailable | None] = ["old", Unavailable("busy"), None, "new"]
 
     async def look() -> str | None:
         found = seen.pop(0)
