@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,7 @@ def test_a_host_that_leaves_takes_its_work_along(node: Node, host: Host) -> None
     for request_id, meta, more in (("old", {}, {}), ("new", {"_meta": META}, {}), ("kept", {"_meta": META}, {"detach": True})):
         told = {**meta, **run(sleeping, wait_sec=40, **more)}
         host.send({"jsonrpc": "2.0", "id": request_id, "method": "tools/call", "params": told})
-        taken = until(lambda b=before: (found := _newest(node, 1)) != b and found, what="the job to be there")
-        before = taken
+        before = until(partial(_newer, node, before), what="the job to be there")
     kept, new, old = _newest(node, 3)
     until(lambda: node.client().job(old)["status"] == "running", what="the job to run")
     assert host.close() == 0
@@ -195,6 +195,11 @@ def test_a_host_that_leaves_takes_its_work_along(node: Node, host: Host) -> None
         assert node.client().ended(job_id, deadline_sec=20)["status"] == "cancelled"
     assert node.client().job(kept)["end"] is None
     node.client().http.post(f"/v1/jobs/{kept}/cancel")
+
+
+def _newer(node: Node, before: list[str]) -> list[str] | None:
+    found = _newest(node, 1)
+    return found if found != before else None
 
 
 def _newest(node: Node, count: int) -> list[str]:
