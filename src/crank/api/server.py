@@ -118,7 +118,7 @@ def bind(listener: Listener) -> socket.socket:
             f"The port {listener.port} on {listener.host} for {listener.name} cannot be used: {cause}.",
             code="port_taken" if in_use else "bind_failed",
             field=listener.name,
-            fix="Stop the other program, or choose another port (0 takes any that is free).",
+            fix=f"Stop the other program, or set CRANK_{listener.name.upper()} to another port; 0 takes any that is free.",
         ) from fault
     return taken
 
