@@ -7,6 +7,9 @@ import pytest
 
 from tests.judges import install
 
+# A folder with tests of its own, for the judge's own pytest: here nothing of what it imports is installed.
+collect_ignore = ["inspect"]
+
 
 @pytest.fixture(scope="session")
 def judge() -> Callable[[str], Path]:
