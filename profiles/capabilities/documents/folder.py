@@ -19,6 +19,7 @@ AT_ONCE_MAX = 2
 FILES_FOUND_MAX = 20_000
 FILE_BYTES_MAX = 256 * MIB
 PER_FILE_SEC = 60.0
+_PATIENCE = 4.0
 # Before the job's own clock ends, there must be time to write down what was done.
 _CLOSING_SEC = 15.0
 _RESULT_BYTES_MAX = 900_000
@@ -54,7 +55,7 @@ class Folder:
         at_once = min(AT_ONCE_MAX, len(os.sched_getaffinity(0)))
         self._at_once = at_once
         sec = float(self._args.get("per_file_sec", PER_FILE_SEC))
-        self._bounds = work.bounds_for(self._limits, at_once=at_once, sec=sec)
+        self._bounds = work.bounds_for(self._limits, at_once=at_once, sec=sec)._replace(patience=_PATIENCE)
         disk_bytes = int(self._limits["disk_bytes"])
         self._room = Room(int(self._limits["artifacts"]) - _OWN_FILES, disk_bytes * 6 // 10)
         self._earlier = kept.Earlier(places.SCRATCH / places.OWN / "kept.tar")
@@ -124,7 +125,7 @@ class Folder:
 
     def _is_late(self) -> bool:
         left_sec = float(self._limits["wall_sec"]) - (time.monotonic() - self._began)
-        return left_sec < min(self._bounds.sec, float(self._limits["wall_sec"]) / 4) + _CLOSING_SEC
+        return left_sec < min(self._bounds.clock_sec, float(self._limits["wall_sec"]) / 4) + _CLOSING_SEC
 
     def _key(self, digest: str, path: Path) -> str:
         options = {**self._options, "suffix": path.suffix.lower()}

@@ -1,6 +1,7 @@
 """pandoc, as it is called here: closed off from other files, with a bound on its memory."""
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ def run(arguments: Sequence[str], *, folder: Path, heap_bytes: int, text: str | 
     done = subprocess.run(command, cwd=folder, input=octets, capture_output=True, check=False)
     if done.returncode == 0:
         return done.stdout.decode("utf-8", "replace")
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise Failed("too_slow", "it took pandoc longer than one file may take")
     said = done.stderr.decode("utf-8", "replace").strip()
     if done.returncode == _HEAP_FULL_EXIT or "eap exhausted" in said:
         raise Failed("too_large", f"it needs more than {heap_bytes // MIB} MiB of memory to be read")

@@ -126,7 +126,7 @@ def write(tree: dict[str, Any], target: Path, *, folder: Path, heap_bytes: int) 
             return {"t": "Emph", "c": described}
         # Raw typst could name files and run for ever; a document needs none of it.
         if node["t"] in ("RawInline", "RawBlock") and node["c"][0] == "typst":
-            return {"t": "Str", "c": ""} if node["t"] == "RawInline" else {"t": "Null"}
+            return {"t": "Str", "c": ""} if node["t"] == "RawInline" else {"t": "Div", "c": [["", [], []], []]}
         return node
 
     ready = pandoc.change(tree, present)

@@ -44,7 +44,7 @@ async def _run(answer: JsonValue, **lease: Any) -> tuple[Outcome, _Sandbox]:
 async def test_the_order_names_what_the_job_was_given() -> None:
     """Its own code runs, with args, files and mounts by name, and the limits of this job; no path of the host is in it."""
     files = [LeaseFile("a.md", "0" * 64, 1), LeaseFile(".crank/kept.tar", "1" * 64, 1)]
-    lease: dict[str, Any] = {"files": files, "mounts": [LeaseMount("docs", "/home/ana/docs")], "timeout_sec": 5.0}
+    lease: dict[str, Any] = {"files": files, "mounts": [LeaseMount("docs", "/srv/docs")], "timeout_sec": 5.0}
     _, sandbox = await _run({"reason": "exited", "exit_code": 0, "has_result": True, "result": 1}, **lease)
     ((code, order),) = sandbox.ran
     assert code == "the code"
