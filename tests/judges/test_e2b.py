@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.node import Node, running_node
+from tests.support.node import Node, running_node, until
 
 pytestmark = [pytest.mark.system]
 JUDGES = Path(__file__).parent
@@ -284,3 +285,24 @@ def test_paths_lead_nowhere_but_into_the_sandbox(raw: Raw) -> None:
     told = [raw.http.post("/files", params={"path": f"full-{n}"}, content=full, headers=plain) for n in range(2)]
     assert {answer.status_code for answer in told} <= {200, 507}, [a.text for a in told]
     assert told[-1].status_code == 507, [a.text for a in told]
+
+
+def test_a_sandbox_outlives_its_controller(node: Node, env: dict[str, str], raw: Raw) -> None:
+    """A controller that is killed is restarted, and the sandbox is there with its variables and files."""
+
+    def run(code: str) -> str:
+        answer = raw.http.post("/execute", json={"code": code}, headers=raw.inside)
+        return answer.text if answer.status_code == 200 else ""
+
+    assert '"text":"41"' in run("kept = 41; kept")
+    os.kill(int(node.info()["controller_pid"]), signal.SIGKILL)
+
+    def is_back() -> bool:
+        try:
+            told = raw.http.post(f"/v2/sandboxes/{raw.box['sandboxID']}/connect", json={}, headers=raw.key)
+        except Exception:
+            return False
+        return told.status_code == 200 and told.json()["envdAccessToken"] == raw.box["envdAccessToken"]
+
+    until(is_back, what="the sandbox to be found by the next controller", deadline_sec=60)
+    assert '"text":"42"' in until(lambda: run("kept + 1"), what="the sandbox to answer again", deadline_sec=60)
