@@ -110,6 +110,7 @@ def errors_page() -> str:
     codes.update({code: ("InvalidRequest", sentence) for code, sentence in refusals.items()})
     # Codes whose sentence, or whose name, is put together where they are raised.
     codes |= {
+        "request_refused": ("InvalidRequest", "A host sends its bridge an id that is in use, or too much at once."),
         "session_dead": ("SandboxError", "This sandbox has ended."),
         "session_ended": ("Conflict", "The session has ended; the sentence says for which reason."),
         "session_mismatch": ("InvalidRequest", "What `field` names was said when the session was opened."),

@@ -22,7 +22,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     shared.mkdir()
     (shared / "a.txt").write_text("hello")
     with running_node(folder / "home") as node:
-        assert node.crank("mount", "add", str(shared), "--name", "docs").returncode == 0
+        assert node.crank("mount", "add", "docs", str(shared)).returncode == 0
         yield node
 
 

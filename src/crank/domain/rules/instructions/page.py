@@ -109,7 +109,7 @@ def _folders(facts: Facts, scripts: Sequence[Capability]) -> str:
     lines = ["## Folders", ""]
     profile = default_profile(scripts)
     if not facts.mounts:
-        lines.append("The person shares no folder now. They can: `crank mount add FOLDER --name NAME`.")
+        lines.append("The person shares no folder now. They can: `crank mount add NAME FOLDER`.")
         return "\n".join(lines)
     shown = facts.mounts[:FOLDERS_MAX]
     lines += [
