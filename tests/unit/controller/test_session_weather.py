@@ -81,7 +81,7 @@ class Weather:
         await until(over)
 
 
-def check(pair: Pair, jobs: list[dict[str, Any]], sessions: list[dict[str, Any]]) -> None:
+def check(pair: Pair, jobs: list[dict[str, Any]], sessions: list[dict[str, Any]], *, attempts_max: int) -> None:
     """Assert what always holds."""
     ran = [code for runner in pair.runners for sandbox in runner.sessions for _, code in sandbox.history]
     assert len(ran) == len(set(ran)), "a job ran twice"
@@ -90,7 +90,8 @@ def check(pair: Pair, jobs: list[dict[str, Any]], sessions: list[dict[str, Any]]
             order = [int(code.split()[1]) for _, code in sandbox.history]
             assert order == sorted(order), "jobs of a session overtook each other"
     for job in jobs:
-        assert job["attempts"] <= 2
+        # Each cut may lose a lease on its way: then it never began, and is leased again as often as the node allows.
+        assert job["attempts"] <= attempts_max
         assert job["end"]["reason"] in {"exited", "raised", "cancelled", "refused", "worker_lost", "outcome_unknown"}
         assert job["end"]["code"] == "session_ended" or job["end"]["reason"] != "refused"
     assert all(session["end"]["reason"] for session in sessions)
@@ -111,7 +112,7 @@ def test_no_job_runs_twice_and_everything_ends(events: list[str]) -> None:
             jobs = (await api.get("/v1/jobs", params={"limit": 200})).json()["jobs"]
             sessions = (await api.get("/v1/sessions", params={"limit": 200})).json()["sessions"]
             assert {job["job_id"] for job in jobs} == set(weather.jobs), "an accepted job was lost"
-            check(pair, jobs, sessions)
+            check(pair, jobs, sessions, attempts_max=desk.policy.attempts_max)
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(live(Path(folder)))
