@@ -72,6 +72,7 @@ class Desk:
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     mounts_gate     held while a mount is added or removed, so that store and register change alike
+    attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
 
@@ -92,6 +93,7 @@ class Desk:
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
+    attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:

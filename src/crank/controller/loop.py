@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from crank.controller.attended import end_unattended, recall
 from crank.controller.desk import Desk
 from crank.controller.dispatch import BATCH_JOBS_MAX, dispatch
 from crank.controller.reap import reap, sweep
@@ -28,10 +29,12 @@ class ControllerLoop:
         """Begin; jobs that were held before a restart get the length of a lease to be claimed again."""
         if self._running:
             return
+        await recall(self._desk)
         self._desk.watch.work.set()
         self._running = [
             asyncio.create_task(self._dispatch(), name="dispatch"),
             asyncio.create_task(self._every(REAP_EVERY_SEC, reap), name="reap"),
+            asyncio.create_task(self._every(REAP_EVERY_SEC, end_unattended), name="end-unattended"),
             asyncio.create_task(self._every(SWEEP_EVERY_SEC, sweep), name="sweep"),
         ]
 

@@ -9,7 +9,7 @@ Steps, marked again in the code:
  6. keep its files as blobs, of which those named by hash must be the caller's to use, and add what an earlier job of
     the same caller kept for it
  7. admit it: job, replay key, blob references and record in one transaction
- 8. wake the dispatcher
+ 8. begin to look after one that shall not outlive its caller, and wake the dispatcher
 Authentication came before (the tenant is proven); money and policy join at 4 and 7 later.
 """
 
@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from crank.controller.access import check_job_id, may_use_blob
+from crank.controller.attended import attend_to
 from crank.controller.desk import Desk
 from crank.controller.earlier import OWN_FOLDER, find_kept
 from crank.controller.scope import space_of
@@ -115,7 +116,8 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
     desk.failpoints.reach("submit.before_commit")
     submitted = await desk.store.transact(lambda tx: _admit(desk, tx, job, key, subject))  # 7
     desk.failpoints.reach("submit.committed")
-    desk.watch.work.set()  # 8
+    attend_to(desk, submitted.job)  # 8
+    desk.watch.work.set()
     await touch(desk, session)
     return submitted
 
@@ -299,6 +301,7 @@ def _request(
         context=draft.context,
         program=draft.program,
         stdin=draft.stdin,
+        detach=draft.detach,
     )
 
 

@@ -19,6 +19,10 @@ class Watch:
         for event in self._waiting.get((tenant, name), ()):
             event.set()
 
+    def has(self, tenant: TenantId, name: str) -> bool:
+        """Tell whether somebody waits for this job or session now."""
+        return (tenant, name) in self._waiting
+
     @contextmanager
     def on(self, tenant: TenantId, name: str) -> Iterator[asyncio.Event]:
         """Give an event that is set at every change; clear it before looking."""

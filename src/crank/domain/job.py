@@ -73,6 +73,7 @@ class JobRequest:
     session_id, context  the session that runs it, with the globals of that name
     program            argv of one of the profile's programs, in place of code
     stdin              its standard input stays open for the caller; otherwise it is empty
+    detach             it goes on when nobody waits for it or follows it any more
     """
 
     capability: str
@@ -97,6 +98,7 @@ class JobRequest:
     context: str | None = None
     program: tuple[str, ...] | None = None
     stdin: bool = False
+    detach: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,7 @@ async def test_nobody_can_run_it(api, worker):
 
 
 async def test_what_comes_later_is_refused_not_ignored(api, worker):
-    """budget, route=any and detach=false are not honoured yet and say so."""
-    for field, value in (("budget", {}), ("route", "any"), ("detach", False)):
+    """budget and route=any are not honoured yet and say so."""
+    for field, value in (("budget", {}), ("route", "any")):
         body = check_problem(await api.post("/v1/jobs", json={**JOB, field: value}), 422, "not_supported")
         assert body["field"] == field

@@ -73,6 +73,7 @@ class Draft:
     context: str | None = None
     program: tuple[str, ...] | None = None
     stdin: bool = False
+    detach: bool = True
 
 
 def request_digest(fields: JsonObject) -> Digest:
@@ -143,6 +144,7 @@ def parse_request(fields: JsonObject) -> Draft:
         context=parse_context(fields.get("context"), session_id),
         program=parse_program(fields),
         stdin=fields.get("stdin") is True,
+        detach=fields.get("detach") is not False,
     )
 
 
@@ -158,12 +160,6 @@ def _refuse_unsupported(fields: JsonObject) -> None:
     if fields.get("route") not in (None, "local"):
         raise NotSupported("This node is not part of a mesh yet, so jobs run locally.", field="route",
                            fix="Leave route out, or send local.")  # fmt: skip
-    if fields.get("detach") is False:
-        raise NotSupported(
-            "A job always outlives the connection that submitted it.",
-            field="detach",
-            fix="Leave detach out or send true; cancel the job to end it.",
-        )
 
 
 def _effects(text: str | None) -> Effects:
