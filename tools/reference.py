@@ -54,7 +54,7 @@ def doc_fields(kind: type) -> dict[str, str]:
     """Return what a class's docstring says of its fields: lines `name   sentence`, `a, b   sentence`."""
     found: dict[str, str] = {}
     for line in (inspect.getdoc(kind) or "").splitlines():
-        match = re.match(r"([a-z_]+(?:, [a-z_]+)*) {2,}(\S.*)", line)
+        match = re.match(r"([a-z_0-9]+(?:, [a-z_0-9]+)*) {2,}(\S.*)", line)
         if match:
             found.update(dict.fromkeys(match.group(1).split(", "), match.group(2)))
     return found

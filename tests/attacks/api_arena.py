@@ -94,7 +94,8 @@ class ApiArena:
                 self.ended(job_id)
         self._canaries.put(canary)
         before, quiet = self.traces(), 0
-        while quiet < _QUIET_LOOKS:
+        # On a drowning machine nothing may move for a while before the pools have begun to fill.
+        while quiet < _QUIET_LOOKS or before.processes["crank-supervisor"] < len(cases):
             time.sleep(_LOOK_SEC)
             now = self.traces()
             before, quiet = now, quiet + 1 if now == before else 0

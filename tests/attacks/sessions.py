@@ -148,7 +148,7 @@ SESSIONS = (
     _then("L09 X56 an end told twice", CHANNEL + 'channel.send("e", json.dumps(end).encode())', reasons=("protocol_violation",), live=False),
     _then("L09 X57 a forged end for the run to come", CHANNEL + "import threading\n"
           "threading.Timer(0.05, lambda: channel.send('e', json.dumps(end).encode())).start()\n1",
-          reasons=("exited", "protocol_violation"), live=None),
+          reasons=("exited", "protocol_violation"), live=None, breaks=True),
     HostileSession(
         "L09 X58 a thread of the first run answers in the second run's name",
         (

@@ -49,7 +49,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     (docs / "link").symlink_to("/etc/passwd")
     (folder / "tools.py").write_text(MODULE)
     with running_node(folder / "home", {"CRANK_WORKER_SLOTS": "32", "CRANK_WORKER_SESSIONS": "16"}) as started:
-        assert started.crank("mount", "add", "--name", "docs", str(docs)).returncode == 0
+        assert started.crank("mount", "add", "docs", str(docs)).returncode == 0
         command = [sys.executable, "-m", "crank", "worker", "serve", "tools:app"]
         with (folder / "serve.log").open("wb") as log:
             serving = subprocess.Popen(command, env=started.environment, cwd=folder, stderr=log, stdout=log)
@@ -252,7 +252,7 @@ BAD = {
     "wrong_type": "invalid_field",
     "too_long_wait": "invalid_field",
     "no_profile": "unsatisfied-capability",
-    "no_mount": "mount_not_found",
+    "no_mount": "mount_not_allowed",
     "no_session": "invalid_session_id",
     "refused_new_session": "invalid_code",
     "no_job": "job_not_found",
