@@ -223,7 +223,8 @@ async def test_capabilities_are_found_and_called(api, desk) -> None:
     for words, names in (("counting of words", ["text.count"]), ("program", ["python.run.core"]), ("xyzzy", [])):
         told = (await api.get(f"{ACTIONS}/capabilities", params={"words": words})).json()
         assert [each["name"] for each in told["capabilities"]] == names
-    assert "runPython" in told["next"]
+    nothing = (await api.get(f"{ACTIONS}/capabilities", params={"words": "xyzzy"})).json()
+    assert "runPython" in nothing["next"]
     everything = (await api.get(f"{ACTIONS}/capabilities", params={"words": " "})).json()
     assert (everything["total"], everything["next"]) == (2, None)
     asked = asyncio.ensure_future(api.post(f"{ACTIONS}/call", json={"capability": "text.count", "args": {"text": "a b"}}))

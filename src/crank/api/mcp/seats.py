@@ -85,11 +85,11 @@ class Seats:
         own = [session_id for session_id, seat in self._seats.items() if seat.owner == owner]
         if len(own) + self._opening.get(owner, 0) < SESSIONS_OF_ONE_MAX:
             if len(self._seats) + sum(self._opening.values()) >= SESSIONS_MAX:
-                raise _full("This node has as many open MCP sessions as it keeps.")
+                raise _full(f"the node has {SESSIONS_MAX}")
             return None
         idlest = next((session_id for session_id in own if not self._seats[session_id].calls), None)
         if idlest is None:
-            raise _full(f"This credential has {SESSIONS_OF_ONE_MAX} MCP sessions, and each has a call under way.")
+            raise _full(f"this credential has {SESSIONS_OF_ONE_MAX}, each with a call under way")
         del self._seats[idlest]
         return idlest
 
@@ -107,9 +107,9 @@ def opens_session(headers: Headers) -> bool:
     return "mcp-session-id" not in headers and (revision is None or revision in OLDER_REVISIONS)
 
 
-def _full(message: str) -> Unavailable:
+def _full(cause: str) -> Unavailable:
     return Unavailable(
-        message,
+        f"No MCP session can be opened now: {cause}.",
         code="mcp_sessions_full",
         fix="End a session with DELETE /mcp and its Mcp-Session-Id, or use the revision of 2026-07-28, which needs none.",
         retry_after_sec=10,

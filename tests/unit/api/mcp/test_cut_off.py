@@ -1,7 +1,6 @@
 """Scripts in a session of their own whose call is cut off: at whatever moment, no session stays that nobody knows."""
 
 import asyncio
-import itertools
 from dataclasses import replace
 
 from crank.api.mcp import calls, shapes
@@ -24,7 +23,7 @@ class Cutting:
     def __init__(self, store, moment):
         self._store = store
         self._left = moment
-        self.call = None
+        self.call: asyncio.Task[calls.Told]
 
     async def transact(self, work):
         """Change what the work changes, cutting off when it is time."""
@@ -54,14 +53,14 @@ async def _begin(desk, errands, store, **fields):
     credential = (await Gate(desk).admit_secret(SECRET)).credential
     call = calls.Call(Caller(credential, replace(desk, store=store)), _told, errands, desk.clock.monotonic_sec())
     asked = shapes.RunPython(code="forever", session="new", **fields)
-    return asyncio.ensure_future(calls.run_python(call, asked))
+    return asyncio.create_task(calls.run_python(call, asked))
 
 
 async def test_no_step_leaves_a_session_open(desk):
     """Cut off inside of each step that the call takes, from the first to the last, it leaves neither session nor job."""
     async with paired(desk, SCRIPT, **MANY) as pair:
-        for moment in itertools.count():
-            assert moment < MOMENTS_MAX
+        cutting, moment = Cutting(desk.store, 0), 0
+        for moment in range(MOMENTS_MAX):
             errands, cutting = Errands(), Cutting(desk.store, moment)
             cutting.call = await _begin(desk, errands, cutting, wait_sec=0)
             await asyncio.wait([cutting.call])
@@ -109,10 +108,10 @@ async def test_a_detached_script_keeps_its_session(desk):
         assert (await _live(desk), job.cancel_requested) == ([job.request.session_id], False)
 
 
-async def test_a_stopping_node_does_not_wait_for_a_worker_that_says_nothing(desk):
+async def test_a_stopping_node_does_not_wait_for_a_worker_that_says_nothing(desk, monkeypatch):
     """Whoever is cut off while a session opens leaves nothing open, and the end of the node is not held up by it."""
     async with paired(desk, SCRIPT, **MANY) as pair:
-        pair.worker._session = lambda _message: None
+        monkeypatch.setattr(pair.worker, "_session", lambda _message: None)
         errands = Errands()
         calling = await _begin(desk, errands, desk.store)
         await until(lambda: _live(desk))

@@ -56,7 +56,7 @@ async def pair(api, desk, worker, tmp_path_factory):
     job_id = await _done(desk, worker, clients[0])
     session = replace(sample_session(FOREIGN_SESSION), owner=keys[0]["key_id"])
     await desk.store.transact(lambda tx: tx.sessions.insert(session))
-    yield Two(*clients, keys[0]["key_id"], job_id)
+    yield Two(clients[0], clients[1], keys[0]["key_id"], job_id)
     for client in clients:
         await client.aclose()
     await app.state.mcp.close()
