@@ -104,7 +104,7 @@ def _(running: Node, folder: Path) -> dict[str, Any]:
     for number in range(NOTES):
         (notes / f"n{number:02}.json").write_text(json.dumps({"title": f"Note {number}"}))
     (notes / "n07.json").write_text('{"title": ')
-    done = running.crank("mount", "add", "--name", "notes", str(notes))
+    done = running.crank("mount", "add", "notes", str(notes))
     assert done.returncode == 0, done.stderr
     return {"path": notes, "before": _prints(notes)}
 
@@ -173,7 +173,7 @@ def _(agent: Agent, running: Node) -> dict[str, Any]:
 def _(refused: dict[str, Any]) -> None:
     assert refused["answer"]["isError"] is True
     told = json.loads(refused["answer"]["content"][0]["text"])["error"]
-    assert told["code"] == "mount_not_found"
+    assert told["code"] == "mount_not_allowed"
     assert "taxes" in told["message"]
     assert told["fix"]
 
