@@ -163,7 +163,7 @@ def cli_page() -> str:
 
 def openapi_document() -> dict[str, Any]:
     """Return the OpenAPI document that a node serves."""
-    desk: Any = SimpleNamespace()
+    desk: Any = SimpleNamespace(clock=None)
     document: dict[str, Any] = build_api(desk, version="0").openapi()
     return document
 

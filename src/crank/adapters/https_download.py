@@ -22,18 +22,26 @@ CONNECT_SEC = 5.0
 PIECE_BYTES = 64 * 1024
 # At once: each may hold a whole file in memory.
 FETCHES_MAX = 4
-# Addresses inside which another address hides: what a translator makes of them is not known here.
-_TRANSLATED = tuple(ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
+# Of version 6 only this is the public internet: what hides another address in front of zeros, what is translated,
+# site-local and segment routing all lie outside.
+_UNICAST = ipaddress.ip_network("2000::/3")
+# What lies inside of the public ranges and yet leads to a relay, a translator, an example or whoever is near.
+_SPECIAL = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20",
+        "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24",
+    )
+)  # fmt: skip
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
 def is_public(address: str) -> bool:
     """Tell whether an address lies in the public internet: not here, not in a private network, not reserved."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
-    hides = isinstance(parsed, ipaddress.IPv6Address) and (
-        parsed.ipv4_mapped is not None or any(parsed in each for each in _TRANSLATED)
-    )
-    return not hides and parsed.is_global and not parsed.is_multicast
+    if parsed.version == 6 and parsed not in _UNICAST:
+        return False
+    return parsed.is_global and not parsed.is_multicast and not any(parsed in each for each in _SPECIAL)
 
 
 # Threads of their own: a name that is never answered must not hold those that the store and the blobs need.

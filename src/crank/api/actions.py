@@ -33,7 +33,8 @@ from crank.domain.capability import Capability
 from crank.domain.ids import JobId, parse_job_id
 from crank.domain.json import JsonObject, dumps
 from crank.domain.outcome import Artifact
-from crank.domain.rules.brief import brief_job, by_words, clip
+from crank.domain.rules import discovery
+from crank.domain.rules.brief import brief_job, clip
 
 # Theirs are 45 s and 100 000 characters; what lies between is for the network and the frame around our texts.
 ANSWER_SEC_MAX = 38.0
@@ -42,6 +43,7 @@ WAIT_SEC = 25.0
 # Base64 of so many bytes, ten names and the frame stay below the limit.
 FILES_BYTES_MAX = 45_000
 FILES_MAX = 10
+_NOT_RETURNED = ("image/", "video/")
 PAGE_BYTES = 16_000
 CAPABILITIES_MAX = 20
 SCHEMA_CHARS_MAX = 2_000
@@ -162,7 +164,7 @@ async def get_files(
 
 def _why_not(found: Artifact, room_bytes: int, sent: int) -> str | None:
     """Return why a file cannot be sent, or None: by the rules of those who receive it."""
-    if found.media_type.startswith(("image/", "video/")):
+    if found.media_type.startswith(_NOT_RETURNED):
         return "Pictures and videos cannot be returned to ChatGPT."
     if sent >= FILES_MAX:
         return f"At most {FILES_MAX} files at once."
@@ -172,10 +174,13 @@ def _why_not(found: Artifact, room_bytes: int, sent: int) -> str | None:
 
 
 def _elsewhere(job_id: JobId, found: Artifact) -> str:
-    return (
-        f"Read it in parts with readFile, ask for it alone with path={found.path[:200]}, or tell the person to fetch it: "
-        f"crank job fetch {job_id}"
-    )
+    """Return what gets this file: by itself it may fit, and what never fits is read in parts or fetched."""
+    fetch = f"tell the person to fetch it: crank job fetch {job_id}"
+    if _why_not(found, FILES_BYTES_MAX, 0) is None:
+        return "Call getFiles again with this path: by itself it fits."
+    if found.media_type.startswith(_NOT_RETURNED):
+        return f"{fetch[0].upper()}{fetch[1:]}"
+    return f"It never fits: read it in parts with readFile, or {fetch}"
 
 
 async def _returned(request: Request, found: Artifact) -> JsonObject:
@@ -241,10 +246,13 @@ async def find_capabilities(
     ] = "",
 ) -> Response:
     """Find functions that the person installed, with the schema of their args. Use one where it fits instead of writing code."""
-    entries = by_words([_capability(each) for each in offered(desk_of(request))], words)
-    shown = entries[:CAPABILITIES_MAX]
-    more = f"{len(entries) - len(shown)} more: ask with other words." if len(entries) > len(shown) else None
-    return answer({"capabilities": shown, "total": len(entries), "next": more})
+    known = offered(desk_of(request))
+    found = [one.capability for one in discovery.find(words, known)] if words.strip() else known
+    shown = [_capability(each) for each in found[:CAPABILITIES_MAX]]
+    more = f"{len(found) - len(shown)} more: say in words what it should do." if len(found) > len(shown) else None
+    if known and not found:
+        more = "Nothing here fits these words: say it in other words, or write a script for runPython."
+    return answer({"capabilities": shown, "total": len(found), "next": more})
 
 
 def _capability(capability: Capability) -> JsonObject:

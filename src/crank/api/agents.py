@@ -4,8 +4,6 @@ Both have a public face for whoever shows no credential, and it names nothing of
 capability, no profile. A credential that is shown must be good; a wrong one is refused as everywhere else.
 """
 
-import re
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -13,12 +11,12 @@ from crank.api.documents import answer, desk_of
 from crank.api.peer import Caller
 from crank.api.strict import StrictRoute
 from crank.controller.instruct import instruct, offered
+from crank.domain.rules import doorway
 from crank.domain.rules.agent_card import agent_card
 
 CARD_PATH = "/.well-known/agent-card.json"
 # No cache may hand one caller's page to another.
 _PRIVATE = {"cache-control": "no-store", "vary": "Authorization", "x-content-type-options": "nosniff"}
-_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 _PUBLIC = """# Crank
 
 This node runs the Python that agents write, in sandboxes on machines of its owner. Everything but this page needs a
@@ -60,6 +58,12 @@ async def caller_if_shown(request: Request) -> Caller | None:
 
 
 def base_url(request: Request) -> str:
-    """Return the address under which the caller reached this node; never anything but a host and a port."""
+    """Return the address under which the caller reached this node, if that is one of its names; else what it calls itself."""
+    state = request.app.state
     host = request.headers.get("host", "")
-    return f"https://{host if _HOST.fullmatch(host) else 'localhost'}"
+    if doorway.is_known(host, state.names):
+        return f"https://{host}"
+    if state.public_url:
+        return str(state.public_url)
+    server = request.scope.get("server")
+    return f"https://{doorway.own_place(state.bind, server[1] if server else None)}"

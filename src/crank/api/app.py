@@ -41,7 +41,9 @@ def build_api(
     app.state.desk = desk
     app.state.gate = Gate(desk)
     app.state.public_url = public_url
-    app.state.mcp = Door(desk, app.state.gate, version=version, names=known_names(bind, more_names))
+    app.state.bind = bind
+    app.state.names = known_names(bind, more_names)
+    app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
     for part in (rest, streams, files, sessions, nodes, keys, metrics, agents, actions_document):
         app.include_router(part.router)

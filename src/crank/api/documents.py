@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
 from crank.api.models import ProblemDocument
+from crank.api.peer import Caller
 from crank.api.problem import PROBLEM_MEDIA_TYPE
 from crank.controller.desk import Desk
 from crank.domain.json import JsonValue, dumps
@@ -58,10 +59,9 @@ def answer(body: JsonValue, status: int = 200, headers: dict[str, str] | None = 
 
 
 def desk_of(request: Request) -> Desk:
-    """Return the desk that serves this request: as the caller's credential sees it, where the route proved one."""
-    caller = getattr(request.state, "caller", None)
-    desk: Desk = request.app.state.desk if caller is None else caller.desk
-    return desk
+    """Return the desk that serves this request, as the caller's credential sees it; where nobody was proven there is none."""
+    caller: Caller = request.state.caller
+    return caller.desk
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:

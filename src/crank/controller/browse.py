@@ -20,7 +20,7 @@ from crank.domain.job import Status
 from crank.domain.json import JsonObject
 from crank.domain.quantity import MIB
 from crank.domain.rules.page import PAGE_BYTES_MAX, page_document
-from crank.domain.rules.request import parse_relative_path
+from crank.domain.rules.request import parse_mount_path
 from crank.errors import InvalidRequest, NotFound, Unavailable
 
 ENTRIES_MAX = 200
@@ -37,13 +37,14 @@ if place != root and not place.startswith(root + "/"):
 elif not os.access(place, os.R_OK) and os.path.exists(place):
     result = {"fault": "not_readable"}
 elif args["what"] == "list" and os.path.isdir(place):
-    found = sorted(os.scandir(place), key=lambda entry: entry.name)
-    names = [entry for entry in found if entry.name > args["after"]]
+    shown = [(os.fsencode(entry.name).decode("utf-8", "backslashreplace"), entry) for entry in os.scandir(place)]
+    names = sorted((pair for pair in shown if pair[0] > args["after"]), key=lambda pair: pair[0])
     files = []
-    for entry in names[: args["limit"]]:
+    for name, entry in names[: args["limit"]]:
         kind = "link" if entry.is_symlink() else "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
         size = entry.stat(follow_symlinks=False).st_size if kind == "file" else None
-        files.append({"name": entry.name.encode("utf-8", "replace").decode(), "kind": kind, "size_bytes": size})
+        # Only a script can open what has no name in Unicode.
+        files.append({"name": name, "kind": kind if name == entry.name else "unreadable", "size_bytes": size})
     result = {"files": files, "more": len(names) > args["limit"]}
 elif args["what"] == "read" and os.path.isfile(place):
     with open(place, "rb") as source:
@@ -83,7 +84,7 @@ async def list_session(
 
 async def list_mount(desk: Desk, reader: Reader, *, mount: str, path: str, after: str, limit: int) -> JsonObject:
     """Return a page of a mount's folder. Raises NotAllowed, NotFound, Unavailable, InvalidRequest."""
-    folder = parse_relative_path(path, field="path") if path else ""
+    folder = parse_mount_path(path, field="path") if path else ""
     name = after.rpartition("/")[2]
     seen = await _look(desk, reader, mount, {"what": "list", "path": folder, "after": name, "limit": limit})
     try:
@@ -128,7 +129,7 @@ async def read_mount(
     desk: Desk, reader: Reader, *, mount: str, path: str, offset_bytes: int, length_bytes: int
 ) -> JsonObject:
     """Return a page of a file in a mount. Raises NotAllowed, NotFound, Unavailable, InvalidRequest."""
-    wanted = parse_relative_path(path, field="path")
+    wanted = parse_mount_path(path, field="path")
     asked = {"what": "read", "path": wanted, "offset": offset_bytes, "length": length_bytes}
     seen = await _look(desk, reader, mount, asked)
     try:

@@ -13,6 +13,8 @@ BLOB_BYTES_MAX = 512 * MIB
 JSON_DEPTH_MAX = 64
 FILES_MAX = 1_000
 FILE_PATH_BYTES_MAX = 512
+# A file that lies in a mount already may lie deeper: as deep as a kernel finds it inside of a job.
+MOUNT_PATH_BYTES_MAX = 4_000
 MOUNTS_MAX = 16
 
 # What one job may leave behind.

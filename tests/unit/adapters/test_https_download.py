@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Sequence
 
@@ -24,11 +25,29 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
         ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("255.255.255.255", False), ("198.18.0.1", False),
         ("::1", False), ("::", False), ("fe80::1%eth0", False), ("fd00::1", False), ("ff02::1", False),
         ("::ffff:127.0.0.1", False), ("::ffff:8.8.8.8", False), ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False),
+        ("8.8.8.8", True), ("2a00:1450:4001:800::200e", True), ("2001:4860:4860::8888", True), ("2600::", True),
+        ("::127.0.0.1", False), ("::8.8.8.8", False), ("::ffff:0:127.0.0.1", False), ("64:ff9b::8.8.8.8", False),
+        ("64:ff9b:1::7f00:1", False), ("fec0::1", False), ("100::1", False), ("5f00::1", False), ("4000::1", False), ("c000::1", False),
+        ("2001::1", False), ("2001:0:7f00:1::", False), ("2001:2::1", False), ("2001:10::1", False), ("2001:20::1", False),
+        ("2001:1ff:ffff::1", False), ("2001:db8::1", False), ("2002:808:808::", False), ("2620:4f:8000::1", False),
+        ("3fff::1", False), ("3fff:fff:ffff::1", False), ("192.88.99.1", False), ("192.0.0.9", False), ("192.0.0.170", False),
+        ("192.0.2.1", False), ("198.51.100.1", False), ("203.0.113.1", False), ("192.31.196.1", False), ("192.52.193.1", False),
+        ("192.175.48.1", False), ("198.19.255.255", False), ("240.0.0.1", False), ("239.255.255.250", False),
     ],
 )  # fmt: skip
 def test_only_public_addresses_count(address: str, public: bool) -> None:
-    """Loopback, private, link-local, shared, reserved and translated addresses are all refused."""
+    """Loopback, private, link-local, site-local, shared, reserved, relayed, translated and example addresses are all refused."""
     assert is_public(address) is public
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254"])
+def test_no_way_to_write_an_address_in_another_makes_it_public(address: str) -> None:
+    """Whatever known prefix hides an address of version 4, it is refused for it."""
+    octets = ipaddress.IPv4Address(address).packed
+    for prefix, at in (("::", 12), ("::ffff:0:0", 12), ("::ffff:0:0:0", 12), ("64:ff9b::", 12), ("2002::", 2), ("2001::", 4)):
+        hidden = bytearray(ipaddress.IPv6Address(prefix).packed)
+        hidden[at : at + 4] = octets
+        assert not is_public(str(ipaddress.IPv6Address(bytes(hidden)))), prefix
 
 
 class Server:

@@ -72,6 +72,13 @@ async def test_files_come_out_as_their_form_wants(api, desk, worker) -> None:
     assert (sent["name"], sent["mime_type"], base64.b64decode(sent["content"])) == ("a.csv", "text/csv", b"n\n1\n")
     assert {each["path"] for each in response.json()["left_out"]} == {"big.bin", "chart.png"}
     assert all("crank job fetch" in each["next"] for each in response.json()["left_out"])
+    nexts = {each["path"]: each["next"] for each in response.json()["left_out"]}
+    assert "readFile" in nexts["big.bin"]
+    assert "readFile" not in nexts["chart.png"]
+    for path in nexts:
+        again = (await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files", params={"path": path})).json()
+        assert again["left_out"][0]["next"] == nexts[path]
+        assert "again" not in nexts[path]
     alone = await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files", params={"path": "a.csv"})
     assert len(alone.json()["openaiFileResponse"]) == 1
     check_problem(await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files", params={"path": "../x"}), 404, "artifact_not_found")
@@ -94,6 +101,21 @@ async def test_ten_files_at_once(api, desk, worker) -> None:
     told = await ended(api, worker, replace(DONE, artifacts=stored(desk, contents, {})))
     found = (await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files")).json()
     assert (len(found["openaiFileResponse"]), len(found["left_out"]), found["files_total"]) == (10, 5, 15)
+    for each in found["left_out"]:
+        assert "again with this path" in each["next"]
+        alone = await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files", params={"path": each["path"]})
+        assert len(alone.json()["openaiFileResponse"]) == 1
+
+
+async def test_a_file_that_fits_only_by_itself_is_got_so(api, desk, worker) -> None:
+    """Two files that are too large together: the second is asked for again by its path, however long that is."""
+    contents = {"a.bin": b"x" * 30_000, f"{'ü' * 100}/{'z' * 100}/b.bin": b"y" * 30_000}
+    told = await ended(api, worker, replace(DONE, artifacts=stored(desk, contents, {})))
+    found = (await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files")).json()
+    (left,) = found["left_out"]
+    assert "again with this path" in left["next"]
+    alone = await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files", params={"path": left["path"]})
+    assert [each["name"] for each in alone.json()["openaiFileResponse"]] == ["b.bin"]
 
 
 async def test_a_file_is_read_in_parts(api, desk, worker) -> None:
@@ -197,6 +219,14 @@ async def test_capabilities_are_found_and_called(api, desk) -> None:
     found = (await api.get(f"{ACTIONS}/capabilities", params={"words": "counts"})).json()
     assert [each["name"] for each in found["capabilities"]] == ["text.count"]
     assert json.loads(found["capabilities"][0]["input_schema"]) == schema
+    # The same ranking as MCP's: bent words and other words of the same meaning find it, nonsense finds nothing.
+    for words, names in (("counting of words", ["text.count"]), ("program", ["python.run.core"]), ("xyzzy", [])):
+        told = (await api.get(f"{ACTIONS}/capabilities", params={"words": words})).json()
+        assert [each["name"] for each in told["capabilities"]] == names
+    nothing = (await api.get(f"{ACTIONS}/capabilities", params={"words": "xyzzy"})).json()
+    assert "runPython" in nothing["next"]
+    everything = (await api.get(f"{ACTIONS}/capabilities", params={"words": " "})).json()
+    assert (everything["total"], everything["next"]) == (2, None)
     asked = asyncio.ensure_future(api.post(f"{ACTIONS}/call", json={"capability": "text.count", "args": {"text": "a b"}}))
     lease = await worker.lease()
     assert lease.args == {"text": "a b"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 
 import pytest
 
@@ -10,6 +11,7 @@ from crank.controller.mounts import add
 from crank.controller.submit import Submission, submit
 from crank.domain.ids import LOCAL_TENANT
 from crank.domain.outcome import End, Outcome, Reason, Stream
+from crank.domain.rules.request import parse_mount_path
 from crank.errors import InvalidRequest, NotAllowed, NotFound, Unavailable
 from crank.wire import JobEvent, Output, Started
 from tests.support.desk import ScriptedWorker, open_desk
@@ -103,12 +105,42 @@ async def test_a_mount_is_listed_by_pages(work):
     assert job.request.args["after"] == "w"
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", "a\x00b", "", "a\\b"])
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", "a\x00b", "", "a//b", "./a", "a/.", "\udcff", "x" * 4_001])
 async def test_no_path_leads_out(work, path):
     """A path that could act is refused before any job is made."""
     desk, _ = work
     with pytest.raises(InvalidRequest):
         await browse.read_mount(desk, READER, mount="docs", path=path, offset_bytes=0, length_bytes=1)
+
+
+def _seen(folder, **args):
+    """Run what a look's job runs, over a folder of this test."""
+    found = {"args": args}
+    exec(browse._LOOK.replace("/in/looked-at", os.path.realpath(folder)), found)
+    return found["result"]
+
+
+def test_every_name_that_is_listed_can_be_read_or_says_that_it_cannot(tmp_path):
+    """Strange names are read by the name that the listing gives; one that is no Unicode is marked, and pages go past it."""
+    names = [b"a\nb", b"tail. ", b" head", b"back\\slash", "e\u0301".encode(), b"\xe2\x80\xae.txt", b"bad\xe9", b"bad\xea", b"plain"]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(name)
+    listed: list[dict[str, str]] = []
+    more = True
+    while more:
+        after = listed[-1]["name"] if listed else ""
+        page = _seen(tmp_path, what="list", path="", after=after, limit=1)
+        listed += page["files"]
+        more = page["more"]
+    assert len(listed) == len({entry["name"] for entry in listed}) == len(names)
+    for entry in listed:
+        path = parse_mount_path(entry["name"], field="path")
+        read = _seen(tmp_path, what="read", path=path, offset=0, length=99)
+        if entry["kind"] == "file":
+            assert base64.b64decode(read["base64"]).decode() == entry["name"]
+        else:
+            assert (entry["kind"], read) == ("unreadable", {"fault": "not_found"})
+    assert sum(entry["kind"] == "unreadable" for entry in listed) == 2
 
 
 async def test_a_mount_that_is_not_the_callers_is_refused(work):

@@ -1,6 +1,7 @@
 """What the tools do: each calls the node's use cases as the HTTP routes do, and waits no longer than a host lets it."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,14 +85,23 @@ async def run_python(call: Call, asked: shapes.RunPython) -> Told:
     fields |= {"session": asked.session, "context": asked.context}
     if asked.session != NEW_SESSION:
         return await _start(call, asked, fields)
-    session_id = await _open(call, asked)
     kept = {name: value for name, value in fields.items() if name not in ("env_profile", "capability", "mounts")}
     constraints = {"timeout_sec": asked.timeout_sec} if asked.timeout_sec is not None else None
+    # An errand: cut off at any moment, it still comes to an id by which the session can be closed.
+    opening = call.errands.send(_open(call, asked))
+    begun = False
     try:
+        session_id = await asyncio.shield(opening)
+        begun = True
         return await _start(call, asked, {**kept, "session": session_id, "constraints": constraints})
-    except CrankError:
+    except asyncio.CancelledError:
+        # A detached script goes on in its session, and so does one whose call the stopping of the node cut off.
+        if not (begun and (asked.detach or call.errands.closing.is_set())):
+            call.errands.send(_forsake(call, opening))
+        raise
+    except Exception:
         # A refused script leaves nothing behind, its session neither.
-        await close_session(call.desk, tenant=call.caller.tenant, subject=call.caller.subject, session_id=session_id)
+        await asyncio.shield(call.errands.send(_forsake(call, opening)))
         raise
 
 
@@ -153,6 +163,19 @@ async def _open(call: Call, asked: shapes.RunPython) -> SessionId:
                              fix="Leave the key out, or name a session that is open.")  # fmt: skip
     session = await open_session(call.desk, tenant=call.caller.tenant, subject=call.caller.subject, fields=wanted)
     return session.session_id
+
+
+async def _forsake(call: Call, opening: "asyncio.Task[SessionId]") -> None:
+    """Close a session as soon as it is open, or stop opening it when the node stops."""
+    leaving = asyncio.ensure_future(call.errands.closing.wait())
+    await asyncio.wait((opening, leaving), return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    # Without effect on one that is done; otherwise it closes what it began.
+    opening.cancel()
+    with contextlib.suppress(CrankError, asyncio.CancelledError):
+        await close_session(
+            call.desk, tenant=call.caller.tenant, subject=call.caller.subject, session_id=await opening
+        )
 
 
 async def _start(call: Call, asked: shapes.Waits, fields: JsonObject) -> Told:

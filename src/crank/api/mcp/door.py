@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import structlog
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from crank.api.mcp.errands import Errands
+from crank.api.mcp.seats import Seats, opens_session
 from crank.api.peer import Gate
 from crank.api.problem import problem_response, status_of
 from crank.api.strict import StrictRequest
@@ -30,6 +32,7 @@ WARM_AFTER_SEC = 5.0
 # Streams that a client of the older era keeps open count too; uvicorn bounds connections a little above.
 REQUESTS_MAX = 1_500
 _CLOSE_SEC = 2.0
+_SESSION = "mcp-session-id"
 _PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +46,7 @@ class Door:
         self._version = version
         self._names = frozenset(names)
         self._errands = Errands()
+        self._seats = Seats(desk.clock)
         self._opening = asyncio.Lock()
         self._manager: StreamableHTTPSessionManager | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -72,11 +76,34 @@ class Door:
 
             scope["user"] = user_of(caller)
             scope.setdefault("state", {})["caller"] = caller
-            await manager.handle_request(scope, arriving, send)
+            await self._seated(manager, request, caller.credential.credential_id, arriving, send)
         except CrankError as fault:
             await _rejection(fault)(scope, receive, send)
         finally:
             self._inside -= 1
+
+    async def _seated(
+        self, manager: "StreamableHTTPSessionManager", request: Request, owner: str, arriving: Receive, send: Send
+    ) -> None:
+        """Hand a request on, and keep count of the sessions of the older era. Raises Unavailable (`mcp_sessions_full`)."""
+
+        async def end(session_id: str) -> None:
+            await asyncio.shield(self._errands.send(_end(manager, request.scope, session_id)))
+
+        if not opens_session(request.headers):
+            with self._seats.using(request.headers.get(_SESSION, ""), owner, request.method):
+                await manager.handle_request(request.scope, arriving, send)
+            return
+        async with self._seats.opening(owner, end) as note:
+
+            async def noting(message: Message) -> None:
+                if message["type"] == "http.response.start" and message["status"] < 400:
+                    opened = Headers(raw=message["headers"]).get(_SESSION)
+                    if opened is not None:
+                        note(opened)
+                await send(message)
+
+            await manager.handle_request(request.scope, arriving, noting)
 
     async def warm(self) -> None:
         """Load the SDK once the node has had time to do what it was started for."""
@@ -119,6 +146,19 @@ class Door:
         async with manager.run():
             running.set_result(None)
             await self._over.wait()
+
+
+async def _end(manager: "StreamableHTTPSessionManager", scope: Scope, session_id: str) -> None:
+    """End a session of the one who asks now, as their client would."""
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def unheard(_message: Message) -> None:
+        pass
+
+    ending = {**scope, "method": "DELETE", "headers": [(_SESSION.encode(), session_id.encode())]}
+    await manager.handle_request(ending, nothing, unheard)
 
 
 def _check_form(request: Request) -> None:

@@ -21,8 +21,10 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 from crank.api.mcp import prompts, resources
+from crank.api.mcp.advice import for_tools
 from crank.api.mcp.calls import Call, Told
 from crank.api.mcp.errands import Errands
+from crank.api.mcp.seats import SESSION_IDLE_SEC, SESSIONS_OF_SDK_MAX
 from crank.api.mcp.shapes import schema_of
 from crank.api.mcp.tools import TOOLS, Tool
 from crank.api.peer import Caller
@@ -31,8 +33,6 @@ from crank.domain.json import JsonObject, dumps
 from crank.domain.quantity import BODY_BYTES_MAX, WAIT_SEC_MAX
 from crank.errors import CrankError, InvalidRequest, Unavailable
 
-SESSIONS_MAX = 1_000
-SESSION_IDLE_SEC = 1_800.0
 # What a client may keep of a list before it asks again; a node changes them only when it is renewed.
 _LISTS_MS = 60_000
 _ABOUT = (
@@ -74,7 +74,7 @@ def build_manager(server: Server[Any]) -> StreamableHTTPSessionManager:
         server,
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         max_request_body_size=BODY_BYTES_MAX,
-        max_sessions=SESSIONS_MAX,
+        max_sessions=SESSIONS_OF_SDK_MAX,
         session_idle_timeout=SESSION_IDLE_SEC,
     )
 
@@ -207,7 +207,7 @@ def _checked(tool: Tool, arguments: JsonObject) -> Any:
             f"{first.field or 'The arguments'}: {first.cause}",
             code=code,
             field=first.field,
-            fix=first.fix.replace("that /openapi.json gives", "that the tool's input schema gives"),
+            fix=first.fix,
             problems=[problem for _, problem in found],
         ) from fault
 
@@ -239,9 +239,10 @@ def _error(fault: CrankError) -> JsonObject:
         "code": fault.error_code,
         "message": fault.message,
         "field": fault.field,
-        "fix": fault.fix,
+        "fix": for_tools(fault.fix),
         "problems": [
-            {"field": entry.field, "cause": entry.cause, "fix": entry.fix} for entry in fault.problems[:PROBLEMS_MAX]
+            {"field": entry.field, "cause": entry.cause, "fix": for_tools(entry.fix)}
+            for entry in fault.problems[:PROBLEMS_MAX]
         ],
     }
 

@@ -105,17 +105,3 @@ def _displays(bundles: Sequence[JsonValue], chars_max: int) -> tuple[list[str], 
         if is_cut:
             return shown, True
     return shown, False
-
-
-def by_words(entries: Sequence[JsonObject], words: str) -> list[JsonObject]:
-    """Return the entries whose name or summary holds any of the words, those that hold most of them first."""
-    wanted = [word for word in words.lower().replace(".", " ").split()[:20] if len(word) > 1]
-    if not wanted:
-        return list(entries)
-
-    def hits(entry: JsonObject) -> int:
-        text = f"{entry['name']} {entry['summary']}".lower()
-        return sum(word in text for word in wanted) + (10 if entry["name"] == words.strip() else 0)
-
-    found = sorted(entries, key=hits, reverse=True)
-    return [entry for entry in found if hits(entry)]

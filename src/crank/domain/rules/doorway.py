@@ -18,9 +18,21 @@ def known_names(bind: str, more: Iterable[str] = ()) -> frozenset[str]:
     return frozenset((*_LOOPBACK, *own, *(name.lower() for name in more if name)))
 
 
+def own_place(bind: str, port: int | None) -> str:
+    """Return by which name and port a node calls itself where nobody's word counts."""
+    own = "localhost" if bind in (*_LOOPBACK, *_EVERY_ADDRESS) else bind.lower()
+    name = f"[{own}]" if ":" in own else own
+    return name if port is None else f"{name}:{port}"
+
+
+def is_known(host: str | None, names: frozenset[str]) -> bool:
+    """Tell whether a Host is one of a node's names, with or without a port."""
+    return host is not None and _name_of(host) in names
+
+
 def refusal(host: str | None, origin: str | None, names: frozenset[str]) -> Refusal | None:
     """Return why a request is refused for the name that it came by, or the site that it came from."""
-    if host is None or _name_of(host) not in names:
+    if not is_known(host, names):
         return Refusal(
             "wrong_host",
             "This node is not reached by this name.",

@@ -18,6 +18,7 @@ from crank.domain.quantity import (
     FILE_PATH_BYTES_MAX,
     FILES_MAX,
     IDEMPOTENCY_KEY_CHARS_MAX,
+    MOUNT_PATH_BYTES_MAX,
     OUTPUT_BYTES_MAX,
 )
 from crank.domain.wanted import (
@@ -222,6 +223,24 @@ def parse_relative_path(text: str, *, field: str) -> str:
             code="invalid_path",
             field=field,
             fix="Use names with '/' between them, without '..', '\\', control characters or a leading '/'.",
+        )
+    return text
+
+
+def parse_mount_path(text: str, *, field: str) -> str:
+    """Accept the path of what lies in a mount already, whatever its owner called it: it names and makes nothing.
+
+    Refused: absolute, empty, `.` or `..` segments, NUL, what is not Unicode, more than a kernel takes. Raises InvalidRequest.
+    """
+    segments = text.split("/")
+    long = len(text.encode("utf-8", "surrogatepass")) > MOUNT_PATH_BYTES_MAX
+    strange = any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+    if long or strange or any(segment in {"", ".", ".."} for segment in segments):
+        raise InvalidRequest(
+            f"The path {text[:80]!r} does not lie in a mount.",
+            code="invalid_path",
+            field=field,
+            fix="Use names with '/' between them, as a listing gives them, without '..' or a leading '/'.",
         )
     return text
 

@@ -14,7 +14,6 @@ from crank.api.peer import Gate
 from crank.controller.submit import Submission, submit
 from crank.domain.ids import LOCAL_TENANT
 from crank.domain.job import Status
-from crank.domain.rules.doorway import known_names
 from tests.support.desk import SECRET, ScriptedWorker, open_desk
 from tests.unit.api.conftest import CORE, check_problem
 
@@ -39,19 +38,7 @@ def message(method, **params):
     return {"content": json.dumps(body), "headers": headers}
 
 
-@pytest.fixture
-async def house(tmp_path):
-    """Give a desk, its door and a client of it."""
-    async with open_desk(tmp_path) as desk:
-        door = Door(desk, Gate(desk), version="0", names=known_names("127.0.0.1"))
-        transport = httpx2.ASGITransport(app=door, raise_app_exceptions=False)
-        headers = {"Authorization": f"Bearer {SECRET}"}
-        async with httpx2.AsyncClient(transport=transport, base_url="https://localhost", headers=headers) as client:
-            yield desk, door, client
-        await door.close()
-
-
-async def call(client, name, **arguments):
+async def call(client, name, /, **arguments):
     """Call a tool and return its result."""
     answer = await client.post("/mcp", **message("tools/call", name=name, arguments=arguments))
     assert answer.status_code == 200, answer.text

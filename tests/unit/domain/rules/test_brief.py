@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crank.domain.rules.brief import brief_job, by_words, clip, encoded_chars
+from crank.domain.rules.brief import brief_job, clip, encoded_chars
 
 WAYS = {"wait": "wait", "more": "more"}
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=3_000)
@@ -64,12 +64,3 @@ def test_a_picture_is_named_not_sent() -> None:
     assert brief["displays"][1] == "bold"
     assert "image/png" in brief["displays"][0]
     assert "aaaa" not in str(brief)
-
-
-def test_words_find_what_they_name() -> None:
-    """The exact name is first, then whoever holds most of the words; nonsense finds nothing."""
-    entries = [{"name": "text.count", "summary": "Counts words."}, {"name": "doc.convert", "summary": "Converts text and words."}]
-    assert [each["name"] for each in by_words(entries, "text.count")] == ["text.count", "doc.convert"]
-    assert [each["name"] for each in by_words(entries, "convert")] == ["doc.convert"]
-    assert by_words(entries, "zzz") == []
-    assert len(by_words(entries, "")) == 2

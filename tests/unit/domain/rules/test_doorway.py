@@ -2,7 +2,7 @@
 
 import pytest
 
-from crank.domain.rules.doorway import known_names, refusal
+from crank.domain.rules.doorway import known_names, own_place, refusal
 
 
 def why(host, origin, names):
@@ -47,3 +47,15 @@ def test_an_operator_adds_names():
 def test_pages_of_other_sites_are_refused(origin, admitted):
     """A page of another site may not speak to the node, even by the node's own name."""
     assert why("localhost:7443", origin, HOME) == (None if admitted else "wrong_origin")
+
+
+@pytest.mark.parametrize(
+    ("bind", "port", "place"),
+    [
+        ("127.0.0.1", 7443, "localhost:7443"), ("0.0.0.0", 1, "localhost:1"), ("::", None, "localhost"),
+        ("10.0.0.5", 7443, "10.0.0.5:7443"), ("FD00::5", 7443, "[fd00::5]:7443"),
+    ],
+)  # fmt: skip
+def test_a_node_has_a_name_of_its_own(bind, port, place):
+    """Where nobody's word counts, a node names the address it listens at, or this machine."""
+    assert own_place(bind, port) == place
