@@ -86,6 +86,7 @@ async def test_blobs_in_a_row_share_a_connection(tmp_path: Path) -> None:
     async with TlsController(authority.context(CONTROLLER, server=True)).open() as controller:
         link = await WebSocketConnector(controller.url, client(authority), TRUST_DOMAIN).connect()
         controller.keep_alive = True
+        digest = Digest("0" * 64)
         for number in range(5):
             content = b"%d" % number
             digest = Digest(hashlib.sha256(content).hexdigest())
