@@ -36,6 +36,5 @@ Feature: Documents are converted, read and summarized where they lie
   @U2 @R2 @system
   Scenario: What another credential's job kept is not taken
     Given a running node
-    And a folder of 8 documents that was converted once
     When a job names an earlier job that it may not build on
     Then it is refused and nothing runs

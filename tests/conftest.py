@@ -8,7 +8,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 
 for _name in [name for name in os.environ if name.startswith("CRANK_") and not name.startswith("CRANK_TEST_")]:
-    if _name not in {"CRANK_SOAK_KILLS", "CRANK_SOAK_JOBS"}:
+    if _name not in {"CRANK_SOAK_KILLS", "CRANK_SOAK_JOBS", "CRANK_SOAK_DOCUMENTS"}:
         del os.environ[_name]
 
 

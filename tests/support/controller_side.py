@@ -47,6 +47,9 @@ class TlsController:
     def __init__(self, server_context: ssl.SSLContext) -> None:
         self.blobs: dict[Digest, bytes] = {}
         self.spoil_blobs = False
+        # Connections that brought or took blobs; and whether each serves more than one.
+        self.blob_connections = 0
+        self.keep_alive = False
         self._context = server_context
         self._accepted: asyncio.Queue[SocketPeer] = asyncio.Queue()
         self._gone = asyncio.Event()
@@ -84,8 +87,13 @@ class TlsController:
             head = await reader.readuntil(b"\r\n\r\n")
             if head.startswith(b"GET /v1/worker "):
                 await self._tunnel(head, reader, writer, port)
-            else:
+                return
+            self.blob_connections += 1
+            while True:
                 await self._blob(head, reader, writer)
+                if not self.keep_alive:
+                    break
+                head = await reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -122,7 +130,8 @@ class TlsController:
         if self.spoil_blobs:
             body = bytes(reversed(body))
         size = len(body)
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode())
+        last = "keep-alive" if self.keep_alive else "close"
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\nConnection: {last}\r\n\r\n".encode())
         if method != "HEAD":
             writer.write(body)
         await writer.drain()

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ from crank.adapters.profile_store import read_shipped
 from crank.domain.ids import Digest
 from crank.ports import SandboxSpec
 from crank.sandbox.runner import NamespaceRunner
+from tests.support.paper import MIB
 from tests.support.profiles import REPO, project_store
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("profiles"), pytest.mark.U2]
@@ -38,31 +40,38 @@ GREEDY = """# Wanting
 
 
 class _Desk:
-    """Runs shipped capabilities one after another, each in a fresh sandbox."""
+    """Runs shipped capabilities one after another, each in a fresh sandbox of one runner."""
 
-    def __init__(self, builds: Path) -> None:
+    def __init__(self, builds: Path, loop: asyncio.Runner) -> None:
         self._build = project_store(builds).build("python-docs", "cpu", lambda _line: None)
         self._code = {each.name: each.code for each in read_shipped(REPO / "profiles")}
+        self._loop = loop
+        self.runner = NamespaceRunner(parked=0)
+        self.progressed: list[str] = []
 
-    def ask(self, capability: str, args: dict[str, Any], files: dict[str, bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Return the answer and the files that were left."""
-        return asyncio.run(self._ask(capability, args, files))
+    def ask(
+        self, capability: str, args: dict[str, Any], files: dict[str, bytes], **limits: int
+    ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Return the answer and the files that were left; `limits` are what the code is told of its bounds."""
+        self.progressed.clear()
+        return self._loop.run(self._ask(capability, args, files, limits))
 
     def output(self, stream: str, text: str, offset_bytes: int, at_sec: float) -> None:
         """Drop it."""
 
     def progress(self, fraction: float | None, message: str) -> None:
-        """Drop it."""
+        """Keep the words."""
+        self.progressed.append(message)
 
     async def _ask(
-        self, capability: str, args: dict[str, Any], files: dict[str, bytes]
+        self, capability: str, args: dict[str, Any], files: dict[str, bytes], limits: dict[str, int]
     ) -> tuple[dict[str, Any], dict[str, bytes]]:
         order = {
             "capability": capability,
             "args": args,
             "files": [name for name in files if not name.startswith(".crank/")],
             "mounts": [],
-            "limits": asdict(self._build.limits),
+            "limits": {**asdict(self._build.limits), **limits},
             "version": "1",
         }
         left: dict[Digest, bytes] = {}
@@ -73,27 +82,28 @@ class _Desk:
             left[digest] = content
             return digest
 
-        runner = NamespaceRunner()
-        await runner.start()
+        session = await self.runner.open(SandboxSpec(build=self._build, limits=self._build.limits))
         try:
-            session = await runner.open(SandboxSpec(build=self._build, limits=self._build.limits))
-            try:
-                for name, content in files.items():
-                    await session.put_file(name, io.BytesIO(content))
-                outcome = await session.run_python(self._code[capability], order, self)
-                outcome = await asyncio.to_thread(session.collect, store, outcome)
-            finally:
-                await session.close()
+            for name, content in files.items():
+                await session.put_file(name, io.BytesIO(content))
+            outcome = await session.run_python(self._code[capability], order, self)
+            outcome = await asyncio.to_thread(session.collect, store, outcome)
         finally:
-            await runner.stop()
+            await session.close()
         assert isinstance(outcome.result, dict), outcome.stderr.text
         return outcome.result, {each.path: left[each.sha256] for each in outcome.artifacts}
 
 
 @pytest.fixture(scope="module")
-def desk(builds: Path) -> _Desk:
+def desk(builds: Path) -> Iterator[_Desk]:
     """Give a desk."""
-    return _Desk(builds)
+    with asyncio.Runner() as loop:
+        made = _Desk(builds, loop)
+        loop.run(made.runner.start())
+        try:
+            yield made
+        finally:
+            loop.run(made.runner.stop())
 
 
 def test_pictures_travel_and_are_kept(desk: _Desk) -> None:
@@ -121,6 +131,14 @@ def test_a_document_that_names_other_files_gets_none(desk: _Desk) -> None:
     read, _ = desk.ask("document.extract", {"parts": ["text"]}, {"greedy.pdf": made["greedy.pdf"]})
     assert "but nothing else" in read["result"]["text"]
     assert "root:" not in read["result"]["text"]
+
+
+def test_a_document_too_large_to_read_is_told_so(desk: _Desk) -> None:
+    """Markdown that needs more memory than there is ends with a declared code, says what it did, and leaves nothing."""
+    words = b"a b c d e f g h i j k l m n o p q r s t u v w x y z.\n" * 20_000
+    answer, made = desk.ask("document.convert", {"to": "html"}, {"long.md": words}, memory_bytes=128 * MIB)
+    assert (answer["reason"], answer["code"], made) == ("raised", "too_large", {}), answer
+    assert desk.progressed[0] == "reading markdown"
 
 
 def test_faults_of_one_document_are_told_by_their_code(desk: _Desk) -> None:

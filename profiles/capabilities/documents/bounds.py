@@ -23,6 +23,8 @@ MIB = 1 << 20
 ANSWER_BYTES_MAX = 8 * MIB
 _LOOK_SEC = 0.5
 _CHUNK_BYTES = 1 << 16
+# So long a piece of work may say nothing before it is said for it that it still runs.
+_STILL_SEC = 5.0
 
 Told = Callable[[float, str], None]
 Work = Callable[[Told], Any]
@@ -71,6 +73,9 @@ class _Child:
     final: Any = None
     over: bool = False
     slow: bool = False
+    at: float = 0.0
+    words: str = "at work"
+    spoke: float = 0.0
 
 
 def each(
@@ -123,7 +128,8 @@ def _start(order: Order, bounds: Bounds, running: list[_Child]) -> _Child:
     # It does so itself, too; whoever is first.
     with contextlib.suppress(OSError):
         os.setpgid(pid, pid)
-    return _Child(order.key, pid, inlet, time.monotonic())
+    now = time.monotonic()
+    return _Child(order.key, pid, inlet, now, spoke=now)
 
 
 def _be(work: Work, bounds: Bounds, outlet: int) -> None:
@@ -192,6 +198,9 @@ def _look(running: list[_Child], bounds: Bounds, told: Callable[[Any, float, str
         if child.over:
             running.remove(child)
             yield _ended(child, _end(child), bounds)
+        elif told is not None and time.monotonic() - child.spoke >= _STILL_SEC:
+            child.spoke = time.monotonic()
+            told(child.key, child.at, f"{child.words}, for {child.spoke - child.began:.0f} s")
 
 
 def _read(child: _Child, told: Callable[[Any, float, str], None] | None) -> None:
@@ -212,7 +221,9 @@ def _read(child: _Child, told: Callable[[Any, float, str], None] | None) -> None
             child.over = True
         elif "at" in value:
             if told is not None and isinstance(value["at"], int | float):
-                told(child.key, min(1.0, max(0.0, float(value["at"]))), str(value.get("words"))[:200])
+                child.at, child.words = min(1.0, max(0.0, float(value["at"]))), str(value.get("words"))[:200]
+                child.spoke = time.monotonic()
+                told(child.key, child.at, child.words)
         else:
             child.final, child.over = value, True
 

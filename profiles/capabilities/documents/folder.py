@@ -20,6 +20,8 @@ FILES_FOUND_MAX = 20_000
 FILE_BYTES_MAX = 256 * MIB
 PER_FILE_SEC = 60.0
 _PATIENCE = 4.0
+# By the clock: on a busy machine a good file waits longer than it works.
+_CLOCK_SEC_MIN = 60.0
 # Before the job's own clock ends, there must be time to write down what was done.
 _CLOSING_SEC = 15.0
 _RESULT_BYTES_MAX = 900_000
@@ -55,7 +57,9 @@ class Folder:
         at_once = min(AT_ONCE_MAX, len(os.sched_getaffinity(0)))
         self._at_once = at_once
         sec = float(self._args.get("per_file_sec", PER_FILE_SEC))
-        self._bounds = work.bounds_for(self._limits, at_once=at_once, sec=sec)._replace(patience=_PATIENCE)
+        self._bounds = work.bounds_for(self._limits, at_once=at_once, sec=sec)._replace(
+            patience=max(_PATIENCE, _CLOCK_SEC_MIN / sec)
+        )
         disk_bytes = int(self._limits["disk_bytes"])
         self._room = Room(int(self._limits["artifacts"]) - _OWN_FILES, disk_bytes * 6 // 10)
         self._earlier = kept.Earlier(places.SCRATCH / places.OWN / "kept.tar")

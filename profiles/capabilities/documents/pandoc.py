@@ -11,6 +11,8 @@ from documents.faults import Failed
 
 MIB = 1 << 20
 _HEAP_FULL_EXIT = 251
+# As its runtime says it: by its own bound, or by that of the process.
+_NO_MEMORY = ("eap exhausted", "out of memory", "annot allocate memory", "nable to commit")
 _DEPTH_MAX = 150
 
 
@@ -25,7 +27,7 @@ def run(arguments: Sequence[str], *, folder: Path, heap_bytes: int, text: str | 
     if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         raise Failed("too_slow", "it took pandoc longer than one file may take")
     said = done.stderr.decode("utf-8", "replace").strip()
-    if done.returncode == _HEAP_FULL_EXIT or "eap exhausted" in said:
+    if done.returncode == _HEAP_FULL_EXIT or any(words in said for words in _NO_MEMORY):
         raise Failed("too_large", f"it needs more than {heap_bytes // MIB} MiB of memory to be read")
     raise Failed("unreadable", said or f"pandoc ended with {done.returncode}")
 

@@ -8,10 +8,14 @@ import asyncio
 import hashlib
 import http.client
 import logging
+import select
 import socket
 import ssl
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
@@ -33,6 +37,10 @@ OPEN_SEC = 10.0
 PING_SEC = 5.0
 PONG_SEC = 10.0
 BLOB_SEC = 60.0
+# Blobs on their way at once in one direction, of all attempts together.
+_AT_ONCE_MAX = 8
+# So long an idle connection is kept; the controller ends it later than this.
+_IDLE_SEC = 4.0
 _CHUNK_BYTES = 256 * 1024
 # The library tells of every frame; the worker tells what matters in its own words.
 _quiet = logging.getLogger("crank.websockets")
@@ -49,6 +57,8 @@ class WebSocketConnector:
         self._ssl = ssl_context
         self._trust_domain = trust_domain
         self._dial = dial
+        # Of their own, so that whatever waits for a slow controller keeps no thread from the rest of the worker.
+        self._threads = _Threads()
 
     async def connect(self) -> "WebSocketLink":
         """Open a mutually authenticated link. Raises Unavailable, UntrustedPeer."""
@@ -80,15 +90,25 @@ class WebSocketConnector:
         except UntrustedPeer:
             await opened.close()
             raise
-        return WebSocketLink(opened, _Blobs(self._url, self._ssl, self._trust_domain, self._dial))
+        blobs = _Blobs(self._url, self._ssl, self._trust_domain, self._dial)
+        return WebSocketLink(opened, blobs, self._threads)
+
+
+class _Threads:
+    """Threads for blobs, apart by direction, so that no job's start waits for what another leaves."""
+
+    def __init__(self) -> None:
+        self.fetching = ThreadPoolExecutor(_AT_ONCE_MAX, thread_name_prefix="fetch")
+        self.sending = ThreadPoolExecutor(_AT_ONCE_MAX, thread_name_prefix="send")
 
 
 class WebSocketLink:
     """The ControllerLink port on an open WebSocket."""
 
-    def __init__(self, socket: ClientConnection, blobs: "_Blobs") -> None:
+    def __init__(self, socket: ClientConnection, blobs: "_Blobs", threads: "_Threads") -> None:
         self._socket = socket
         self._blobs = blobs
+        self._threads = threads
 
     async def send(self, message: Message) -> None:
         """Send one message. Raises Unavailable when the connection is gone."""
@@ -109,25 +129,32 @@ class WebSocketLink:
 
     async def fetch_blob(self, digest: Digest, target: BinaryIO) -> None:
         """Copy a blob into `target` and check it. Raises NotFound, Unavailable."""
-        await _in_thread(lambda: self._blobs.fetch(digest, target))
+        await _in_thread(self._threads.fetching, lambda: self._blobs.fetch(digest, target))
+
+    async def has_blob(self, digest: Digest) -> bool:
+        """Tell whether the controller has a blob of this worker's own. Raises Unavailable."""
+        return await _in_thread(self._threads.sending, lambda: self._blobs.has(digest))
 
     async def send_blob(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
-        """Copy a blob to the controller unless it has it. Raises Unavailable, TooLarge, InvalidRequest."""
-        await _in_thread(lambda: self._blobs.send(digest, source, size_bytes))
+        """Copy a blob to the controller. Raises Unavailable, TooLarge, InvalidRequest."""
+        await _in_thread(self._threads.sending, lambda: self._blobs.send(digest, source, size_bytes))
 
     async def close(self) -> None:
         """End the connection."""
+        self._blobs.close()
         await self._socket.close()
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+async def _in_thread(pool: Executor, work: Callable[[], T]) -> T:
+    submitted = pool.submit(work)
+    running = asyncio.wrap_future(submitted)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        # The thread still reads or writes the caller's file; its socket has a deadline of its own.
-        await asyncio.wait([running])
-        running.exception()
+        if not submitted.cancel():
+            # The thread still reads or writes the caller's file; its socket has a deadline of its own.
+            await asyncio.wait([running])
+            running.exception()
         raise
 
 
@@ -170,7 +197,7 @@ class _Connection(http.client.HTTPSConnection):
 
 
 class _Blobs:
-    """Blobs over HTTPS, one short connection each; blocking."""
+    """Blobs over HTTPS, on connections that are kept for a moment, since most come in rows; blocking, safe in threads."""
 
     def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str, dial: Dial | None) -> None:
         parts = urlsplit(url)
@@ -179,6 +206,14 @@ class _Blobs:
         self._ssl = ssl_context
         self._trust_domain = trust_domain
         self._dial = dial
+        self._idle: deque[tuple[float, _Connection]] = deque()
+        self._closed = False
+
+    def close(self) -> None:
+        """Close what is idle; what is under way is closed at its end."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop()[1].close()
 
     def fetch(self, digest: Digest, target: BinaryIO) -> None:
         """Copy a blob into `target`."""
@@ -195,33 +230,72 @@ class _Blobs:
         if hasher.hexdigest() != digest:
             raise Unavailable(f"The blob {digest} came with other bytes.", code="digest_mismatch")
 
-    def send(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
-        """Copy a blob to the controller unless it has it."""
+    def has(self, digest: Digest) -> bool:
+        """Tell whether the controller has a blob of this worker's own."""
         with self._exchange("HEAD", digest) as answer:
-            if answer.status == 200:
-                return
+            if answer.status != 404:
+                _check_status(answer, digest)
+            return answer.status != 404
+
+    def send(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
+        """Copy a blob to the controller."""
         with self._exchange("PUT", digest, source, size_bytes) as answer:
-            answer.read(_CHUNK_BYTES)
             _check_status(answer, digest)
+
+    def _connected(self) -> _Connection:
+        """Return a connection that was kept and still stands, or a new one. Raises OSError, Unavailable, UntrustedPeer."""
+        oldest_sec = time.monotonic() - _IDLE_SEC
+        with suppress(IndexError):
+            while True:
+                since_sec, connection = self._idle.pop()
+                if since_sec > oldest_sec and not _has_ended(connection):
+                    return connection
+                # Too old, or its end has been told.
+                connection.close()
+        connection = _Connection(self._host, self._port, context=self._ssl, timeout=BLOB_SEC)
+        try:
+            connection.reach(self._dial, self._ssl)
+            _check_controller(connection.sock, self._trust_domain)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _keep(self, connection: _Connection) -> bool:
+        if self._closed or len(self._idle) >= _AT_ONCE_MAX:
+            return False
+        self._idle.append((time.monotonic(), connection))
+        return True
 
     @contextmanager
     def _exchange(
         self, method: str, digest: Digest, source: BinaryIO | None = None, size_bytes: int = 0
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = _Connection(self._host, self._port, context=self._ssl, timeout=BLOB_SEC)
         headers = {"Content-Length": str(size_bytes)} if source is not None else {}
+        kept = False
         try:
-            with closing(connection):
-                connection.reach(self._dial, self._ssl)
-                _check_controller(connection.sock, self._trust_domain)
+            connection = self._connected()
+            try:
                 connection.request(method, f"/v1/blobs/{digest}", body=source, headers=headers)
                 # The answer holds the socket too, so it is closed whether or not it was read.
                 with closing(connection.getresponse()) as answer:
                     yield answer
+                    answer.read(_CHUNK_BYTES)
+                    kept = answer.isclosed() and not answer.will_close and self._keep(connection)
+            finally:
+                if not kept:
+                    connection.close()
         except UntrustedPeer as fault:
             raise Unavailable(fault.message, code=fault.error_code, fix=fault.fix) from fault
         except (OSError, http.client.HTTPException) as fault:
             raise _cut(fault) from fault
+
+
+def _has_ended(connection: _Connection) -> bool:
+    """Tell whether the other side has said something unasked on an idle connection: that is its end."""
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _check_status(answer: http.client.HTTPResponse, digest: Digest) -> None:

@@ -2,11 +2,12 @@
 
 <root>/<job id>@<epoch>/               the note that code of this attempt is about to run
                        /outcome.json   appears by rename, after its bytes are on disk
-                       /blobs/<sha256>
+                       /blobs/<sha256> appears by rename, too; all their names are on disk before the outcome is
       /gone/                           what is being removed
 
-A step that somebody relies on costs as few flushes of the disk as it can: one to begin, two to finish. Forgetting
-costs none: what comes back after a loss of power is told once more, and the controller knows that it is settled.
+A step that somebody relies on costs as few flushes of the disk as it can: one to begin, two to finish, and where
+files are kept one for each content and one for all their names. Forgetting costs none: what comes back after a
+loss of power is told once more, and the controller knows that it is settled.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -51,6 +52,9 @@ class FileSpool:
         folder = self._folder(job_id, epoch)
         with _faults():
             self._begin(folder)
+            with suppress(FileNotFoundError):
+                # Once for all files that were kept, and before there is an outcome that names them.
+                _sync_folder(folder / "blobs")
             _write_whole(folder / _OUTCOME, dumps(outcome).encode())
 
     def outcome(self, job_id: JobId, epoch: int) -> JsonObject | None:
@@ -78,7 +82,7 @@ class FileSpool:
             return cast(BinaryIO, tempfile.TemporaryFile(dir=self._root / "scratch"))
 
     def put_blob(self, job_id: JobId, epoch: int, source: BinaryIO) -> Digest:
-        """Keep a file of the attempt and return its SHA-256."""
+        """Keep a file of the attempt and return its SHA-256; its bytes are on disk then, its name is when it is finished."""
         blobs = self._folder(job_id, epoch) / "blobs"
         with _faults():
             self._begin(blobs.parent)
@@ -90,12 +94,16 @@ class FileSpool:
                         hasher.update(chunk)
                         target.write(chunk)
                     target.flush()
-                    os.fsync(target.fileno())
-                    os.replace(target.name, blobs / hasher.hexdigest())
+                    kept = blobs / hasher.hexdigest()
+                    if kept.exists():
+                        # A file has its name only once its bytes are on disk.
+                        os.unlink(target.name)
+                    else:
+                        os.fsync(target.fileno())
+                        os.replace(target.name, kept)
                 except BaseException:
                     Path(target.name).unlink(missing_ok=True)
                     raise
-            _sync_folder(blobs)
         return Digest(hasher.hexdigest())
 
     def open_blob(self, job_id: JobId, epoch: int, digest: Digest) -> BinaryIO:

@@ -84,12 +84,14 @@ async def _blob(desk: Desk, gate: WorkerGate, request: Request) -> Response:
     digest = parse_digest(request.path_params["sha256"])
     if request.method == "PUT":
         size_bytes = await receive_blob(desk, request, digest)
+        desk.roster.brought(WorkerId(peer.name), digest)
         return JSONResponse({"sha256": digest, "size_bytes": size_bytes}, 201)
+    own = request.method == "HEAD" and desk.roster.has_brought(WorkerId(peer.name), digest)
+    if not own and not await _may_read(desk, WorkerId(peer.name), digest):
+        raise NotFound("There is no blob with this SHA-256.", code="blob_not_found", field="sha256")
     head = await blob_head(desk, digest)
     if request.method == "HEAD":
         return head
-    if not await _may_read(desk, WorkerId(peer.name), digest):
-        raise NotFound("There is no blob with this SHA-256.", code="blob_not_found", field="sha256")
     source = await artifacts.open_blob(desk, digest=digest)
     return Octets(pieces(source), headers=dict(head.headers))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
 from crank.controller.roster import Roster
+from crank.controller.shelf import Shelf
 from crank.controller.tally import Tally
 from crank.controller.watch import Watch
 from crank.domain.credential import Credential
@@ -94,6 +95,7 @@ class Desk:
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
+    shelf: Shelf = field(default_factory=Shelf)
     asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:

@@ -11,6 +11,9 @@ from crank.domain.worker import KnownWorker
 from crank.ports import WorkerLink
 from crank.wire import SESSIONS_SINCE, VERSION_MAX, Answered, Pool
 
+# Of one worker: some full deliveries. What is no more remembered is only brought again.
+BROUGHT_MAX = 10_000
+
 
 @dataclass(slots=True)
 class LiveLease:
@@ -66,6 +69,20 @@ class Roster:
         self.gate = asyncio.Lock()
         self._live: dict[WorkerId, LiveWorker] = {}
         self._away_since_sec: dict[WorkerId, float] = {}
+        # Which blobs each brought of late, oldest first: it outlives a connection, so that one that is cut is no loss.
+        self._brought: dict[WorkerId, dict[Digest, None]] = {}
+
+    def brought(self, worker_id: WorkerId, digest: Digest) -> None:
+        """Note that a worker brought a blob."""
+        own = self._brought.setdefault(worker_id, {})
+        own.pop(digest, None)
+        own[digest] = None
+        if len(own) > BROUGHT_MAX:
+            del own[next(iter(own))]
+
+    def has_brought(self, worker_id: WorkerId, digest: Digest) -> bool:
+        """Tell whether the worker brought the blob of late."""
+        return digest in self._brought.get(worker_id, {})
 
     def enter(self, worker: LiveWorker) -> LiveWorker | None:
         """Add a worker; return the older connection of the same worker, if there is one."""

@@ -42,12 +42,18 @@ async def find_outcome(desk: Desk, job: Job) -> Outcome | None:
     if job.outcome_blob is None:
         return None
     digest = job.outcome_blob
+    kept = desk.shelf.find(digest)
+    if kept is not None:
+        return kept
 
     def read() -> bytes:
         with desk.blobs.open(digest) as source:
             return source.read(BLOB_BYTES_MAX)
 
-    return parse_outcome(loads_strict(await asyncio.to_thread(read), depth_max=_DOCUMENT_DEPTH_MAX))
+    octets = await asyncio.to_thread(read)
+    outcome = parse_outcome(loads_strict(octets, depth_max=_DOCUMENT_DEPTH_MAX))
+    desk.shelf.keep(digest, outcome, len(octets))
+    return outcome
 
 
 async def job_document(desk: Desk, *, tenant: TenantId, job_id: JobId) -> JsonObject:

@@ -5,6 +5,7 @@ surrogates, bounded depth. Two parsers that disagree about one text are an attac
 """
 
 import json
+import re
 from typing import Any, NoReturn, TypeAlias
 
 from crank.domain.quantity import JSON_DEPTH_MAX
@@ -15,6 +16,8 @@ JsonObject: TypeAlias = dict[str, Any]
 
 # CPython refuses longer integers by itself (CVE-2020-10735); say it in our own words.
 _INTEGER_DIGITS_MAX = 4_000
+# All that says how deep a text is nested: brackets, where strings begin and end, and what is escaped in them.
+_MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 
 
 def _fail(cause: str, code: str = "malformed_json") -> NoReturn:
@@ -50,22 +53,18 @@ def _finite_float(text: str) -> float:
 def _check_depth(raw: str, depth_max: int) -> None:
     # Counted on the text, before parsing: the parser itself recurses.
     depth = 0
-    in_string = escaped = False
-    for char in raw:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                in_string = False
-        elif char == '"':
-            in_string = True
-        elif char in "[{":
+    in_string = False
+    for found in _MARKS.finditer(raw):
+        mark = found[0]
+        if mark == '"':
+            in_string = not in_string
+        elif in_string or mark[0] == "\\":
+            continue
+        elif mark in "[{":
             depth += 1
             if depth > depth_max:
                 _fail(f"The JSON is nested deeper than {depth_max} levels.", "too_deep")
-        elif char in "]}":
+        else:
             depth -= 1
 
 

@@ -34,8 +34,15 @@ class ControllerLink(Protocol):
         """Copy a blob from the controller into `target`, and check it. Raises NotFound, Unavailable."""
         ...
 
+    async def has_blob(self, digest: Digest) -> bool:
+        """Tell whether the controller has a blob that this worker brought, or that a job of its own uses.
+
+        Of any other the answer is no, whether it is there or not. Raises Unavailable.
+        """
+        ...
+
     async def send_blob(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
-        """Copy a blob to the controller; one that it has already costs nothing. Raises Unavailable."""
+        """Copy a blob to the controller; doing it twice changes nothing. Raises Unavailable, TooLarge, InvalidRequest."""
         ...
 
     async def close(self) -> None:

@@ -20,6 +20,8 @@ class Spooled:
 class Spool(Protocol):
     """A worker's durable notes about its attempts. What returned survives the loss of process and power.
 
+    Of kept files only `finish` says so, for all that were kept before it: until then nobody is told of them.
+
     Every method blocks: call it in a thread. All raise Unavailable (`disk_full`, `spool_failed`).
     """
 

@@ -113,6 +113,15 @@ class ControllerLinkContract:
             assert target.getvalue() == content
             await link.close()
 
+    async def test_what_was_brought_is_there(self) -> None:
+        """The controller is asked for a blob before and after it was brought."""
+        async with self.controller() as side:
+            link = await side.connector.connect()
+            assert not await link.has_blob(_digest(b"abc"))
+            await link.send_blob(_digest(b"abc"), io.BytesIO(b"abc"), 3)
+            assert await link.has_blob(_digest(b"abc"))
+            await link.close()
+
     async def test_a_blob_that_is_not_there_is_not_found(self) -> None:
         """A missing blob is told apart from a broken connection."""
         async with self.controller() as side:

@@ -28,6 +28,13 @@ class FakeLink:
         self.blobs = blobs
         self.lost = False
         self.closed_with: tuple[str, str] | None = None
+        # Blobs asked for and brought, and how many are on their way; a test closes the gate, or says how many may pass.
+        self.asked: list[Digest] = []
+        self.sent: list[Digest] = []
+        self.sending = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.blobs_max: int | None = None
         self.worker = WorkerSide(self, to_controller, to_worker)
         self.controller = ControllerSide(self, to_worker, to_controller)
 
@@ -80,13 +87,31 @@ class WorkerSide(_Side):
             raise NotFound(f"The controller has no blob {digest}.")
         target.write(self._link.blobs[digest])
 
-    async def send_blob(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
-        """Copy a blob to the controller."""
+    async def has_blob(self, digest: Digest) -> bool:
+        """Tell whether the controller has a blob."""
         await asyncio.sleep(0)
         self._check()
+        self._link.asked.append(digest)
+        return digest in self._link.blobs
+
+    async def send_blob(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
+        """Copy a blob to the controller."""
+        self._link.sending += 1
+        try:
+            await asyncio.sleep(0)
+            await self._link.gate.wait()
+            self._check()
+            self._take(digest, source, size_bytes)
+        finally:
+            self._link.sending -= 1
+
+    def _take(self, digest: Digest, source: BinaryIO, size_bytes: int) -> None:
         content = source.read()
         assert len(content) == size_bytes, "a blob has the size that was told"
         assert hashlib.sha256(content).hexdigest() == digest, "a blob has the name of its bytes"
+        if self._link.blobs_max is not None and len(self._link.sent) >= self._link.blobs_max:
+            raise Unavailable("The transfer of a blob was cut.", code="blob_cut")
+        self._link.sent.append(digest)
         self._link.blobs[digest] = content
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from crank.domain.ids import JobId
+from crank.domain.ids import Digest, JobId
 from crank.domain.json import JsonObject
 from crank.domain.outcome import Reason
 from crank.ports import Clock, Failpoints, FunctionRunner, IdSource, SandboxRunner, Spool
@@ -53,6 +53,8 @@ class Attempt:
         if outcome is not None:
             self.over.set_result(None)
         self.cancelled = False
+        # Blobs of its own that the controller had once: only for these it is asked whether it has them still.
+        self.known: set[Digest] = set()
         self.work: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[Any] | None = None
         self._running: Reachable | None = None

@@ -1,12 +1,16 @@
 """Deliver: tell the controller of one attempt over one link, from wherever the last link left off.
 
 A delivery can be cut at any point and begun again on the next link: every message is either a repeat
-that the controller drops (Started, events by their number, Finished by its epoch) or new to it.
+that the controller drops (Started, events by their number, Finished by its epoch) or new to it. Equal contents
+are brought once, and the controller is asked only for what it had from this attempt before: how long a delivery
+takes says nothing about what others left there.
 """
 
 import asyncio
 import hashlib
 import io
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -21,6 +25,8 @@ from crank.worker.feed import GATHER_SEC
 
 _log = structlog.get_logger(__name__)
 
+# Of one delivery; the link has a bound of its own for all of them together.
+UPLOADS_AT_ONCE = 8
 _PAUSE_SEC = 0.2
 _PAUSE_SEC_MAX = 10.0
 
@@ -60,10 +66,12 @@ async def _artifacts(attempt: Attempt, link: ControllerLink, bench: Bench) -> Js
     """Upload the artifacts; return the outcome with those that the controller refuses named as skipped."""
     document = attempt.outcome
     assert document is not None
+    sizes = {Digest(artifact["sha256"]): artifact["size_bytes"] for artifact in document["artifacts"]}
+    causes = await _hand_over(attempt, link, bench, sizes)
     kept: list[Any] = []
     refused: list[JsonObject] = []
     for artifact in document["artifacts"]:
-        cause = await _artifact(attempt, link, bench, artifact)
+        cause = causes[Digest(artifact["sha256"])]
         if cause is None:
             kept.append(artifact)
         else:
@@ -71,14 +79,44 @@ async def _artifacts(attempt: Attempt, link: ControllerLink, bench: Bench) -> Js
     return {**document, "artifacts": kept, "skipped": [*document["skipped"], *refused]}
 
 
-async def _artifact(attempt: Attempt, link: ControllerLink, bench: Bench, artifact: JsonObject) -> str | None:
-    digest = Digest(artifact["sha256"])
+async def _hand_over(
+    attempt: Attempt, link: ControllerLink, bench: Bench, sizes: Mapping[Digest, int]
+) -> dict[Digest, str | None]:
+    """Bring each content once, some at a time; return for each why it can never be taken, or None."""
+    causes: dict[Digest, str | None] = {}
+    waiting = iter(sizes.items())
+
+    async def carry() -> None:
+        for digest, size_bytes in waiting:
+            causes[digest] = await _artifact(attempt, link, bench, digest, size_bytes)
+
+    carrying = [asyncio.ensure_future(carry()) for _ in range(min(UPLOADS_AT_ONCE, len(sizes)))]
+    try:
+        await asyncio.gather(*carrying)
+    finally:
+        # After a fault of one, or when the link is gone: none goes on behind the delivery's back.
+        for each in carrying:
+            each.cancel()
+        await asyncio.gather(*carrying, return_exceptions=True)
+    return causes
+
+
+async def _artifact(
+    attempt: Attempt, link: ControllerLink, bench: Bench, digest: Digest, size_bytes: int
+) -> str | None:
+    if digest in attempt.known:
+        with suppress(Unavailable):
+            if await link.has_blob(digest):
+                return None
     try:
         source = await asyncio.to_thread(bench.spool.open_blob, attempt.job_id, attempt.epoch, digest)
     except NotFound:
         return "The worker lost it before it was handed over."
     with source:
-        return await _upload(link, bench, digest, source, artifact["size_bytes"])
+        cause = await _upload(link, bench, digest, source, size_bytes)
+    if cause is None:
+        attempt.known.add(digest)
+    return cause
 
 
 async def _upload(link: ControllerLink, bench: Bench, digest: Digest, source: Any, size_bytes: int) -> str | None:

@@ -15,21 +15,20 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import structlog
 
-from crank.domain.ids import parse_digest
 from crank.domain.json import JsonObject, dumps
 from crank.domain.outcome import NEVER_BEGAN, End, Outcome, Reason, Skipped
 from crank.domain.outcome_codec import outcome_document
 from crank.domain.rules import session as session_rules
 from crank.domain.worker import GpuDevice
-from crank.errors import CrankError, InvalidRequest, NotFound, SandboxError, Unavailable
+from crank.errors import CrankError, InvalidRequest, SandboxError, Unavailable
 from crank.ports import FunctionSpec, MountBinding, SandboxSession, SandboxSpec
-from crank.wire import Lease, LeaseFile
+from crank.wire import Lease
 from crank.worker.attempt import Attempt, Bench
 from crank.worker.current import CurrentLink
+from crank.worker.inputs import Inputs, fetch_all
 from crank.worker.offers import FunctionOffer, Offer, ScriptOffer, ShippedOffer, lowered
 from crank.worker.runs import FunctionRun, Run, ScriptRun, SessionRun, ShippedRun, check_program
 from crank.worker.sessions import Kept, Sessions
@@ -39,10 +38,8 @@ _log = structlog.get_logger(__name__)
 
 # The sandbox keeps its own deadline; this net is for a sandbox that does not.
 NET_SEC = 30.0
-_FETCH_TRIES = 5
 # As many as may stand ready, and one more that is made for the job.
 _SANDBOXES_MAX = 5
-_FETCH_PAUSE_SEC = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,67 +125,27 @@ async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
         raise SandboxError("This worker has no sandbox.", code="no_sandbox")
     if isinstance(offer, ScriptOffer):
         check_program(offer, lease)
-    sources: list[tuple[LeaseFile, BinaryIO]] = []
+    inputs = await fetch_all(lease.files, bench, current)  # 1
     try:
-        for file in lease.files:  # 1
-            # One by one, so that those before a failure are closed again.
-            sources.append((file, await fetch_file(file, bench, current)))  # noqa: PERF401
         if order.seat is not None:
-            return await _in_session(order.seat, lease, sources)
+            return await _in_session(order.seat, lease, inputs)
         devices = order.device.nodes if order.device else ()
         mounts = tuple(MountBinding(mount.name, Path(mount.host_path)) for mount in lease.mounts)
         session = await bench.sandbox.open(SandboxSpec(offer.build, limits, mounts, devices))  # 2
         try:
-            for file, source in sources:
-                await session.put_file(file.path, source)
+            await inputs.put_into(session)
         except BaseException:
             await asyncio.shield(session.close())
             raise
         return ShippedRun(session, lease, offer) if isinstance(offer, ShippedOffer) else ScriptRun(session, lease)
     finally:
-        for _, source in sources:
-            source.close()
+        inputs.close()
 
 
-async def _in_session(seat: Seat, lease: Lease, sources: list[tuple[LeaseFile, BinaryIO]]) -> Run:
+async def _in_session(seat: Seat, lease: Lease, inputs: Inputs) -> Run:
     run = SessionRun(seat.sessions, seat.kept, lease)
-    for file, source in sources:
-        await run.sandbox.put_file(file.path, source)
+    await inputs.put_into(run.sandbox)
     return run
-
-
-async def fetch_file(file: LeaseFile, bench: Bench, current: CurrentLink) -> BinaryIO:
-    """Copy a file from the controller into a temporary one; close it to remove it. Raises SandboxError."""
-    digest = parse_digest(file.sha256)
-    target = await asyncio.to_thread(bench.spool.scratch)
-    tries = 0
-    try:
-        while True:
-            link = await current.wait()
-            target.seek(0)
-            target.truncate()
-            try:
-                await link.fetch_blob(digest, target)
-                break
-            except NotFound as fault:
-                raise SandboxError(
-                    f"The input file {file.path} is not there any more.", code="input_missing"
-                ) from fault
-            except Unavailable as fault:
-                # A lost link is not the file's fault: only failures on a link that stands are counted.
-                tries += current.link is link
-                if tries >= _FETCH_TRIES:
-                    raise SandboxError(
-                        f"The input file {file.path} could not be fetched: {fault.message}", code="input_unavailable"
-                    ) from fault
-                await asyncio.sleep(_FETCH_PAUSE_SEC * tries)
-        if target.seek(0, 2) != file.size_bytes:
-            raise SandboxError(f"The input file {file.path} has another size than promised.", code="input_mismatch")
-        target.seek(0)
-        return target
-    except BaseException:
-        target.close()
-        raise
 
 
 async def _run(attempt: Attempt, run: Run, order: Order, bench: Bench) -> Outcome:

@@ -21,7 +21,7 @@ from crank.ports import SandboxSession
 from crank.wire import Answered, Files, Interrupt, LeaseFile, Stdin, Touch
 from crank.worker.attempt import Attempt, Bench, Key
 from crank.worker.current import CurrentLink
-from crank.worker.execute import fetch_file
+from crank.worker.inputs import fetch_file
 from crank.worker.sessions import Sessions
 
 _log = structlog.get_logger(__name__)

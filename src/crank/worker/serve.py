@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from crank.domain.capability import Accelerator, capability_document
-from crank.domain.ids import JobId
+from crank.domain.ids import Digest, JobId
 from crank.domain.outcome import End, Outcome, Reason
 from crank.domain.worker import GpuDevice
 from crank.errors import ProtocolError, Unavailable, UntrustedPeer
@@ -330,6 +330,7 @@ class Worker:
             return
         device = self._devices.take() if kept is None and offer.capability.accelerator is Accelerator.GPU else None
         attempt = Attempt(*key, live_bytes_max=lowered(offer.limits, lease).output_bytes)
+        attempt.known.update(Digest(file.sha256) for file in lease.files)
         self._attempts[key] = attempt
         attempt.work = self._spawn(self._work(attempt, Order(lease, offer, device, self._seat(kept))))
         self._deliver(attempt, link)

@@ -78,3 +78,27 @@ async def test_a_spoiled_blob_is_noticed(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match="other bytes"):
             await link.fetch_blob(digest, io.BytesIO())
         await link.close()
+
+
+async def test_blobs_in_a_row_share_a_connection(tmp_path: Path) -> None:
+    """One handshake serves what comes one after the other, a blob that is missing too; one that was ended is replaced."""
+    authority = Authority(tmp_path, "ours")
+    async with TlsController(authority.context(CONTROLLER, server=True)).open() as controller:
+        link = await WebSocketConnector(controller.url, client(authority), TRUST_DOMAIN).connect()
+        controller.keep_alive = True
+        digest = Digest("0" * 64)
+        for number in range(5):
+            content = b"%d" % number
+            digest = Digest(hashlib.sha256(content).hexdigest())
+            assert not await link.has_blob(digest)
+            await link.send_blob(digest, io.BytesIO(content), 1)
+            target = io.BytesIO()
+            await link.fetch_blob(digest, target)
+            assert target.getvalue() == content
+        assert controller.blob_connections == 1
+        controller.keep_alive = False
+        for _ in range(3):
+            # The first is answered and then ended by the other side; the next ones find that out for themselves.
+            assert await link.has_blob(digest)
+        assert controller.blob_connections == 3
+        await link.close()

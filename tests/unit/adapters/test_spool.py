@@ -1,6 +1,7 @@
 """The spool on disk, when the disk or the moment is bad."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,23 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         FileSpool(tmp_path / "file")
     assert caught.value.error_code == "spool_failed"
     assert caught.value.fix
+
+
+def test_files_cost_one_flush_for_each_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal files are flushed once, and the names of all of them once, before the outcome that names them."""
+    spool = FileSpool(tmp_path)
+    spool.begin(JOB, 1)
+    flushed: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path / "job@1"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    digests = {spool.put_blob(JOB, 1, io.BytesIO(b"%d" % (number % 3))) for number in range(30)}
+    assert (len(digests), len(flushed)) == (3, 3)
+    assert all(name.startswith("blobs/") for name in flushed)
+    assert {path.name for path in (tmp_path / "job@1" / "blobs").iterdir()} == digests
+    spool.finish(JOB, 1, {"a": 1})
+    assert flushed[3:] == ["blobs", "outcome.json.partial", "."]

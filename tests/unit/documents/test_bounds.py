@@ -16,6 +16,7 @@ from documents import bounds
 from documents.faults import Failed
 
 folder = Path(sys.argv[1])
+bounds._STILL_SEC = 0.2
 
 def refuse(told):
     raise Failed("encrypted", "it is")
@@ -95,6 +96,8 @@ def test_each_misbehaviour_ends_its_own_file_alone(tmp_path: Path) -> None:
         "told": {"n": 1},
     }
     assert ["told", 0.5, "half"] in told["heard"]
+    # What is silent is said to be still at work, so that nobody takes it for dead.
+    assert [heard for heard in told["heard"] if heard[0] == "slow" and heard[2].startswith("at work, for")]
 
 
 def test_nothing_that_a_file_started_lives_on(tmp_path: Path) -> None:
