@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crank.api.e2b import connect
-from crank.errors import CrankError, InvalidRequest, NotSupported
+from crank.errors import CrankError, InvalidRequest, NotSupported, TooLarge
 
 
 def test_frames_go_both_ways() -> None:
@@ -23,6 +23,13 @@ def test_broken_frames_are_refused() -> None:
             connect.parse_frames(raw)
     with pytest.raises(NotSupported):
         connect.parse_frames(b"\1" + whole[1:])
+
+
+def test_frames_are_counted() -> None:
+    """Too many frames are refused: two megabytes of the smallest ones would be 300 000 requests."""
+    assert len(connect.parse_frames(connect.frame({}) * connect.FRAMES_MAX)) == connect.FRAMES_MAX
+    with pytest.raises(TooLarge):
+        connect.parse_frames(connect.frame({}) * (connect.FRAMES_MAX + 1))
 
 
 @given(st.binary(max_size=64))

@@ -19,6 +19,7 @@ UNARY = "application/json"
 STREAM = "application/connect+json"
 BODY_BYTES_MAX = 2 * MIB
 BODY_SEC_MAX = 60.0
+FRAMES_MAX = 1_000
 KEEPALIVE_SEC = 20.0
 _HEAD = struct.Struct("!BI")
 _COMPRESSED, _LAST = 1, 2
@@ -55,13 +56,18 @@ def frame(word: Mapping[str, Any], *, last: bool = False) -> bytes:
 
 
 def parse_frames(raw: bytes) -> list[JsonObject]:
-    """Read the frames of a request. Raises InvalidRequest, NotSupported (compression)."""
-    words = []
-    while raw:
-        if len(raw) < _HEAD.size:
+    """Read the frames of a request. Raises InvalidRequest, NotSupported (compression), TooLarge (too many)."""
+    words: list[JsonObject] = []
+    at = count = 0
+    while at < len(raw):
+        count += 1
+        if count > FRAMES_MAX:
+            raise TooLarge(f"A body is at most {FRAMES_MAX} frames here.", code="body_too_large")
+        if len(raw) - at < _HEAD.size:
             raise InvalidRequest("A frame is cut off.", code="malformed_frame")
-        flags, length = _HEAD.unpack_from(raw)
-        octets, raw = raw[_HEAD.size : _HEAD.size + length], raw[_HEAD.size + length :]
+        flags, length = _HEAD.unpack_from(raw, at)
+        begin = at + _HEAD.size
+        octets, at = raw[begin : begin + length], begin + length
         if len(octets) != length:
             raise InvalidRequest("A frame is shorter than it says.", code="malformed_frame")
         if flags & _COMPRESSED:

@@ -84,7 +84,7 @@ class _Calls:
 
     async def start(self, box: Box, word: JsonObject) -> AsyncIterator[JsonObject]:
         """Start a command and follow it."""
-        if word.get("pty"):
+        if word.get("pty") is not None:
             raise NotSupported("Terminals (pty) are not offered by this node; run commands instead.", field="pty")
         process = _config(word.get("process"))
         tag = word.get("tag")
