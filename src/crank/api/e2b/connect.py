@@ -62,7 +62,7 @@ def parse_frames(raw: bytes) -> list[JsonObject]:
     while at < len(raw):
         count += 1
         if count > FRAMES_MAX:
-            raise TooLarge(f"A body is at most {FRAMES_MAX} frames here.", code="body_too_large")
+            raise TooLarge(f"A body is at most {FRAMES_MAX} frames here.", code="too_many_frames")
         if len(raw) - at < _HEAD.size:
             raise InvalidRequest("A frame is cut off.", code="malformed_frame")
         flags, length = _HEAD.unpack_from(raw, at)
