@@ -40,7 +40,7 @@ class _Code:
 
     async def _opened(self, request: Request) -> tuple[Box, JsonObject]:
         box = await self._gate.box(request)
-        return box, connect.parse_object(await connect.body(request))
+        return box, await connect.read_object(request)
 
     async def execute(self, request: Request) -> Response:
         """Run code. A client that closes the connection interrupts it."""

@@ -5,14 +5,14 @@ import contextlib
 import json
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from crank.api.e2b import replies
 from crank.domain.json import JsonObject, loads_strict
-from crank.domain.quantity import MIB
+from crank.domain.quantity import KIB, MIB
 from crank.errors import InvalidRequest, NotSupported, TooLarge
 
 UNARY = "application/json"
@@ -23,6 +23,8 @@ FRAMES_MAX = 1_000
 KEEPALIVE_SEC = 20.0
 _HEAD = struct.Struct("!BI")
 _COMPRESSED, _LAST = 1, 2
+_LARGE_BYTES = 64 * KIB
+T = TypeVar("T")
 
 
 async def body(request: Request, bytes_max: int = BODY_BYTES_MAX, sec_max: float = BODY_SEC_MAX) -> bytes:
@@ -39,6 +41,21 @@ async def body(request: Request, bytes_max: int = BODY_BYTES_MAX, sec_max: float
     except (TimeoutError, ClientDisconnect) as fault:
         raise InvalidRequest("The body did not arrive whole.", code="body_incomplete") from fault
     return b"".join(parts)
+
+
+async def read_object(request: Request) -> JsonObject:
+    """Read a body that is one JSON object. Raises TooLarge, InvalidRequest."""
+    return await _beside(parse_object, await body(request))
+
+
+async def read_frames(request: Request) -> list[JsonObject]:
+    """Read a body that is frames. Raises TooLarge, InvalidRequest, NotSupported."""
+    return await _beside(parse_frames, await body(request))
+
+
+async def _beside(parse: Callable[[bytes], T], raw: bytes) -> T:
+    """Read a large body in a thread: a megabyte of small values takes longer than others should wait."""
+    return parse(raw) if len(raw) < _LARGE_BYTES else await asyncio.to_thread(parse, raw)
 
 
 def parse_object(raw: bytes) -> JsonObject:
@@ -87,7 +104,7 @@ async def unary(request: Request, answer: Callable[[JsonObject], Awaitable[JsonO
     try:
         if media_type(request) != UNARY:
             return JSONResponse({"code": "unimplemented", "message": "Only Connect with JSON is spoken here."}, 415)
-        return JSONResponse(await answer(parse_object(await body(request))))
+        return JSONResponse(await answer(await read_object(request)))
     except Exception as fault:  # noqa: BLE001 - whatever happens, the client reads the protocol's own words
         return replies.connect_fault(fault)
 
@@ -99,7 +116,7 @@ async def stream(
     if media_type(request) != STREAM:
         return JSONResponse({"code": "unimplemented", "message": "Only Connect with JSON is spoken here."}, 415)
     try:
-        words = parse_frames(await body(request))
+        words = await read_frames(request)
         if len(words) != 1:
             raise InvalidRequest("A request of this kind is one message.", code="malformed_frame")
     except Exception as fault:  # noqa: BLE001 - as above

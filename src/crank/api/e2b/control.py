@@ -99,7 +99,7 @@ class _Control:
 
     async def create(self, request: Request, owner: Owner) -> Response:
         """Make a sandbox."""
-        draft = rules.parse_sandbox(connect.parse_object(await connect.body(request)))
+        draft = rules.parse_sandbox(await connect.read_object(request))
         return JSONResponse(_opened(await self._boxes.open(owner, draft)), 201)
 
     async def listing(self, request: Request, owner: Owner) -> Response:
@@ -132,7 +132,7 @@ class _Control:
     async def timeout(self, request: Request, owner: Owner) -> Response:
         """Let a sandbox live for so long from now."""
         box = await self._found(request, owner)
-        fields = connect.parse_object(await connect.body(request))
+        fields = await connect.read_object(request)
         if fields.get("timeout") is None:
             raise InvalidRequest("timeout is missing.", code="invalid_field", field="timeout")
         await self._boxes.set_timeout(box, rules.parse_timeout(fields["timeout"]))
@@ -141,14 +141,14 @@ class _Control:
     async def refresh(self, request: Request, owner: Owner) -> Response:
         """Let a sandbox live for so long from now, and no shorter than it would have."""
         box = await self._found(request, owner)
-        fields = connect.parse_object(await connect.body(request))
+        fields = await connect.read_object(request)
         await self._boxes.set_timeout(box, rules.parse_timeout(fields.get("duration"), 15.0), extend_only=True)
         return Response(status_code=204)
 
     async def connect(self, request: Request, owner: Owner) -> Response:
         """Return a running sandbox to a client that knows its id."""
         box = await self._found(request, owner)
-        fields = connect.parse_object(await connect.body(request))
+        fields = await connect.read_object(request)
         await self._boxes.set_timeout(box, rules.parse_timeout(fields.get("timeout")), extend_only=True)
         return JSONResponse(_opened(box))
 

@@ -64,7 +64,7 @@ def _stream_input(gate: Gate) -> Callable[[Request], Any]:
     async def serve(request: Request) -> Response:
         try:
             box = await gate.box(request)
-            words = connect.parse_frames(await connect.body(request))
+            words = await connect.read_frames(request)
             selector = _selector((words[0].get("start") or {}) if words else {})
             for word in words[1:]:
                 if word.get("data") is not None:
