@@ -67,7 +67,8 @@ def _build(judge: Path, built: Path) -> None:
         # Our pip fills it: a judge needs none, and this Python may have no ensurepip.
         python = str(built / "bin" / "python")
         pip = (sys.executable, "-m", "pip", "--python", python, "install", "-qq", "--disable-pip-version-check")
-        _run(*pip, "--no-warn-script-location", "--require-hashes", "-r", str(judge / "requirements.txt"))
+        # What a program imports is compiled when it does; most of what is installed never is.
+        _run(*pip, "--no-warn-script-location", "--no-compile", "--require-hashes", "-r", str(judge / "requirements.txt"))
     if (judge / "package-lock.json").is_file():
         (built / "bin").mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json"):

@@ -25,7 +25,6 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
-from crank.bootstrap import e2b
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
@@ -36,6 +35,7 @@ from crank.controller.keys import admit_owner
 from crank.controller.loop import ControllerLoop
 from crank.controller.mounts import register_all
 from crank.domain.identity import make_spiffe_id
+from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
@@ -96,6 +96,9 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         api, workers = _listeners(settings, desk, own, app)
         more: list[Listener] = []
         if settings.e2b:
+            # Loaded where it is served: nobody else waits for it.
+            from crank.bootstrap import e2b
+
             boxes = await e2b.open_boxes(settings, desk)
             opened.push_async_callback(boxes.close)
             more.append(e2b.listener(settings, boxes, own))
@@ -126,7 +129,7 @@ def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> Non
     host = _host(settings.bind)
     leash.tell(
         {
-            **({"e2b": e2b.told(settings, host, more[0])} if more else {}),
+            **(_tell_e2b(settings, host, more[0]) if more else {}),
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
@@ -134,6 +137,12 @@ def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> Non
         }
     )
     _log.info("controller_ready", api_port=api_port, workers_port=workers_port)
+
+
+def _tell_e2b(settings: Settings, host: str, port: int) -> JsonObject:
+    from crank.bootstrap import e2b
+
+    return {"e2b": e2b.told(settings, host, port)}
 
 
 def _check_clock(clock: SystemClock) -> None:
@@ -194,6 +203,8 @@ def _policy(settings: Settings) -> Policy:
         session_lifetime_sec=settings.session_lifetime_sec,
         session_lifetime_sec_max=settings.session_lifetime_sec_max,
         sessions_max=settings.sessions_max,
+        worker_sessions_max=settings.worker_sessions,
+        worker_sessions_bytes_max=settings.worker_sessions_bytes,
         file_hosts=settings.actions_file_hosts,
         output_bytes_max=int(settings.ceilings.get("output_bytes", OUTPUT_BYTES_MAX)),
     )

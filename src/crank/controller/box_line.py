@@ -35,6 +35,8 @@ REQUEST_BYTES_MAX = 2 * MIB
 _UNREAD_BYTES_MAX = 16 * MIB
 _WAITING_MAX = 256
 _WRITE_BYTES = 512 * KIB
+# A line of this size is read in a thread.
+_LARGE_BYTES = 64 * KIB
 # How long a job stays attached when nobody waits for anything.
 REST_SEC = 0.5
 _AGAIN_SEC = 0.02
@@ -196,7 +198,7 @@ class BoxLine:
                     writing = asyncio.create_task(self._write(job_id), name=f"e2b write {job_id}")
                 elif kind == "stdout":
                     for line in lines.feed(body["text"]):
-                        self._hear(line)
+                        await self._hear(line)
                 elif kind == "end":
                     end = body["end"] or {}
                     self._booted = True
@@ -266,10 +268,12 @@ class BoxLine:
             offset_bytes += len(piece)
         return offset_bytes
 
-    def _hear(self, line: str) -> None:
+    async def _hear(self, line: str) -> None:
         """Take one line of the steward. It came from a sandbox: what is not of the agreed shape is dropped."""
+        octets = line.encode("utf-8", "surrogatepass")
         try:
-            word = loads_strict(line.encode("utf-8", "surrogatepass"))
+            # A result of megabytes takes seconds to read, and others have the loop to themselves meanwhile.
+            word = loads_strict(octets) if len(octets) < _LARGE_BYTES else await asyncio.to_thread(loads_strict, octets)
         except CrankError:
             return
         if not isinstance(word, dict):
@@ -282,11 +286,11 @@ class BoxLine:
         call = self._calls.get(number) if isinstance(number, int) else None
         if call is None:
             return
-        self._note(call, word, len(line))
+        await self._note(call, word, len(line))
 
-    def _note(self, call: BoxCall, word: JsonObject, size: int) -> None:
+    async def _note(self, call: BoxCall, word: JsonObject, size: int) -> None:
         if isinstance(word.get("part"), str):
-            self._join(call, word["part"], last=word.get("last") is True)
+            await self._join(call, word["part"], last=word.get("last") is True)
             return
         if isinstance(word.get("error"), dict):
             call.fault = BoxRefused(str(word["error"].get("code")), str(word["error"].get("message"))[:4000])
@@ -299,7 +303,7 @@ class BoxLine:
             call.done = word["done"]
         call.changed.set()
 
-    def _join(self, call: BoxCall, part: str, *, last: bool) -> None:
+    async def _join(self, call: BoxCall, part: str, *, last: bool) -> None:
         call.parts.append(part)
         call.bytes += len(part)
         if call.bytes > _UNREAD_BYTES_MAX:
@@ -309,4 +313,4 @@ class BoxLine:
             whole = "".join(call.parts)
             call.parts.clear()
             call.bytes -= len(whole)
-            self._hear(whole)
+            await self._hear(whole)

@@ -13,15 +13,18 @@ from crank.controller.cancel import cancel
 from crank.controller.desk import Desk
 from crank.controller.end_session import close_session, find_session
 from crank.controller.open_session import open_session, touch_session
+from crank.controller.uploads import Uploads
 from crank.domain.credential import Credential
 from crank.domain.ids import SessionId, TenantId
 from crank.domain.json import JsonObject
-from crank.domain.quantity import GIB
+from crank.domain.quantity import GIB, MIB
 from crank.domain.rules import e2b as rules
 from crank.domain.session import Session
 from crank.errors import Conflict, CrankError, NotAuthenticated, NotFound, Unavailable
 
 BOX_MEMORY_BYTES = 1 * GIB
+# What its disk holds, as its profile says; an operator may only lower that.
+BOX_DISK_BYTES = 256 * MIB
 # Sandboxes that are remembered; the oldest that have ended go first.
 REMEMBERED_MAX = 1_000
 _HELLO_SEC = 30.0
@@ -75,6 +78,7 @@ class Boxes:
     def __init__(self, desk: Desk, *, modules: Mapping[str, str], secret: bytes) -> None:
         """Take what a steward is made of, and what access tokens are derived from."""
         self.desk = desk
+        self.uploads = Uploads()
         self._modules = modules
         self._secret = secret
         self._boxes: dict[SessionId, Box] = {}

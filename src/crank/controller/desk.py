@@ -14,7 +14,7 @@ from crank.domain.credential import Credential
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
-from crank.domain.quantity import OUTPUT_BYTES_MAX
+from crank.domain.quantity import GIB, OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import (
     BlobStore,
@@ -41,6 +41,7 @@ class Policy:
     attempts_max          leases that one job gets at most
     session_idle_sec, session_lifetime_sec   the clocks of a session that asks for none; with _max what one may ask for
     sessions_max          sessions that live at once on the whole node
+    worker_sessions_max, worker_sessions_bytes_max   what a worker keeps, by which the share of a key is counted
     output_bytes_max      kept output that a request may ask for; its other limits are bounded by the capability
     private_paths         folders that no mount may touch or hold
     file_hosts            hosts that files of callers may be fetched from, by full name
@@ -61,6 +62,8 @@ class Policy:
     session_idle_sec_max: float = DAY_SEC
     session_lifetime_sec_max: float = 7 * DAY_SEC
     sessions_max: int = 64
+    worker_sessions_max: int = 8
+    worker_sessions_bytes_max: int = 8 * GIB
     output_bytes_max: int = OUTPUT_BYTES_MAX
     file_hosts: tuple[str, ...] = ()
 

@@ -4,13 +4,14 @@ Steps, marked again in the code:
  1. read the request; its clocks lie under the operator's ceilings
  2. resolve its mounts on this node
  3. find the connected workers that could keep it, the least burdened first
- 4. in one transaction: check the node's bound, store the session
+ 4. in one transaction: check the node's bound and the key's share, store the session
  5. ask the worker, and wait for its word
-A worker that is full hands it back, and the next one is asked.
+A worker that is full hands it back, and the next one is asked; so it is where the key has its share already.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 from crank.controller.desk import Desk
@@ -34,29 +35,37 @@ OPEN_SEC = 30.0
 # A worker that answers so is merely full.
 _TRY_ELSEWHERE = frozenset({"sessions_full", "draining"})
 _LOOK_AGAIN_SEC = 1.0
+_SHARE_TAKEN = "key_share_taken"
 
 
 async def open_session(desk: Desk, *, tenant: TenantId, subject: str, fields: JsonObject) -> Session:
     """Open a session and return it, as a rule with its sandbox standing.
 
     Raises InvalidRequest (also `unsatisfied-capability`, `limit_out_of_range`), NotAllowed, Unavailable
-    (`sessions_full`, and the code of a sandbox that could not be built).
+    (`sessions_full`, `key_share_taken`, and the code of a sandbox that could not be built).
     """
     draft = parse_session_request(fields)  # 1
     _check_clocks(desk, ClocksWanted(draft.idle_sec, draft.lifetime_sec))
     mounts = await desk.store.read(lambda tx: resolve_mounts(tx, tenant, draft.mounts))  # 2
     candidates = await _candidates(desk, draft, mounts)  # 3
     full: Session | None = None
+    taken: Unavailable | None = None
     for worker, capability in candidates:
         session = _session(desk, tenant, draft, (worker, capability), mounts)
-        await desk.store.transact(lambda tx, session=session: _admit(desk, tx, session, subject))  # type: ignore[misc]  # 4
+        try:
+            await _store(desk, worker, session, subject)  # 4
+        except Unavailable as fault:
+            if fault.error_code != _SHARE_TAKEN:
+                raise
+            taken = fault
+            continue
         opened = await _ask(desk, worker, session, mounts)  # 5
         if not opened.ended:
             return opened
         if opened.end is None or opened.end.code not in _TRY_ELSEWHERE:
             raise _not_opened(opened)
         full = opened
-    raise _not_opened(full)
+    raise taken if full is None and taken is not None else _not_opened(full)
 
 
 def _check_clocks(desk: Desk, wanted: ClocksWanted) -> None:
@@ -154,17 +163,58 @@ def _session(
     )
 
 
-def _admit(desk: Desk, tx: Transaction, session: Session, subject: str) -> None:
-    if len(tx.sessions.live()) >= desk.policy.sessions_max:
+async def _store(desk: Desk, worker: LiveWorker, session: Session, subject: str) -> None:
+    await desk.store.transact(lambda tx: _admit(desk, tx, worker, session, subject))
+
+
+def _admit(desk: Desk, tx: Transaction, worker: LiveWorker, session: Session, subject: str) -> None:
+    live = tx.sessions.live()
+    if len(live) >= desk.policy.sessions_max:
         raise Unavailable(
             f"{desk.policy.sessions_max} sessions are open already.",
             code="sessions_full",
             fix="Close one that is not needed: GET /v1/sessions lists them.",
             retry_after_sec=10,
         )
+    _check_share(desk, worker, session, live)
     tx.sessions.insert(session)
     facts = {"session": session.session_id, "capability": session.request.capability, "worker": session.worker_id}
     tx.records.append(desk.record("session.asked", tenant=session.tenant, subject=subject, job_id=None, facts=facts))
+
+
+def _check_share(desk: Desk, worker: LiveWorker, session: Session, live: Sequence[Session]) -> None:
+    """Leave room for other keys: on each worker, and on the node as a whole. The owner takes what there is."""
+    if desk.asker is None or not desk.asker.bounded:
+        return
+    own = [each for each in live if each.owner == desk.asker.credential_id]
+    here = [each for each in own if each.worker_id == session.worker_id]
+    memory_bytes = sum(_memory_bytes(worker, each.request) for each in (*here, session))
+    policy = desk.policy
+    fits = rules.is_within_share(
+        len(here),
+        policy.worker_sessions_max,
+        wanted_bytes=memory_bytes,
+        bytes_max=policy.worker_sessions_bytes_max,
+    )
+    if fits and rules.is_within_share(len(own), policy.sessions_max):
+        return
+    raise Unavailable(
+        f"This key has {len(own)} sessions open, which is its share of the sessions that this node keeps, or of their memory.",
+        code="key_share_taken",
+        fix="Close one that is not needed; the node's owner makes room with CRANK_WORKER_SESSIONS and CRANK_WORKER_SESSIONS_BYTES.",
+        retry_after_sec=10,
+    )
+
+
+def _memory_bytes(worker: LiveWorker, request: SessionRequest) -> int:
+    """Return what the limit of a session's memory is: what was asked, or what its capability gives."""
+    given = [
+        int(known.limits.get("memory_bytes", 0))
+        for known in worker.known.capabilities
+        if (known.name, known.accelerator) == (request.capability, request.accelerator)
+    ]
+    ceiling = max(given, default=0)
+    return ceiling if request.memory_bytes is None else min(request.memory_bytes, ceiling or request.memory_bytes)
 
 
 async def _ask(desk: Desk, worker: LiveWorker, session: Session, mounts: dict[str, Mount]) -> Session:

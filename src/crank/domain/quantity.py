@@ -37,6 +37,8 @@ WAIT_SEC_MAX = 40
 # Sessions: jobs that wait for one of them, and the least that its clocks may be asked for.
 SESSION_JOBS_MAX = 64
 SESSION_SEC_MIN = 1.0
+# What one key may take of the sessions that a worker or the node keeps, and of their memory.
+KEY_SHARE_PERCENT = 50
 
 # Standard input of a running job: bytes of one call, bytes that wait to be read, bytes in all.
 STDIN_CALL_BYTES_MAX = 1 * MIB

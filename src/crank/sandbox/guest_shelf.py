@@ -113,11 +113,11 @@ class Shelf:
             raise Refused("invalid_argument", f"path {place!r} is not a directory")
         levels = min(depth, _DEPTH_MAX) if isinstance(depth, int) and depth > 0 else 1
         entries: list[dict[str, Any]] = []
-        self._walk(place, levels, entries)
+        self._walk(os.listdir(place), place, levels, entries)
         return {"entries": entries}
 
-    def _walk(self, folder: str, levels: int, entries: list[dict[str, Any]]) -> None:
-        for name in sorted(os.listdir(folder)):
+    def _walk(self, names: list[str], folder: str, levels: int, entries: list[dict[str, Any]]) -> None:
+        for name in sorted(names):
             path = os.path.join(folder, name)
             if self._is_staging(path):
                 continue
@@ -125,10 +125,11 @@ class Shelf:
                 raise Refused("resource_exhausted", f"the folder holds more than {ENTRIES_MAX} entries; list less deep")
             try:
                 entries.append(self.entry(path))
-            except FileNotFoundError:
+                inside = os.listdir(path) if levels > 1 and os.path.isdir(path) and not os.path.islink(path) else []
+            except OSError:
+                # It is gone, or may not be looked into: what can be read around it is told all the same.
                 continue
-            if levels > 1 and os.path.isdir(path) and not os.path.islink(path):
-                self._walk(path, levels - 1, entries)
+            self._walk(inside, path, levels - 1, entries)
 
     def _is_staging(self, path: str) -> bool:
         return os.path.basename(path) == os.path.basename(self._staging)

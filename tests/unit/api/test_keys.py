@@ -22,6 +22,7 @@ from crank.domain.rules.access import E2B_KINDS
 from crank.errors import Conflict, NotAuthenticated
 from crank.testing.samples import sample_job, sample_session
 from tests.support.desk import SECRET
+from tests.support.pair import paired
 from tests.unit.api.conftest import check_problem
 
 RESULT = b"what the job left"
@@ -442,3 +443,34 @@ async def test_no_answer_of_the_api_tells_a_host_path(desk, worker, api, tmp_pat
         ]  # fmt: skip
     assert all(answer.status_code == 200 for answer in answers)
     assert not [answer.url for answer in answers if "very-private" in json.dumps(answer.text)]
+
+
+async def opened(client, count=1, **fields):
+    """Open sessions and return their ids."""
+    made = [await client.post("/v1/sessions", json={"memory_bytes": 64 << 20, **fields}) for _ in range(count)]
+    assert {answer.status_code for answer in made} == {201}, [answer.text for answer in made]
+    return [answer.json()["session_id"] for answer in made]
+
+
+async def test_a_key_leaves_sessions_for_others(api, desk, pair_of_keys):
+    """Of a worker's sessions one key opens its share, the next key its own, and the owner whatever is left."""
+    first, second = pair_of_keys
+    async with paired(desk, {}, count_max=9):
+        mine = await opened(first, desk.policy.worker_sessions_max // 2)
+        refused = await first.post("/v1/sessions", json={})
+        assert "its share" in check_problem(refused, 503, "key_share_taken")["detail"]
+        await opened(second, desk.policy.worker_sessions_max // 2)
+        check_problem(await second.post("/v1/sessions", json={}), 503, "key_share_taken")
+        await opened(api)
+        assert (await first.delete(f"/v1/sessions/{mine[0]}")).status_code in (200, 204)
+        await opened(first)
+
+
+async def test_a_key_leaves_memory_for_others(api, desk):
+    """Sessions that are few but large use a share up as well; a first one is never too large."""
+    small = replace(desk, policy=replace(desk.policy, worker_sessions_bytes_max=192 << 20))
+    async with paired(desk, {}), speaking(small, (await minted(api, "one"))["secret"]) as key:
+        await opened(key, memory_bytes=64 << 20)
+        check_problem(await key.post("/v1/sessions", json={"memory_bytes": 64 << 20}), 503, "key_share_taken")
+        check_problem(await key.post("/v1/sessions", json={}), 503, "key_share_taken")
+        await opened(key, memory_bytes=32 << 20)

@@ -40,7 +40,7 @@ class _Code:
 
     async def _opened(self, request: Request) -> tuple[Box, JsonObject]:
         box = await self._gate.box(request)
-        return box, connect.parse_object(await connect.body(request))
+        return box, await connect.read_object(request)
 
     async def execute(self, request: Request) -> Response:
         """Run code. A client that closes the connection interrupts it."""
@@ -59,9 +59,12 @@ class _Code:
         word = first
         try:
             while word is not None:
-                line = e2b_result.event(word, self._gate.desk.clock.now_us() * 1000)
-                if line is not None:
-                    yield _line(line)
+                at_ns = self._gate.desk.clock.now_us() * 1000
+                # A result may be megabytes; everything else is small.
+                is_small = word.get("type") != "result"
+                line = _told(word, at_ns) if is_small else await asyncio.to_thread(_told, word, at_ns)
+                if line:
+                    yield line
                 waiting = asyncio.ensure_future(anext(events, None))
                 while not (await asyncio.wait({waiting}, timeout=KEEPALIVE_SEC))[0]:
                     yield _line({"type": "keepalive"})
@@ -130,6 +133,11 @@ def _text(fields: JsonObject, name: str) -> str | None:
     if value is not None and (not isinstance(value, str) or len(value) > 4096):
         raise InvalidRequest(f"{name} is a text.", code="invalid_field", field=name)
     return value
+
+
+def _told(word: JsonObject, at_ns: int) -> bytes:
+    line = e2b_result.event(word, at_ns)
+    return b"" if line is None else _line(line)
 
 
 def _line(word: JsonObject) -> bytes:

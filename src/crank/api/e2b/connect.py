@@ -5,23 +5,26 @@ import contextlib
 import json
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from crank.api.e2b import replies
 from crank.domain.json import JsonObject, loads_strict
-from crank.domain.quantity import MIB
+from crank.domain.quantity import KIB, MIB
 from crank.errors import InvalidRequest, NotSupported, TooLarge
 
 UNARY = "application/json"
 STREAM = "application/connect+json"
 BODY_BYTES_MAX = 2 * MIB
 BODY_SEC_MAX = 60.0
+FRAMES_MAX = 1_000
 KEEPALIVE_SEC = 20.0
 _HEAD = struct.Struct("!BI")
 _COMPRESSED, _LAST = 1, 2
+_LARGE_BYTES = 64 * KIB
+T = TypeVar("T")
 
 
 async def body(request: Request, bytes_max: int = BODY_BYTES_MAX, sec_max: float = BODY_SEC_MAX) -> bytes:
@@ -40,6 +43,21 @@ async def body(request: Request, bytes_max: int = BODY_BYTES_MAX, sec_max: float
     return b"".join(parts)
 
 
+async def read_object(request: Request) -> JsonObject:
+    """Read a body that is one JSON object. Raises TooLarge, InvalidRequest."""
+    return await _beside(parse_object, await body(request))
+
+
+async def read_frames(request: Request) -> list[JsonObject]:
+    """Read a body that is frames. Raises TooLarge, InvalidRequest, NotSupported."""
+    return await _beside(parse_frames, await body(request))
+
+
+async def _beside(parse: Callable[[bytes], T], raw: bytes) -> T:
+    """Read a large body in a thread: a megabyte of small values takes longer than others should wait."""
+    return parse(raw) if len(raw) < _LARGE_BYTES else await asyncio.to_thread(parse, raw)
+
+
 def parse_object(raw: bytes) -> JsonObject:
     """Read one JSON object; an empty body is an empty one. Raises InvalidRequest."""
     value = loads_strict(raw) if raw else {}
@@ -55,13 +73,18 @@ def frame(word: Mapping[str, Any], *, last: bool = False) -> bytes:
 
 
 def parse_frames(raw: bytes) -> list[JsonObject]:
-    """Read the frames of a request. Raises InvalidRequest, NotSupported (compression)."""
-    words = []
-    while raw:
-        if len(raw) < _HEAD.size:
+    """Read the frames of a request. Raises InvalidRequest, NotSupported (compression), TooLarge (too many)."""
+    words: list[JsonObject] = []
+    at = count = 0
+    while at < len(raw):
+        count += 1
+        if count > FRAMES_MAX:
+            raise TooLarge(f"A body is at most {FRAMES_MAX} frames here.", code="too_many_frames")
+        if len(raw) - at < _HEAD.size:
             raise InvalidRequest("A frame is cut off.", code="malformed_frame")
-        flags, length = _HEAD.unpack_from(raw)
-        octets, raw = raw[_HEAD.size : _HEAD.size + length], raw[_HEAD.size + length :]
+        flags, length = _HEAD.unpack_from(raw, at)
+        begin = at + _HEAD.size
+        octets, at = raw[begin : begin + length], begin + length
         if len(octets) != length:
             raise InvalidRequest("A frame is shorter than it says.", code="malformed_frame")
         if flags & _COMPRESSED:
@@ -81,7 +104,7 @@ async def unary(request: Request, answer: Callable[[JsonObject], Awaitable[JsonO
     try:
         if media_type(request) != UNARY:
             return JSONResponse({"code": "unimplemented", "message": "Only Connect with JSON is spoken here."}, 415)
-        return JSONResponse(await answer(parse_object(await body(request))))
+        return JSONResponse(await answer(await read_object(request)))
     except Exception as fault:  # noqa: BLE001 - whatever happens, the client reads the protocol's own words
         return replies.connect_fault(fault)
 
@@ -93,7 +116,7 @@ async def stream(
     if media_type(request) != STREAM:
         return JSONResponse({"code": "unimplemented", "message": "Only Connect with JSON is spoken here."}, 415)
     try:
-        words = parse_frames(await body(request))
+        words = await read_frames(request)
         if len(words) != 1:
             raise InvalidRequest("A request of this kind is one message.", code="malformed_frame")
     except Exception as fault:  # noqa: BLE001 - as above

@@ -12,12 +12,13 @@ from starlette.routing import Route
 
 from crank.api.e2b import connect, replies
 from crank.api.e2b.peer import Gate
-from crank.controller.boxes import BOX_MEMORY_BYTES, Box, Owner
+from crank.controller.box_call import BoxGone, BoxRefused
+from crank.controller.boxes import BOX_DISK_BYTES, BOX_MEMORY_BYTES, Box, Owner
 from crank.controller.views import moment
 from crank.domain.json import JsonObject
 from crank.domain.quantity import MIB
 from crank.domain.rules import e2b as rules
-from crank.errors import CrankError, InvalidRequest
+from crank.errors import CrankError, InvalidRequest, NotFound, ProtocolError
 
 _NEXT = "x-next-token"
 _SAFE = re.compile(r"[\x20-\x7e]*")
@@ -81,6 +82,9 @@ def _guarded(gate: Gate, answer: Answer) -> Callable[[Request], Awaitable[Respon
             return await answer(request, await gate.owner(request))
         except CrankError as fault:
             return replies.control_fault(fault)
+        except (BoxGone, BoxRefused):
+            # It ended while it was asked.
+            return replies.control_fault(NotFound("The sandbox was not found.", code="sandbox_not_found"))
 
     return serve
 
@@ -95,7 +99,7 @@ class _Control:
 
     async def create(self, request: Request, owner: Owner) -> Response:
         """Make a sandbox."""
-        draft = rules.parse_sandbox(connect.parse_object(await connect.body(request)))
+        draft = rules.parse_sandbox(await connect.read_object(request))
         return JSONResponse(_opened(await self._boxes.open(owner, draft)), 201)
 
     async def listing(self, request: Request, owner: Owner) -> Response:
@@ -128,7 +132,7 @@ class _Control:
     async def timeout(self, request: Request, owner: Owner) -> Response:
         """Let a sandbox live for so long from now."""
         box = await self._found(request, owner)
-        fields = connect.parse_object(await connect.body(request))
+        fields = await connect.read_object(request)
         if fields.get("timeout") is None:
             raise InvalidRequest("timeout is missing.", code="invalid_field", field="timeout")
         await self._boxes.set_timeout(box, rules.parse_timeout(fields["timeout"]))
@@ -137,14 +141,14 @@ class _Control:
     async def refresh(self, request: Request, owner: Owner) -> Response:
         """Let a sandbox live for so long from now, and no shorter than it would have."""
         box = await self._found(request, owner)
-        fields = connect.parse_object(await connect.body(request))
+        fields = await connect.read_object(request)
         await self._boxes.set_timeout(box, rules.parse_timeout(fields.get("duration"), 15.0), extend_only=True)
         return Response(status_code=204)
 
     async def connect(self, request: Request, owner: Owner) -> Response:
         """Return a running sandbox to a client that knows its id."""
         box = await self._found(request, owner)
-        fields = connect.parse_object(await connect.body(request))
+        fields = await connect.read_object(request)
         await self._boxes.set_timeout(box, rules.parse_timeout(fields.get("timeout")), extend_only=True)
         return JSONResponse(_opened(box))
 
@@ -159,14 +163,14 @@ class _Control:
         return JSONResponse({"sandboxes": {box.sandbox_id: await self._measured(box) for box in boxes}})
 
     async def _measured(self, box: Box) -> JsonObject:
-        found = await box.line.ask("measure")
+        found = _numbers(await box.line.ask("measure"))
         now_us = self._desk.clock.now_us()
         lived_sec = max(0.001, (now_us - box.session.created_us) / 1_000_000)
         return {
             "timestamp": moment(now_us),
             "timestampUnix": now_us // 1_000_000,
             "cpuCount": _cpus(),
-            "cpuUsedPct": round(100 * float(found["cpu_sec"]) / lived_sec / _cpus(), 2),
+            "cpuUsedPct": round(100 * found["cpu_sec"] / lived_sec / _cpus(), 2),
             "memUsed": int(found["memory_used"]),
             "memTotal": BOX_MEMORY_BYTES,
             "memCache": 0,
@@ -182,6 +186,15 @@ class _Control:
     async def templates(self, request: Request, owner: Owner) -> Response:
         """Return what a sandbox may be made of; all names mean the same environment."""
         return JSONResponse([_template(name) for name in rules.TEMPLATES])
+
+
+def _numbers(found: JsonObject) -> dict[str, float]:
+    """Read what a sandbox says that it uses. Raises ProtocolError: its own code can make it say anything."""
+    told = {name: found.get(name) for name in ("cpu_sec", "memory_used", "disk_used", "disk_total")}
+    numbers = {name: value for name, value in told.items() if isinstance(value, int | float) and 0 <= value < 2**63}
+    if len(numbers) < len(told):
+        raise ProtocolError("A sandbox measured itself in something else than numbers.")
+    return numbers
 
 
 def _cpus() -> int:
@@ -211,7 +224,7 @@ def _detail(box: Box) -> JsonObject:
         "endAt": moment(box.ends_us),
         "cpuCount": _cpus(),
         "memoryMB": BOX_MEMORY_BYTES // MIB,
-        "diskSizeMB": 256,
+        "diskSizeMB": BOX_DISK_BYTES // MIB,
         "state": "running",
         "envdVersion": rules.ENVD_VERSION,
         "metadata": dict(box.metadata),
@@ -221,4 +234,5 @@ def _detail(box: Box) -> JsonObject:
 
 def _template(name: str) -> JsonObject:
     found: dict[str, Any] = {"templateID": name, "buildID": rules.CAPABILITY, "public": True, "aliases": [name]}
-    return {**found, "names": [name], "cpuCount": _cpus(), "memoryMB": BOX_MEMORY_BYTES // MIB, "diskSizeMB": 256}
+    room = {"memoryMB": BOX_MEMORY_BYTES // MIB, "diskSizeMB": BOX_DISK_BYTES // MIB}
+    return {**found, **room, "names": [name], "cpuCount": _cpus()}

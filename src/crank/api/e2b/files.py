@@ -2,10 +2,8 @@
 
 import asyncio
 import base64
-import tempfile
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import IO, BinaryIO, cast
 
 from starlette.background import BackgroundTask
@@ -14,20 +12,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from crank.api.e2b import connect, replies
+from crank.api.e2b import connect, replies, upload
 from crank.api.e2b.peer import Gate, check_user
 from crank.controller.box_call import BoxGone, BoxRefused
 from crank.controller.boxes import Box
 from crank.controller.desk import Desk
 from crank.controller.reach import get_file, put_file, remove_file
 from crank.domain.json import JsonObject
-from crank.domain.quantity import BLOB_BYTES_MAX, KIB, MIB
+from crank.domain.quantity import KIB
 from crank.errors import Conflict, CrankError, InvalidRequest, NotSupported, TooLarge
 
 STAGING = ".crank-e2b"
 INLINE_BYTES = 512 * KIB
 FILES_MAX = 100
-UPLOAD_SEC_MAX = 300.0
+FIELDS_MAX = 16
+FIELD_BYTES_MAX = 4 * KIB
 _CHUNK = 256 * KIB
 _METADATA = "x-metadata-"
 
@@ -80,38 +79,32 @@ class _Files:
             box = await self._gate.file_box(request, "write")
             check_user(request)
             kind = connect.media_type(request)
-            if kind == "multipart/form-data":
-                written = await self._write_form(box, request)
-            elif kind in ("application/octet-stream", ""):
-                written = await self._write_body(box, request)
-            else:
+            if kind not in ("multipart/form-data", "application/octet-stream", ""):
                 raise InvalidRequest("A file comes as a form or as an octet stream.", code="invalid_body")
-            return JSONResponse(written)
+            write = self._write_form if kind == "multipart/form-data" else self._write_body
+            async with self._gate.boxes.uploads.place(box.owner.credential.credential_id):
+                return JSONResponse(await write(box, request))
         except Exception as fault:  # noqa: BLE001 - told in the protocol's own words
             return replies.plain_fault(fault)
 
     async def _write_body(self, box: Box, request: Request) -> list[JsonObject]:
         path = request.query_params.get("path", "")
-        with _spooled() as target:
-            unpacker = _unpacker(request)
-            size = 0
-            try:
-                async with asyncio.timeout(UPLOAD_SEC_MAX):
-                    async for chunk in request.stream():
-                        size = _put(target, unpacker.feed(chunk), size)
-                    size = _put(target, unpacker.finish(), size)
-            except (TimeoutError, ClientDisconnect) as fault:
-                raise InvalidRequest("The body did not arrive whole.", code="body_incomplete") from fault
-            return [await self._write_one(box, path, target, size, request)]
+        async with upload.spooled() as target:
+            size_bytes = await upload.receive(request, target)
+            return [await self._write_one(box, path, target, size_bytes, request)]
 
     async def _write_form(self, box: Box, request: Request) -> list[JsonObject]:
         if request.headers.get("content-encoding"):
             raise NotSupported("A form is not compressed; send an octet stream.", field="Content-Encoding")
         path = request.query_params.get("path")
         try:
-            async with asyncio.timeout(UPLOAD_SEC_MAX):
-                form = await MultiPartParser(
-                    request.headers, _bounded(request), max_files=FILES_MAX, max_fields=FILES_MAX
+            async with asyncio.timeout(upload.UPLOAD_SEC_MAX):
+                form = await _Form(
+                    request.headers,
+                    upload.bounded(request),
+                    max_files=FILES_MAX,
+                    max_fields=FIELDS_MAX,
+                    max_part_size=FIELD_BYTES_MAX,
                 ).parse()
         except MultiPartException as fault:
             raise InvalidRequest(f"The form is malformed: {fault.message}", code="malformed_form") from fault
@@ -131,15 +124,15 @@ class _Files:
         finally:
             await form.close()
 
-    async def _write_one(self, box: Box, path: str, source: IO[bytes], size: int, request: Request) -> JsonObject:
+    async def _write_one(self, box: Box, path: str, source: IO[bytes], size_bytes: int, request: Request) -> JsonObject:
         metadata = {
             name.removeprefix(_METADATA): text for name, text in request.headers.items() if name.startswith(_METADATA)
         }
-        source.seek(0)
-        if size <= INLINE_BYTES:
-            octets = base64.b64encode(source.read()).decode()
+        if size_bytes <= INLINE_BYTES:
+            octets = await upload.in_thread(lambda: _inline(source))
             found = await box.line.ask("write", path=path, base64=octets, metadata=metadata)
         else:
+            await upload.in_thread(lambda: source.seek(0))
             found = await self._stage(box, path, cast("BinaryIO", source), metadata)
         entry = found["entry"]
         return {"name": entry["name"], "type": "file", "path": entry["path"], "metadata": entry["metadata"]}
@@ -166,62 +159,11 @@ async def _chunks(source: BinaryIO) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _bounded(request: Request) -> AsyncGenerator[bytes, None]:
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BLOB_BYTES_MAX:
-            raise TooLarge(f"An upload is at most {BLOB_BYTES_MAX} bytes.", code="body_too_large")
-        yield chunk
+class _Form(MultiPartParser):
+    # Beside each other a hundred files are held so; what is no file is not used.
+    spool_max_size = 64 * KIB
 
 
-@contextmanager
-def _spooled() -> Iterator[IO[bytes]]:
-    with tempfile.SpooledTemporaryFile(max_size=4 * MIB) as target:
-        yield cast("IO[bytes]", target)
-
-
-def _put(target: IO[bytes], chunk: bytes, size: int) -> int:
-    size += len(chunk)
-    if size > BLOB_BYTES_MAX:
-        raise TooLarge(f"A file is at most {BLOB_BYTES_MAX} bytes.", code="body_too_large")
-    target.write(chunk)
-    return size
-
-
-class _Plain:
-    def feed(self, chunk: bytes) -> bytes:
-        return chunk
-
-    def finish(self) -> bytes:
-        return b""
-
-
-class _Unzipped(_Plain):
-    """Unpacks gzip piece by piece; what a piece grows to is bounded, so that a bomb is noticed early."""
-
-    def __init__(self) -> None:
-        self._unpack = zlib.decompressobj(wbits=31)
-
-    def feed(self, chunk: bytes) -> bytes:
-        try:
-            out = self._unpack.decompress(chunk, 64 * MIB)
-        except zlib.error as fault:
-            raise InvalidRequest("The body is not gzip.", code="invalid_body") from fault
-        if self._unpack.unconsumed_tail:
-            raise TooLarge("The body unpacks to too much.", code="body_too_large")
-        return out
-
-    def finish(self) -> bytes:
-        if not self._unpack.eof:
-            raise InvalidRequest("The gzip body is cut off.", code="body_incomplete")
-        return b""
-
-
-def _unpacker(request: Request) -> _Plain:
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding == "gzip":
-        return _Unzipped()
-    if encoding != "identity":
-        raise NotSupported("A body is plain or gzip.", field="Content-Encoding")
-    return _Plain()
+def _inline(source: IO[bytes]) -> str:
+    source.seek(0)
+    return base64.b64encode(source.read(INLINE_BYTES)).decode()

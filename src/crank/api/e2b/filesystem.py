@@ -14,6 +14,10 @@ from crank.controller.boxes import Box
 from crank.domain.json import JsonObject
 from crank.errors import InvalidRequest
 
+# The first and the last second that RFC 3339 can write: the years 1 to 9999.
+_EARLIEST_SEC = -62_135_596_800
+_LATEST_SEC = 253_402_300_799
+
 
 def routes(gate: Gate) -> list[Route]:
     """Return the routes of the service."""
@@ -62,7 +66,9 @@ def entry(found: JsonObject) -> JsonObject:
     """Return an entry as Connect writes it: its time in RFC 3339."""
     written = dict(found)
     seconds, nanoseconds = written.pop("modified", (0, 0))
-    moment = datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    # A file may claim any time; one that no calendar has must not fail the listing that it is part of.
+    within = min(max(int(seconds), _EARLIEST_SEC), _LATEST_SEC)
+    moment = datetime.fromtimestamp(within, UTC).isoformat().removesuffix("+00:00")
     return {**written, "modifiedTime": f"{moment}.{int(nanoseconds):09d}Z"}
 
 

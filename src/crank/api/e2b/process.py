@@ -64,7 +64,7 @@ def _stream_input(gate: Gate) -> Callable[[Request], Any]:
     async def serve(request: Request) -> Response:
         try:
             box = await gate.box(request)
-            words = connect.parse_frames(await connect.body(request))
+            words = await connect.read_frames(request)
             selector = _selector((words[0].get("start") or {}) if words else {})
             for word in words[1:]:
                 if word.get("data") is not None:
@@ -84,7 +84,7 @@ class _Calls:
 
     async def start(self, box: Box, word: JsonObject) -> AsyncIterator[JsonObject]:
         """Start a command and follow it."""
-        if word.get("pty"):
+        if word.get("pty") is not None:
             raise NotSupported("Terminals (pty) are not offered by this node; run commands instead.", field="pty")
         process = _config(word.get("process"))
         tag = word.get("tag")

@@ -57,7 +57,7 @@ CONNECT_STATUS = {
 }
 # What the steward refuses with, as a client of files is answered.
 _FILES = {"not_found": 404, "resource_exhausted": 507, "permission_denied": 403, "internal": 500, "unimplemented": 501}
-_BUSY = frozenset({"sessions_full", "queue_full", "session_queue_full"})
+_BUSY = frozenset({"sessions_full", "key_share_taken", "queue_full", "session_queue_full", "uploads_full"})
 
 
 def status_of(fault: CrankError) -> int:

@@ -24,6 +24,7 @@ METADATA_BYTES_MAX = 16 * KIB
 ENV_BYTES_MAX = 64 * KIB
 
 _ID = re.compile(r"i[0-9a-f]{32}")
+_COUNT = re.compile(r"[0-9]{1,9}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 # Every one of them is the same environment here.
 TEMPLATES = ("code-interpreter-v1", "base", "python-interpreter", CAPABILITY)
@@ -136,15 +137,21 @@ def matches(metadata: Mapping[str, str], wanted: Sequence[tuple[str, str]]) -> b
 def parse_page(limit: str | None, token: str | None) -> tuple[int, int]:
     """Return how many entries of a listing are wanted, and after how many. Raises InvalidRequest."""
     try:
-        count = PAGE_ENTRIES_MAX if limit is None else int(limit)
-        after = 0 if not token else int(base64.urlsafe_b64decode(token.encode()).decode("ascii"))
-    except (ValueError, UnicodeError) as fault:
+        count = PAGE_ENTRIES_MAX if limit is None else _count(limit)
+        after = 0 if not token else _count(base64.urlsafe_b64decode(token.encode()).decode("ascii"))
+    except ValueError as fault:
         raise InvalidRequest(
             "limit is a number and nextToken one that a listing gave.", code="invalid_cursor"
         ) from fault
-    if not 1 <= count <= PAGE_ENTRIES_MAX or not 0 <= after < 10**9:
+    if not 1 <= count <= PAGE_ENTRIES_MAX:
         raise InvalidRequest(f"limit is a number from 1 to {PAGE_ENTRIES_MAX}.", code="invalid_field", field="limit")
     return count, after
+
+
+def _count(text: str) -> int:
+    if not _COUNT.fullmatch(text):
+        raise ValueError("no number")
+    return int(text)
 
 
 def page_token(after: int) -> str:

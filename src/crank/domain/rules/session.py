@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from crank.domain.job import Refusal
 from crank.domain.outcome import Clock, End, Reason
+from crank.domain.quantity import KEY_SHARE_PERCENT
 from crank.domain.session import SENTENCES, Session, SessionEnd, SessionReason, SessionState
 
 SESSION_ENDED = "session_ended"
@@ -75,6 +76,22 @@ def ended(session: Session, end: SessionEnd, now_us: int) -> Session:
 def used(session: Session, now_us: int) -> Session:
     """Note that its idle clock begins anew."""
     return session if session.ended else replace(session, used_us=max(session.used_us, now_us))
+
+
+def share(whole: int) -> int:
+    """Return what one key may take of so much: its part, rounded up, and never nothing."""
+    return max(1, -(-whole * KEY_SHARE_PERCENT // 100))
+
+
+def is_within_share(held_count: int, count_max: int, *, wanted_bytes: int = 0, bytes_max: int | None = None) -> bool:
+    """Tell whether a key may open one more session. Its first is always within its share.
+
+    held_count    sessions that it has open; count_max are all that there may be
+    wanted_bytes  memory of those that it has and of the one that it wants; bytes_max is all that there is
+    """
+    if held_count == 0:
+        return True
+    return held_count < share(count_max) and (bytes_max is None or wanted_bytes <= share(bytes_max))
 
 
 def refusal(session: Session) -> Refusal | None:

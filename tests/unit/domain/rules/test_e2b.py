@@ -80,7 +80,8 @@ def test_pages_follow_each_other() -> None:
     """A page's token leads to the next one; anything else is refused."""
     assert e2b.parse_page(None, None) == (e2b.PAGE_ENTRIES_MAX, 0)
     assert e2b.parse_page("5", e2b.page_token(5)) == (5, 5)
-    for limit, token in (("0", None), ("101", None), ("x", None), ("5", "!"), ("5", e2b.page_token(-1))):
+    odd = [(text, None) for text in ("9" * 5_000, "+5", " 5", "1_0", "٥", "")] + [("5", e2b.page_token(10**400))]
+    for limit, token in (("0", None), ("101", None), ("x", None), ("5", "!"), ("5", e2b.page_token(-1)), *odd):
         with pytest.raises(InvalidRequest):
             e2b.parse_page(limit, token)
     assert e2b.matches({"a": "1", "b": "2"}, [("a", "1")])

@@ -131,3 +131,20 @@ def test_nothing_brings_an_ended_session_back() -> None:
     assert rules.opened(over, "namespaces", 6) is over
     assert rules.used(over, 7) is over
     assert rules.used(replace(over, state=SessionState.OPEN), 7).used_us == 7
+
+
+@given(st.integers(0, 10_000))
+def test_a_share_leaves_something_for_the_next_key(whole: int) -> None:
+    """A key may always take one; where there are two or more, another key can have one beside it."""
+    assert 1 <= rules.share(whole)
+    assert whole < 2 or rules.share(whole) < whole
+
+
+def test_a_share_is_of_sessions_and_of_memory() -> None:
+    """Half of eight are four, half of three are two; a first session is never too large."""
+    assert [rules.share(whole) for whole in (8, 3, 2, 1, 0)] == [4, 2, 1, 1, 1]
+    assert rules.is_within_share(3, 8)
+    assert not rules.is_within_share(4, 8)
+    assert rules.is_within_share(0, 1, wanted_bytes=1 << 30, bytes_max=1 << 20)
+    assert rules.is_within_share(1, 8, wanted_bytes=1 << 20, bytes_max=2 << 20)
+    assert not rules.is_within_share(1, 8, wanted_bytes=(1 << 20) + 1, bytes_max=2 << 20)
