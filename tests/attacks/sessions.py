@@ -145,7 +145,7 @@ SESSIONS = (
             ("its own limits are tiny", "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))", ("exited", "raised")),
         )
     ),
-    _then("L09 X56 an end told twice", CHANNEL + 'channel.send("e", json.dumps(end).encode())', reasons=("protocol_violation",), live=False),
+    _then("L09 X56 an end told twice", CHANNEL + 'channel.send("e", json.dumps(end).encode())', reasons=("exited", "protocol_violation"), live=None, breaks=True),
     _then("L09 X57 a forged end for the run to come", CHANNEL + "import threading\n"
           "threading.Timer(0.05, lambda: channel.send('e', json.dumps(end).encode())).start()\n1",
           reasons=("exited", "protocol_violation"), live=None, breaks=True),

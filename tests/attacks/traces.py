@@ -24,14 +24,14 @@ class Traces:
     descriptors: int
     objects: int
 
-    def has_more_than(self, other: "Traces") -> bool:
-        """Tell whether something is here that was not there."""
+    def has_more_than(self, other: "Traces", *, connections: int = 0) -> bool:
+        """Tell whether something is here that was not there; so many connections a worker may keep for its next files."""
         return bool(
             self.processes - other.processes
             or self.nests > 2 * other.nests
             or self.groups > other.groups
             or self.mounts > other.mounts
-            or self.descriptors > other.descriptors
+            or self.descriptors > other.descriptors + connections
             or self.objects > other.objects
         )
 

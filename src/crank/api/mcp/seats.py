@@ -14,7 +14,7 @@ from crank.ports import Clock
 # The older era is over, so its revisions are a closed list; a request that names none is of it too.
 OLDER_REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 SESSIONS_MAX = 1_000
-SESSIONS_OF_ONE_MAX = 50
+SESSIONS_OF_ONE_MAX = 250
 SESSION_IDLE_SEC = 1_800.0
 # What the SDK allows itself; the counts here are reached first, and refuse with a code.
 SESSIONS_OF_SDK_MAX = 2 * SESSIONS_MAX

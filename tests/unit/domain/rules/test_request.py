@@ -67,7 +67,6 @@ def test_the_request_of_the_mission_is_accepted_exactly_so() -> None:
         ({"code": None, "program": ["x" * 65, *["y" * 1024] * 64]}, "program_too_large", "program"),
         ({"budget": {}}, "not_supported", "budget"),
         ({"route": "any"}, "not_supported", "route"),
-        ({"detach": False}, "not_supported", "detach"),
     ],
 )
 def test_bad_input_names_its_field_and_code(fields: dict[str, Any], code: str, field: str) -> None:
