@@ -2,6 +2,7 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
+from crank.ports.authority import Authority
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
@@ -35,6 +36,7 @@ from crank.ports.store import (
 )
 
 __all__ = [
+    "Authority",
     "BlobStore",
     "Clock",
     "Connector",

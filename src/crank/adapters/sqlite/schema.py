@@ -182,6 +182,21 @@ CREATE INDEX job_owner     ON job (owner, seq)     WHERE owner IS NOT NULL;
 CREATE INDEX session_owner ON session (owner, seq) WHERE owner IS NOT NULL;
 """
 
+# Certificates that were issued and are not long expired, and what was revoked.
+_V4_IDENTITIES = ""
+
+# Join tokens, by their hash, and the nodes that were registered or joined.
+_V4_ENROLMENTS = ""
+
+# Which workloads of this machine get which identity.
+_V4_WORKLOADS = ""
+
+# Grants that tokens carry.
+_V4_GRANTS = ""
+
+# Trust domains that this one is federated with, and their bundles.
+_V4_FEDERATION = ""
+
 # MIGRATIONS[n] leads from version n to n + 1.
 MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 SCHEMA_VERSION = len(MIGRATIONS)

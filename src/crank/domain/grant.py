@@ -1,0 +1,55 @@
+"""A grant: authority over named capabilities, held by one key, narrowed from its parent and never wider."""
+
+from dataclasses import dataclass
+from typing import NewType
+
+from crank.domain.ids import CredentialId, TenantId
+from crank.domain.json import JsonObject
+
+GrantId = NewType("GrantId", str)
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What one capability may be used for; each field only takes away.
+
+    capability   an exact name, a prefix that ends in `.*`, or `*` for every one
+    version      an exact version, or None for any
+    constraints  JSON Schemas (2020-12), all of which a call's `args` must satisfy
+    mounts       the names that a call may mount; None: all that the credential behind the grant may name
+    calls_max    how many jobs may be submitted with it; None: no limit of its own
+    budget_max   most that these jobs may cost together, in the smallest unit; None: no limit of its own
+    """
+
+    capability: str
+    version: str | None = None
+    constraints: tuple[JsonObject, ...] = ()
+    mounts: tuple[str, ...] | None = None
+    calls_max: int | None = None
+    budget_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An issued token's content, stored by its id (`jti`).
+
+    credential_id  whose authority it stems from: it ends with that credential
+    subject        SPIFFE ID, or the credential's subject, for whom it acts
+    actors         who acts for the subject, the present holder first (the `act` chain of RFC 8693)
+    holder_jkt     RFC 7638 SHA-256 thumbprint of the key that the holder must prove; None: a bearer
+    parent         the grant that it was exchanged for; revoking that one ends this one, too
+    depth_left     how often it may still be exchanged for a narrower one for somebody else
+    """
+
+    grant_id: GrantId
+    tenant: TenantId
+    credential_id: CredentialId
+    subject: str
+    rights: tuple[Right, ...]
+    issued_us: int
+    expires_us: int
+    actors: tuple[str, ...] = ()
+    holder_jkt: str | None = None
+    parent: GrantId | None = None
+    depth_left: int = 0
+    revoked_us: int | None = None

@@ -1,0 +1,76 @@
+"""What trust is made of: how well a workload was attested, what is issued to it, and what its peers check that by."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from crank.domain.identity import SpiffeId
+from crank.domain.ids import InstanceId
+from crank.domain.json import JsonObject
+
+
+class Attestation(IntEnum):
+    """How a workload proved itself before it was given an identity; a higher level includes the lower ones.
+
+    RFC 9334 calls this an attestation result. Written in lower case wherever it leaves the program.
+    """
+
+    NONE = 0
+    THUMBPRINT = 1
+    JOIN = 2
+
+    @property
+    def label(self) -> str:
+        """Return the word that certificates, tokens and policies carry."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Who an identity is issued to, beyond its name; bound into every leaf certificate.
+
+    kind         controller, worker, node, agent or workload
+    instance_id  a UUID version 7, new whenever that program starts anew
+    """
+
+    kind: str
+    instance_id: InstanceId
+    attestation: Attestation
+
+
+@dataclass(frozen=True, slots=True)
+class Svid:
+    """An X.509-SVID as issued: public, its key is elsewhere.
+
+    chain   DER certificates, the leaf first, without the root
+    serial  of the leaf, in lower-case hexadecimal
+    """
+
+    spiffe_id: SpiffeId
+    workload: Workload
+    chain: tuple[bytes, ...]
+    serial: str
+    not_before_us: int
+    not_after_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class JwtAuthority:
+    """A public key that signs JWT-SVIDs: `jwk` holds no private member, `kid` is its RFC 7638 thumbprint."""
+
+    kid: str
+    jwk: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class TrustBundle:
+    """All by which identities of one trust domain are checked (SPIFFE Trust Domain and Bundle, section 4).
+
+    sequence          grows with every change of the content
+    x509_authorities  DER root certificates; none of them: no X.509-SVID of the domain is to be believed
+    """
+
+    trust_domain: str
+    sequence: int
+    refresh_hint_sec: int
+    x509_authorities: tuple[bytes, ...]
+    jwt_authorities: tuple[JwtAuthority, ...] = ()

@@ -1,0 +1,61 @@
+"""The authority of one trust domain: it issues identities, and says by what they are checked."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from crank.domain.identity import SpiffeId
+from crank.domain.json import JsonObject
+from crank.domain.trust import Svid, TrustBundle, Workload
+
+
+class Authority(Protocol):
+    """Issues for one trust domain. Quick enough for a loop's thread; safe in threads.
+
+    Whom to issue to is decided before it is asked.
+    """
+
+    @property
+    def trust_domain(self) -> str:
+        """Return the name of the trust domain."""
+        ...
+
+    def issue(
+        self,
+        spiffe_id: SpiffeId,
+        workload: Workload,
+        public_key: bytes,
+        *,
+        hosts: Sequence[str] = (),
+        ttl_sec: float | None = None,
+    ) -> Svid:
+        """Issue an X.509-SVID for a P-256 public key (DER SubjectPublicKeyInfo).
+
+        hosts    DNS names and addresses that it may serve under
+        ttl_sec  at most this long; None: as long as the operator chose
+        Raises InvalidRequest (`invalid_key`; another trust domain), ConfigurationError (damaged files).
+        """
+        ...
+
+    def sign_jwt_svid(self, claims: JsonObject) -> str:
+        """Sign the claims of a JWT-SVID (ES256, compact, `typ` JWT, `kid` of the bundle)."""
+        ...
+
+    def sign_access_token(self, claims: JsonObject) -> str:
+        """Sign the claims of a capability token (ES256, `typ` at+jwt), by a key that signs nothing else."""
+        ...
+
+    def access_token_keys(self) -> Sequence[JsonObject]:
+        """Return the public JWKs (`use` sig, `kid`) by which capability tokens are checked, the newest first."""
+        ...
+
+    def bundle(self) -> TrustBundle:
+        """Return the bundle as it stands."""
+        ...
+
+    async def next_bundle(self, sequence: int) -> TrustBundle:
+        """Return the bundle once its sequence is another than this one."""
+        ...
+
+    def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> bytes:
+        """Return a DER CRL (RFC 5280 section 5) of serials and the times, in microseconds, of their revocation."""
+        ...
