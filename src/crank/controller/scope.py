@@ -23,6 +23,7 @@ from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
     CredentialStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -91,6 +92,8 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
+        # Only use cases that the owner alone may ask for read or change it.
+        self.identities: IdentityStore = tx.identities
 
 
 class _Part:
