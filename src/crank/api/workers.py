@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -13,46 +14,55 @@ from starlette.websockets import WebSocket, WebSocketState
 from crank.api.files import Octets, blob_head, pieces, receive_blob
 from crank.api.link import SocketLink
 from crank.api.problem import on_defect, problem_response
-from crank.api.server import PEER_CERTIFICATE
+from crank.api.server import PEER_SESSION
 from crank.controller import artifacts
 from crank.controller.desk import Desk
 from crank.controller.enroll import enroll, leave
 from crank.controller.report import receive
 from crank.controller.roster import LiveWorker
-from crank.domain.identity import SpiffeId
+from crank.domain.identity import SpiffeId, WorkloadKind, parse_workload_path
 from crank.domain.ids import LOCAL_TENANT, Digest, WorkerId, parse_digest
-from crank.errors import CrankError, NotFound, ProtocolError, UntrustedPeer
+from crank.domain.trust import Peer
+from crank.errors import CrankError, InvalidRequest, NotFound, ProtocolError, UntrustedPeer
 from crank.wire import Hello, Message, Rejected, decode
 
 HELLO_SEC_MAX = 10.0
 # How long a worker may take to answer that it heard that the link is over.
 CLOSE_SEC_MAX = 5.0
-Identify = Callable[[bytes], SpiffeId]
+# Who the other side of a TLS session proved to be. Raises UntrustedPeer.
+Identify = Callable[[Any], Peer]
 _log = structlog.get_logger(__name__)
 
 
 class WorkerGate:
-    """Proves peers: their certificate, which TLS verified, must be a worker's of this trust domain."""
+    """Proves peers: what they showed in TLS must be a worker's of this trust domain, whatever TLS itself believed."""
 
     def __init__(self, desk: Desk, identify: Identify) -> None:
         self._identify = identify
         self._trust_domain = desk.policy.trust_domain
 
     def admit(self, connection: HTTPConnection) -> SpiffeId:
-        """Return the worker. Raises UntrustedPeer."""
-        certificate = connection.scope.get("state", {}).get(PEER_CERTIFICATE)
-        if not isinstance(certificate, bytes):
+        """Return the worker, as of now. Raises UntrustedPeer."""
+        session = connection.scope.get("state", {}).get(PEER_SESSION)
+        if session is None:
             raise UntrustedPeer("The connection carries no certificate.")
-        peer = self._identify(certificate)
-        if peer.trust_domain != self._trust_domain or peer.kind != "worker" or len(peer.path) != 2:
-            raise UntrustedPeer(f"{peer} is not a worker of {self._trust_domain}.")
-        return peer
+        named = self._identify(session).spiffe_id
+        if named.trust_domain != self._trust_domain or not _is_worker(named):
+            raise UntrustedPeer(f"{named} is not a worker of {self._trust_domain}.")
+        return named
+
+
+def _is_worker(named: SpiffeId) -> bool:
+    try:
+        return parse_workload_path(named).kind is WorkloadKind.WORKER
+    except InvalidRequest:
+        return False
 
 
 def build_workers_app(desk: Desk, *, identify: Identify) -> Starlette:
     """Return the ASGI application of the worker listener.
 
-    identify  makes an identity of a certificate that TLS verified (`crank.security.peer_identity`)
+    identify  proves who the other side of a TLS session is (`crank.security.Verifier.peer`)
     """
     gate = WorkerGate(desk, identify)
 
