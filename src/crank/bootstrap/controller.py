@@ -12,6 +12,7 @@ from fastapi import FastAPI
 import crank
 from crank.adapters.authority import FileAuthority, Identity
 from crank.adapters.blobs import FileBlobStore
+from crank.adapters.certificate_request import read_request
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
 from crank.adapters.https_download import HttpsDownloads
@@ -255,7 +256,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         name="api_port",
     )
     workers = Listener(
-        app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer),
+        app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),

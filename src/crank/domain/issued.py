@@ -35,3 +35,15 @@ class Ban:
     spiffe_id: SpiffeId
     since_us: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """What a PKCS#10 request asks for, whose signature proved that the private key is the asker's.
+
+    spiffe_id   the one URI name in it
+    public_key  P-256, DER SubjectPublicKeyInfo
+    """
+
+    spiffe_id: SpiffeId
+    public_key: bytes

@@ -42,6 +42,10 @@ class IdentityStore(Protocol):
         """Let a SPIFFE ID get certificates again; tell whether it was banned."""
         ...
 
+    def is_banned(self, spiffe_id: SpiffeId) -> bool:
+        """Tell whether a SPIFFE ID is banned."""
+        ...
+
     def bans(self) -> Sequence[Ban]:
         """Return all bans, by SPIFFE ID."""
         ...

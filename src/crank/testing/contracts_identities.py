@@ -109,8 +109,10 @@ class IdentityStoreContract:
             await store.transact(lambda tx: tx.identities.purge(1 << 60))
             bans = await store.read(lambda tx: tx.identities.bans())
             assert bans == [Ban(_ONE, 2, "stolen"), Ban(_OTHER, 1, "lost")]
+            assert await store.read(lambda tx: tx.identities.is_banned(_ONE))
             assert await store.transact(lambda tx: tx.identities.lift(_ONE))
             assert not await store.transact(lambda tx: tx.identities.lift(_ONE))
+            assert not await store.read(lambda tx: tx.identities.is_banned(_ONE))
             assert await store.read(lambda tx: tx.identities.bans()) == [Ban(_OTHER, 1, "lost")]
 
         self.run(tmp_path, test)

@@ -52,6 +52,10 @@ class Identities(Part):
         """Let a SPIFFE ID get certificates again; tell whether it was banned."""
         return self._change().bans.pop(spiffe_id, None) is not None
 
+    def is_banned(self, spiffe_id: SpiffeId) -> bool:
+        """Tell whether a SPIFFE ID is banned."""
+        return spiffe_id in self._state.bans
+
     def bans(self) -> Sequence[Ban]:
         """Return all bans, by SPIFFE ID."""
         return sorted(self._state.bans.values(), key=lambda ban: str(ban.spiffe_id))

@@ -61,6 +61,10 @@ class SqlIdentities:
         """Let a SPIFFE ID get certificates again; tell whether it was banned."""
         return self._sql.execute(statements.BAN_LIFT, (str(spiffe_id),)).rowcount > 0
 
+    def is_banned(self, spiffe_id: SpiffeId) -> bool:
+        """Tell whether a SPIFFE ID is banned."""
+        return self._sql.execute(statements.BAN_FIND, (str(spiffe_id),)).fetchone() is not None
+
     def bans(self) -> Sequence[Ban]:
         """Return all bans, by SPIFFE ID."""
         rows = self._sql.execute(statements.BANS).fetchall()

@@ -230,6 +230,8 @@ BAN_PUT = "INSERT INTO identity_ban (spiffe_id, since_us, reason) VALUES (?, ?, 
 
 BAN_LIFT = "DELETE FROM identity_ban WHERE spiffe_id = ?"
 
+BAN_FIND = "SELECT 1 FROM identity_ban WHERE spiffe_id = ?"
+
 BANS = "SELECT spiffe_id, since_us, reason FROM identity_ban ORDER BY spiffe_id"
 
 REVOCATION_LIST_NEXT = """
