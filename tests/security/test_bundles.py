@@ -45,7 +45,10 @@ def rsa_jwk(bits: int = 2048) -> dict:
 EC_KEY, RSA_KEY = ec_jwk(), rsa_jwk()
 FULL = TrustBundle(
     DOMAIN, 7, 60, (ROOT.der, root(subject="next").der),
-    (JwtAuthority(thumbprint(EC_KEY), EC_KEY), JwtAuthority("theirs", RSA_KEY)),
+    tuple(
+        JwtAuthority(kid, {**key, "use": "jwt-svid", "kid": kid})
+        for kid, key in ((thumbprint(EC_KEY), EC_KEY), ("theirs", RSA_KEY))
+    ),
 )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ def _jwt_authority(key: JsonObject) -> JwtAuthority:
         raise _invalid("a jwt-svid key misses a part, or has one that is not base64url")
     if not (_is_on_curve(jwk) if key["kty"] == "EC" else _is_rsa(jwk)):
         raise _invalid("a jwt-svid key is none of the kinds that are accepted")
-    return JwtAuthority(kid, jwk)
+    return JwtAuthority(kid, {**jwk, "use": "jwt-svid", "kid": kid})
 
 
 def _is_on_curve(jwk: JsonObject) -> bool:

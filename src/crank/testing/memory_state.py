@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from crank.domain import job_codec
 from crank.domain.credential import Credential
+from crank.domain.federation import Federated
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import dumps
@@ -50,6 +51,7 @@ class State:
     mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
     references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
+    federation: dict[str, Federated] = field(default_factory=dict)
 
     def copy(self) -> "State":
         """Return a copy that can change without this one."""
@@ -64,6 +66,7 @@ class State:
             mounts=dict(self.mounts),
             workers=dict(self.workers),
             references=set(self.references),
+            federation=dict(self.federation),
         )
 
 
