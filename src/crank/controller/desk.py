@@ -78,9 +78,9 @@ class Desk:
     mount_register  where this machine's launcher looks up what may be mounted; None where there is no launcher
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
+    authority       issues identities and signs tokens; None where nothing is served that needs them
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
-    authority       issues identities; None only where a test needs none
     standing        which of them were taken back
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
@@ -99,12 +99,12 @@ class Desk:
     mount_register: MountRegister | None = None
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    authority: Authority | None = None
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
-    authority: Authority | None = None
     standing: Standing = field(default_factory=Standing)
     renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
     asker: Credential | None = None

@@ -26,6 +26,7 @@ from crank.security.certificates import (
     micros,
     serial_of,
     thumbprint,
+    workload_of,
 )
 from crank.security.path import CHAIN_CERTIFICATES_MAX, find_path, load_chain
 
@@ -124,7 +125,7 @@ class Verifier:
         path = find_path(certificates, bundle.x509_authorities, identity.trust_domain, at)
         peer = Peer(
             spiffe_id=identity,
-            workload=None,
+            workload=workload_of(path[0]),
             serials=tuple(serial_of(each) for each in path[:-1]),
             not_before_us=micros(path[0].not_valid_before_utc),
             # Nobody outlives what vouches for them.

@@ -20,6 +20,7 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
 from crank.ports import (
     CredentialStore,
+    FederationStore,
     IdentityStore,
     JobStore,
     RecordStore,
@@ -29,6 +30,7 @@ from crank.ports import (
     Transaction,
 )
 from crank.testing.memory_credentials import Credentials
+from crank.testing.memory_federation import Federation
 from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
 
@@ -270,6 +272,7 @@ class _Transaction:
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
         self.identities: IdentityStore = Identities(state, writable=writable)
+        self.federation: FederationStore = Federation(state, writable=writable)
 
 
 class MemoryStore:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from crank.domain import job_codec
 from crank.domain.credential import Credential
+from crank.domain.federation import Federated
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.issued import Ban, IssuedIdentity
@@ -55,6 +56,7 @@ class State:
     identities: dict[str, IssuedIdentity] = field(default_factory=dict)
     bans: dict[SpiffeId, Ban] = field(default_factory=dict)
     revocation_lists: int = 0
+    federation: dict[str, Federated] = field(default_factory=dict)
 
     def copy(self) -> "State":
         """Return a copy that can change without this one."""
@@ -72,6 +74,7 @@ class State:
             identities=dict(self.identities),
             bans=dict(self.bans),
             revocation_lists=self.revocation_lists,
+            federation=dict(self.federation),
         )
 
 

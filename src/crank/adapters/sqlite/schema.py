@@ -226,7 +226,23 @@ _V4_WORKLOADS = ""
 _V4_GRANTS = ""
 
 # Trust domains that this one is federated with, and their bundles.
-_V4_FEDERATION = ""
+_V4_FEDERATION = """
+CREATE TABLE federation (
+    trust_domain    TEXT    PRIMARY KEY,
+    url             TEXT    NOT NULL,
+    profile         TEXT    NOT NULL,
+    endpoint_id     TEXT,
+    ca_pem          TEXT,
+    private         INTEGER NOT NULL CHECK (private IN (0, 1)),
+    stale_after_sec INTEGER NOT NULL,
+    added_us        INTEGER NOT NULL,
+    bundle          TEXT    NOT NULL,
+    fetched_us      INTEGER NOT NULL,
+    tried_us        INTEGER NOT NULL,
+    failure         TEXT
+) STRICT, WITHOUT ROWID;
+"""
+_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
 
 _V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
 
