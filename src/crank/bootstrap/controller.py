@@ -28,6 +28,7 @@ from crank.api.workers import build_workers_app
 from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
+from crank.bootstrap.local_worker import issue_local_worker, keep_local_worker
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
 from crank.bootstrap.verifying import verifier_of
@@ -87,6 +88,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
+        await issue_local_worker(settings, desk)
+        opened.callback(asyncio.create_task(keep_local_worker(settings, desk), name="local-worker").cancel)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
