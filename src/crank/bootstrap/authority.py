@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import structlog
 
 from crank.adapters.authority import FileAuthority, Identity
+from crank.adapters.authority.key_store import KeyStore
 from crank.api.public_name import PublicName
 from crank.bootstrap.files import node_id
 from crank.config import LEAF_TTL_SEC_USUAL, Settings
-from crank.errors import CrankError
+from crank.errors import ConfigurationError, CrankError
 from crank.ports import Clock, IdSource
 
 # Looked at so often; issued is only what has become due. A tenth of the shortest leaf's life.
@@ -31,7 +32,23 @@ def open_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAutho
         clock=clock,
         ids=ids,
         leaf_ttl_sec=settings.leaf_ttl_sec,
+        keys=_key_store(settings),
     )
+
+
+def _key_store(settings: Settings) -> KeyStore | None:
+    if settings.hsm_module is None or settings.hsm_pin_file is None:
+        return None
+    try:
+        from crank.adapters.authority.hsm import HsmKeys
+    except ImportError as fault:
+        raise ConfigurationError(
+            "The settings name an HSM, and the library that speaks with one is not installed.",
+            code="hsm_unusable",
+            field="hsm_module",
+            fix="pip install 'crank[hsm]'",
+        ) from fault
+    return HsmKeys(settings.hsm_module, settings.hsm_token, settings.hsm_pin_file)
 
 
 def start_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAuthority:
