@@ -63,7 +63,6 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
     authority = start_authority(settings, clock, ids)
-    own = issue_own(settings, authority)
     async with AsyncExitStack() as opened:
         store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
         await store.start()
@@ -87,6 +86,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
+        own = await issue_own(settings, desk, authority)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
@@ -102,7 +102,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             opened.callback(asyncio.create_task(work).cancel)
         public = _public_name(settings, api)
         contexts = [each.tls for each in (api, workers, *more) if each.tls]
-        renewing = asyncio.create_task(keep_renewed(settings, authority, contexts, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, contexts, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,

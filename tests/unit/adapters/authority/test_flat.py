@@ -4,9 +4,12 @@ import datetime as dt
 import shutil
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from crank.adapters.authority import FileAuthority
 from crank.domain.identity import make_spiffe_id
+from crank.errors import UntrustedPeer
 from crank.security import bearer_server_context, client_context, peer_identity, server_context
 from crank.testing.contracts_authority import DOMAIN
 from crank.testing.fakes import FakeClock, FakeIdSource
@@ -44,8 +47,8 @@ def of(identity):
     return {"certificate_file": identity / "cert.pem", "key_file": identity / "key.pem"}
 
 
-def test_an_old_worker_is_not_locked_out(old, clock):
-    """One with nothing but the old `ca.pem` and its old certificate still connects, and each proves who it is."""
+def test_the_old_ca_pem_still_proves_the_controller(old, clock):
+    """A worker with nothing but the old `ca.pem` and certificate finds its node, and TLS proves each to the other."""
     authority = upgrade(old, clock)
     own = authority.issue_controller("c1").folder
     server = server_context(**of(own), ca_file=own / "ca.pem")
@@ -53,7 +56,20 @@ def test_an_old_worker_is_not_locked_out(old, clock):
     shown, seen = shake_hands(server, client)
     assert str(peer_identity(shown)) == f"spiffe://{DOMAIN}/controller/c1"
     assert seen is not None
-    assert str(peer_identity(seen)) == OLD_WORKER
+    assert OLD_WORKER.encode() in seen
+
+
+def test_a_worker_that_starts_again_is_let_in_whatever_lay_in_its_folder(old, clock):
+    """The old certificate was for clients alone, which no X.509-SVID may be; at its next start it gets a right one."""
+    with pytest.raises(UntrustedPeer):
+        peer_identity(load_pem((old / "old" / "cert.pem").read_bytes()))
+    worker = upgrade(old, clock).issue_worker("old", old / "old")
+    assert str(peer_identity(load_pem(worker.certificate_file.read_bytes()))) == OLD_WORKER
+
+
+def load_pem(octets):
+    """Return the first certificate of a file in DER."""
+    return x509.load_pem_x509_certificate(octets).public_bytes(Encoding.DER)
 
 
 def test_an_old_client_of_the_api_is_not_locked_out(old, clock):
