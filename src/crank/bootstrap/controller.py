@@ -28,7 +28,6 @@ from crank.api.workers import build_workers_app
 from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
-from crank.bootstrap.local_worker import issue_local_worker, keep_local_worker
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
 from crank.bootstrap.verifying import verifier_of
@@ -64,7 +63,6 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
     authority = start_authority(settings, clock, ids)
-    own = issue_own(settings, authority)
     async with AsyncExitStack() as opened:
         store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
         await store.start()
@@ -88,8 +86,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        await issue_local_worker(settings, desk)
-        opened.callback(asyncio.create_task(keep_local_worker(settings, desk), name="local-worker").cancel)
+        own = await issue_own(settings, desk, authority)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
@@ -105,7 +102,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             opened.callback(asyncio.create_task(work).cancel)
         public = _public_name(settings, api)
         contexts = [each.tls for each in (api, workers, *more) if each.tls]
-        renewing = asyncio.create_task(keep_renewed(settings, authority, contexts, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, contexts, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
