@@ -6,11 +6,25 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 
-from crank.api import actions, actions_document, agents, files, keys, metrics, nodes, problem, rest, sessions, streams
+from crank.api import (
+    actions,
+    actions_document,
+    agents,
+    files,
+    identities,
+    keys,
+    metrics,
+    nodes,
+    problem,
+    rest,
+    sessions,
+    streams,
+)
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
 from crank.api.peer import Gate
 from crank.controller.desk import Desk
+from crank.controller.revocation_list import RevocationLists
 from crank.domain.rules.doorway import known_names
 
 _DESCRIPTION = (
@@ -40,13 +54,15 @@ def build_api(
     )
     app.state.desk = desk
     app.state.gate = Gate(desk)
+    app.state.revocation_lists = RevocationLists()
     app.state.public_url = public_url
     app.state.bind = bind
     app.state.names = known_names(bind, more_names)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, keys, metrics, agents, actions_document):
+    for part in (rest, streams, files, sessions, nodes, keys, identities, metrics, agents, actions_document):
         app.include_router(part.router)
+    app.include_router(identities.open_router)
     # A document of their own describes them.
     app.include_router(actions.router, include_in_schema=False)
     app.router.routes.append(Route("/mcp", app.state.mcp, include_in_schema=False))

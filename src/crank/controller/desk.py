@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
+from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
+from crank.controller.standing import Standing
 from crank.controller.tally import Tally
 from crank.controller.watch import Watch
 from crank.domain.credential import Credential
@@ -17,6 +19,7 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import GIB, OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import (
+    Authority,
     BlobStore,
     Clock,
     Downloads,
@@ -75,8 +78,10 @@ class Desk:
     mount_register  where this machine's launcher looks up what may be mounted; None where there is no launcher
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
+    authority       issues identities and signs tokens; None where nothing is served that needs them
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
+    standing        which of them were taken back
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
 
@@ -94,11 +99,14 @@ class Desk:
     mount_register: MountRegister | None = None
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    authority: Authority | None = None
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
+    standing: Standing = field(default_factory=Standing)
+    renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
     asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:

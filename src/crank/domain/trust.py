@@ -1,7 +1,7 @@
 """What trust is made of: how well a workload was attested, what is issued to it, and what its peers check that by."""
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import InstanceId
@@ -54,6 +54,23 @@ class Svid:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Who the other side of a connection proved to be, by an X.509-SVID that a verifier accepted.
+
+    workload  what the certificate binds to the name; None where it carries no such extension
+    serials   of its certificate and of those that signed it below the root, the leaf's first, in hexadecimal
+    jkt       RFC 7638 SHA-256 thumbprint of its key, to which tokens are bound
+    """
+
+    spiffe_id: SpiffeId
+    workload: Workload | None
+    serials: tuple[str, ...]
+    not_before_us: int
+    not_after_us: int
+    jkt: str
+
+
+@dataclass(frozen=True, slots=True)
 class JwtAuthority:
     """A public key that signs JWT-SVIDs: `jwk` holds no private member, `kid` is its RFC 7638 thumbprint."""
 
@@ -74,3 +91,16 @@ class TrustBundle:
     refresh_hint_sec: int
     x509_authorities: tuple[bytes, ...]
     jwt_authorities: tuple[JwtAuthority, ...] = ()
+
+
+class RotationPhase(StrEnum):
+    """How far the change to another root is.
+
+    settled    one root
+    prepared   a new root is published beside the one that signs
+    activated  the new root signs; the old one is still published
+    """
+
+    SETTLED = "settled"
+    PREPARED = "prepared"
+    ACTIVATED = "activated"

@@ -6,8 +6,10 @@ from crank.ports.authority import Authority
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
+from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
-from crank.ports.links import Connector, ControllerLink, WorkerLink
+from crank.ports.identities import IdentityStore
+from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
 from crank.ports.sandbox import (
@@ -38,23 +40,28 @@ from crank.ports.store import (
 __all__ = [
     "Authority",
     "BlobStore",
+    "BundleFormat",
+    "BundlePublishers",
     "Clock",
     "Connector",
     "ControllerLink",
     "CredentialStore",
     "Downloads",
     "Failpoints",
+    "FederationStore",
     "FileEntry",
     "FunctionCall",
     "FunctionRunner",
     "FunctionSpec",
     "GpuProbe",
     "IdSource",
+    "IdentityStore",
     "JobStore",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
     "OutputSink",
+    "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
     "RecordStore",

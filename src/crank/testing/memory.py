@@ -18,8 +18,20 @@ from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
-from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore, Transaction
+from crank.ports import (
+    CredentialStore,
+    FederationStore,
+    IdentityStore,
+    JobStore,
+    RecordStore,
+    RegistryStore,
+    ReplayStore,
+    SessionStore,
+    Transaction,
+)
 from crank.testing.memory_credentials import Credentials
+from crank.testing.memory_federation import Federation
+from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
 
 T = TypeVar("T")
@@ -259,6 +271,8 @@ class _Transaction:
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
+        self.identities: IdentityStore = Identities(state, writable=writable)
+        self.federation: FederationStore = Federation(state, writable=writable)
 
 
 class MemoryStore:

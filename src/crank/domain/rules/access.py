@@ -24,6 +24,8 @@ class Action(StrEnum):
     CHANGE_KEYS = "keys.change"
     LIST_KEYS = "keys.list"
     READ_RECORDS = "records.read"
+    READ_IDENTITIES = "identities.list"
+    CHANGE_IDENTITIES = "identities.change"
 
 
 _DOING = {
@@ -31,6 +33,8 @@ _DOING = {
     Action.CHANGE_KEYS: "Minting, changing and revoking keys is",
     Action.LIST_KEYS: "Reading the list of keys is",
     Action.READ_RECORDS: "Reading the whole audit trail is",
+    Action.READ_IDENTITIES: "Reading the list of identities is",
+    Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
 }
 
 
