@@ -72,6 +72,8 @@ def start_authority(settings: Settings, clock: Clock, ids: IdSource, failpoints:
 async def issue_own(settings: Settings, desk: Desk, authority: FileAuthority) -> Identity:
     """Issue what is due of the controller's and its worker's own, and note it. Raises CrankError, OSError."""
     may_renew = not desk.standing.is_banned(make_spiffe_id(settings.trust_domain, "worker", worker_id_of(settings)))
+    if may_renew:
+        await asyncio.to_thread(_forget_revoked, settings, desk, authority)
     own = await asyncio.to_thread(_write_own, settings, authority, with_worker=may_renew)
     # Another process of the owner may have written, too: whoever offers functions by 'crank worker serve' begins so.
     for folder in (own.folder, *await asyncio.to_thread(_identity_folders, settings)):
@@ -80,6 +82,13 @@ async def issue_own(settings: Settings, desk: Desk, authority: FileAuthority) ->
         except (CrankError, OSError, ValueError) as fault:
             _log.warning("identity_not_noted", folder=str(folder), cause=str(fault))
     return own
+
+
+def _forget_revoked(settings: Settings, desk: Desk, authority: FileAuthority) -> None:
+    """Remove the worker's certificate when it was revoked alone, or its holder was and is allowed again."""
+    found = authority.read_local(settings.identity_dir)
+    if found is not None and desk.standing.is_revoked(found.serial):
+        (settings.identity_dir / "cert.pem").unlink(missing_ok=True)
 
 
 def _write_own(settings: Settings, authority: FileAuthority, *, with_worker: bool) -> Identity:

@@ -9,7 +9,7 @@ from crank.ports.downloads import Downloads
 from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.identities import IdentityStore
-from crank.ports.links import Connector, ControllerLink, WorkerLink
+from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
 from crank.ports.sandbox import (
@@ -61,6 +61,7 @@ __all__ = [
     "MountBinding",
     "MountRegister",
     "OutputSink",
+    "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
     "RecordStore",
