@@ -16,7 +16,7 @@ from crank.controller.desk import Desk
 from crank.controller.issue import note_issued
 from crank.domain.identity import make_spiffe_id
 from crank.errors import ConfigurationError, CrankError
-from crank.ports import Clock, IdSource
+from crank.ports import Clock, Failpoints, IdSource
 
 # Looked at so often; issued is only what has become due. A tenth of the shortest leaf's life.
 RENEW_LOOK_SEC = 3.0
@@ -30,7 +30,9 @@ def worker_id_of(settings: Settings) -> str:
     return f"{settings.worker_name}-{node_id(settings)}"
 
 
-def open_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAuthority:
+def open_authority(
+    settings: Settings, clock: Clock, ids: IdSource, failpoints: Failpoints | None = None
+) -> FileAuthority:
     """Return the authority in the node's folder; makes nothing yet."""
     return FileAuthority(
         settings.authority_dir,
@@ -39,6 +41,7 @@ def open_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAutho
         ids=ids,
         leaf_ttl_sec=settings.leaf_ttl_sec,
         keys=_key_store(settings),
+        failpoints=failpoints,
     )
 
 
@@ -57,11 +60,11 @@ def _key_store(settings: Settings) -> KeyStore | None:
     return HsmKeys(settings.hsm_module, settings.hsm_token, settings.hsm_pin_file)
 
 
-def start_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAuthority:
+def start_authority(settings: Settings, clock: Clock, ids: IdSource, failpoints: Failpoints) -> FileAuthority:
     """Return the controller's authority, made now where there is none. Raises ConfigurationError."""
     if settings.leaf_ttl_sec < LEAF_TTL_SEC_USUAL:
         _log.warning("leaf_ttl_short", leaf_ttl_sec=settings.leaf_ttl_sec, usual_sec=[LEAF_TTL_SEC_USUAL, 3600])
-    authority = open_authority(settings, clock, ids)
+    authority = open_authority(settings, clock, ids, failpoints)
     authority.ensure()
     return authority
 
