@@ -19,11 +19,14 @@ from crank.domain.quantity import JSON_DEPTH_MAX, MIB
 from crank.errors import InvalidRequest, ProtocolError
 
 VERSION_MIN = 1
-VERSION_MAX = 2
+VERSION_MAX = 3
 # The version that brought sessions, programs, and calls on running jobs.
 SESSIONS_SINCE = 2
 # What a worker's hello says of itself needs this version: controllers are renewed first, workers after.
-HELLO_SINCE = 2
+HELLO_SINCE = 3
+# The version from which on a worker signs what it offers. One of an older version is served on the controller's own
+# machine alone: no other ever ran one.
+MANIFEST_SINCE = 3
 MESSAGE_BYTES_MAX = 4 * MIB
 # A larger outcome travels as a blob.
 OUTCOME_INLINE_BYTES_MAX = 256 * 1024
@@ -44,7 +47,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First message of a worker. `capabilities` are documents of `domain.capability`."""
+    """First message of a worker. `capabilities` are documents of `domain.capability`.
+
+    manifest  what it offers, signed (compact JWS); `capabilities` is empty then
+    """
 
     version_min: int
     version_max: int
@@ -55,6 +61,7 @@ class Hello:
     slots: int
     capabilities: list[JsonObject]
     holding: list[Holding]
+    manifest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

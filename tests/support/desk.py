@@ -12,6 +12,7 @@ from crank.adapters.blobs import FileBlobStore
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
+from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.controller.desk import Desk, Policy
@@ -120,6 +121,7 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
         JsonSchemaChecker(),
         NoFailpoints(),
         rules,
+        appraiser=JwsAppraiser(),
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

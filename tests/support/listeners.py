@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crank.adapters.authority import FileAuthority, Identity
 from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.signed import jkt_of_certificate
 from crank.api.app import build_api
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
@@ -56,7 +57,7 @@ async def open_listeners(desk: Desk, folder: Path) -> AsyncIterator[Listeners]:
     files = {"certificate_file": own.certificate_file, "key_file": own.key_file}
     api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, bearer_server_context(**files), "api")
     workers = Listener(
-        build_workers_app(desk, identify=peer_identity),
+        build_workers_app(desk, identify=peer_identity, key_of=jkt_of_certificate),
         "127.0.0.1",
         0,
         server_context(**files, ca_file=own.ca_file),

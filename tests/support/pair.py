@@ -10,6 +10,7 @@ from typing import Any
 from crank.controller.desk import Desk
 from crank.controller.enroll import enroll, leave
 from crank.controller.report import receive
+from crank.domain.enrolment import Manifest
 from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import Digest
 from crank.domain.quantity import BLOB_BYTES_MAX
@@ -26,6 +27,7 @@ from crank.worker.serve import Worker, WorkerIdentity
 from crank.worker.sessions import SessionBounds
 from tests.support.bench import SOON_SEC, sample_build
 from tests.support.desk import TRUST_DOMAIN
+from tests.support.signing import OwnKey
 
 
 class DeskBlobs(dict[Digest, bytes]):
@@ -46,6 +48,19 @@ class DeskBlobs(dict[Digest, bytes]):
         self._desk.blobs.put(io.BytesIO(content), expected=digest, bytes_max=BLOB_BYTES_MAX)
 
 
+class DeskKey(OwnKey):
+    """Signs by the desk's own clock and ids, because a pair's worker has a clock that stands still and repeats its ids."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def sign_manifest(self, manifest: Manifest) -> str:
+        """Sign it as of now."""
+        now_sec = self._desk.clock.now_us() // 1_000_000
+        return super().sign_manifest(replace(manifest, manifest_id=self._desk.ids.uuid7(), signed_sec=now_sec))
+
+
 class DeskConnector:
     """The Connector port: each `connect` enrolls at the desk, as the worker listener would."""
 
@@ -53,6 +68,7 @@ class DeskConnector:
         self._desk = desk
         self._name = name
         self.links: list[FakeLink] = []
+        self.key = DeskKey(desk)
         self.reachable = asyncio.Event()
         self.reachable.set()
         self._serving: set[asyncio.Task[None]] = set()
@@ -74,7 +90,7 @@ class DeskConnector:
             return
         peer = make_spiffe_id(TRUST_DOMAIN, "worker", self._name)
         try:
-            worker = await enroll(self._desk, hello=hello, peer=peer, link=link.controller)
+            worker = await enroll(self._desk, hello=hello, peer=peer, link=link.controller, key=self.key.jkt)
         except CrankError as fault:
             # As the worker listener does: the link ends, and the worker comes back.
             await link.controller.close(fault.error_code, fault.message)
@@ -120,7 +136,7 @@ class Pair:
         build = replace(build, profile=replace(build.profile, programs=("pandoc",)))
         return Worker(
             self.connector,
-            WorkerIdentity(self.name, self.desk.ids.uuid7(), "n1", "test"),
+            WorkerIdentity(self.name, self.desk.ids.uuid7(), "n1", "test", self.connector.key),
             offers=script_offers([build], (), "none"),
             bench=Bench(self.runner, None, self.spool, self.clock, ids, FakeFailpoints()),
             slots=self._slots,

@@ -130,6 +130,21 @@ EXTENDED: dict[str, wire.Message] = {
         no_output_sec=3.0,
     ),
 }
+# What version 3 added.
+EXTENDED_3: dict[str, wire.Message] = {
+    "hello": wire.Hello(
+        version_min=3,
+        version_max=3,
+        worker_id="main-gpu-456789ab",
+        instance_id=SESSION,
+        node_id="gpu-456789ab",
+        software="crank 0.1.0",
+        slots=2,
+        capabilities=[],
+        holding=[],
+        manifest="eyJhbGciOiJFUzI1NiJ9.e30.c2ln",
+    ),
+}
 SINCE_2 = frozenset(
     ("pools", "opened", "sessions", "ended", "answered", "open", "touch", "close", "noted", "interrupt", "stdin", "files")
 )
@@ -156,7 +171,8 @@ def test_every_message_is_covered() -> None:
 
 def _golden() -> list[tuple[str, wire.Message]]:
     files = [(f"v{2 if name in SINCE_2 else 1}/{name}", message) for name, message in MESSAGES.items()]
-    return files + [(f"v2/{name}", message) for name, message in EXTENDED.items()]
+    files += [(f"v2/{name}", message) for name, message in EXTENDED.items()]
+    return files + [(f"v3/{name}", message) for name, message in EXTENDED_3.items()]
 
 
 @pytest.mark.parametrize(("name", "message"), _golden())

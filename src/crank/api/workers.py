@@ -34,8 +34,9 @@ _log = structlog.get_logger(__name__)
 class WorkerGate:
     """Proves peers: their certificate, which TLS verified, must be a worker's of this trust domain."""
 
-    def __init__(self, desk: Desk, identify: Identify) -> None:
+    def __init__(self, desk: Desk, identify: Identify, key_of: Callable[[bytes], str]) -> None:
         self._identify = identify
+        self._key_of = key_of
         self._trust_domain = desk.policy.trust_domain
 
     def admit(self, connection: HTTPConnection) -> SpiffeId:
@@ -48,13 +49,18 @@ class WorkerGate:
             raise UntrustedPeer(f"{peer} is not a worker of {self._trust_domain}.")
         return peer
 
+    def key(self, connection: HTTPConnection) -> str:
+        """Return the thumbprint of the key of a connection that was admitted."""
+        return self._key_of(connection.scope["state"][PEER_CERTIFICATE])
 
-def build_workers_app(desk: Desk, *, identify: Identify) -> Starlette:
+
+def build_workers_app(desk: Desk, *, identify: Identify, key_of: Callable[[bytes], str]) -> Starlette:
     """Return the ASGI application of the worker listener.
 
     identify  makes an identity of a certificate that TLS verified (`crank.security.peer_identity`)
+    key_of    returns the RFC 7638 thumbprint of its key
     """
-    gate = WorkerGate(desk, identify)
+    gate = WorkerGate(desk, identify, key_of)
 
     async def link(socket: WebSocket) -> None:
         await _serve(desk, gate, socket, hello_sec_max=HELLO_SEC_MAX)
@@ -112,7 +118,7 @@ async def _may_read(desk: Desk, worker_id: WorkerId, digest: Digest) -> bool:
 
 async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_max: float) -> None:
     try:
-        peer = gate.admit(socket)
+        peer, key = gate.admit(socket), gate.key(socket)
     except UntrustedPeer as fault:
         _log.warning("worker_refused", code=fault.error_code, reason=fault.message, detail=fault.detail)
         # Before accept this is a plain 403: a stranger learns nothing.
@@ -122,7 +128,7 @@ async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_m
     link = SocketLink(socket)
     entered: list[LiveWorker] = []
     try:
-        reading = asyncio.ensure_future(_converse(desk, socket, link, peer, entered, hello_sec_max))
+        reading = asyncio.ensure_future(_converse(desk, socket, link, (peer, key), entered, hello_sec_max))
         try:
             # A worker that does not read ends its link; then nothing more is read from it either.
             await asyncio.wait({reading, link.writer}, return_when=asyncio.FIRST_COMPLETED)
@@ -138,11 +144,17 @@ async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_m
 
 
 async def _converse(
-    desk: Desk, socket: WebSocket, link: SocketLink, peer: SpiffeId, entered: list[LiveWorker], hello_sec_max: float
+    desk: Desk,
+    socket: WebSocket,
+    link: SocketLink,
+    proven: tuple[SpiffeId, str],
+    entered: list[LiveWorker],
+    hello_sec_max: float,
 ) -> None:
+    peer, key = proven
     try:
         hello = await _hello(socket, hello_sec_max)
-        worker = await enroll(desk, hello=hello, peer=peer, link=link)
+        worker = await enroll(desk, hello=hello, peer=peer, link=link, key=key)
         entered.append(worker)
         _log.info("worker_enrolled", worker=peer.name, software=hello.software[:80])
         while (message := await _next(socket)) is not None:

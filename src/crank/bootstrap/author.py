@@ -12,6 +12,7 @@ import crank
 from crank.adapters.authority import FileAuthority
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.controller_link import WebSocketConnector
+from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.confinement import dialer_to, give_folders, log_layers, shut_in, spool_dir, worker_view
 from crank.bootstrap.controller import make_failpoints, worker_id_of
@@ -85,6 +86,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
                     instance_id=ids.uuid7(),
                     node_id=document["node_id"],
                     software=f"crank/{crank.__version__}",
+                    signer=FileManifestSigner(identity.folder),
                 ),
                 offers=offers,
                 bench=Bench(

@@ -18,6 +18,7 @@ from crank.adapters.https_download import HttpsDownloads
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
 from crank.adapters.profile_store.source import profile_names, read_profile
+from crank.adapters.signed import JwsAppraiser, jkt_of_certificate
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
@@ -85,6 +86,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             mount_register=FileMountRegister(settings.mounts_register),
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
+            appraiser=JwsAppraiser(),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
@@ -254,7 +256,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         name="api_port",
     )
     workers = Listener(
-        app=build_workers_app(desk, identify=peer_identity),
+        app=build_workers_app(desk, identify=peer_identity, key_of=jkt_of_certificate),
         host=settings.bind,
         port=settings.workers_port,
         tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),

@@ -17,6 +17,7 @@ import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.nvml import NvmlProbe
+from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.confinement import dialer_to, document, give_folders, log_layers, shut_in, spool_dir, worker_view
 from crank.bootstrap.controller import RENEW_EVERY_SEC, make_failpoints, worker_id_of
@@ -80,6 +81,7 @@ def prepare(settings: Settings) -> Prepared:
             instance_id=SystemIdSource().uuid7(),
             node_id=node_id(settings),
             software=f"crank/{crank.__version__}",
+            signer=FileManifestSigner(settings.identity_dir),
         )
         able = abilities()
         give_folders(settings, able.account)

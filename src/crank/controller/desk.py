@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crank.controller.arrivals import Arrivals
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
+from crank.controller.manifests import Manifests
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
 from crank.controller.tally import Tally
@@ -17,6 +19,8 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import GIB, OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import (
+    Appraiser,
+    Authority,
     BlobStore,
     Clock,
     Downloads,
@@ -76,6 +80,10 @@ class Desk:
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     mounts_gate     held while a mount is added or removed, so that store and register change alike
+    authority       issues the identities of this trust domain; None where nothing does
+    appraiser       checks what nodes and workers signed; None: none is believed
+    arrivals        who tried to join of late
+    manifests       which manifests were shown of late
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
@@ -99,6 +107,10 @@ class Desk:
     keyring: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
+    authority: Authority | None = None
+    appraiser: Appraiser | None = None
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    manifests: Manifests = field(default_factory=Manifests)
     asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:

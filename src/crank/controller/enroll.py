@@ -3,11 +3,17 @@
 Steps, marked again in the code:
  1. agree on a version of the protocol
  2. check that the certificate speaks for this worker
- 3. validate every capability; one that is wrong keeps the whole worker out
- 4. in one transaction: store what it offers, and decide about every lease it should hold
- 5. let it in, close an older connection of the same worker
- 6. answer, repeat pending cancellations, wake the dispatcher
+ 3. check the manifest: signed with that certificate's key, for this worker, instance and node, just now, not shown before
+ 4. validate every capability; one that is wrong keeps the whole worker out
+ 5. in one transaction: check what its node's enrolment allows, store what it offers, and decide about every lease it
+    should hold
+ 6. let it in, close an older connection of the same worker
+ 7. answer, repeat pending cancellations, wake the dispatcher
 """
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
@@ -17,15 +23,21 @@ from crank.domain.capability import CAPABILITIES_MAX, Capability, parse_capabili
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import LOCAL_TENANT, InstanceId, JobId, WorkerId, is_uuid7, parse_name
 from crank.domain.job import Job, Status
+from crank.domain.json import JsonObject
+from crank.domain.rules import enrolment as rules
 from crank.domain.rules.retry import Loss
+from crank.domain.trust import Attestation
 from crank.domain.worker import SLOTS_MAX, KnownWorker
 from crank.errors import InvalidRequest, NotAllowed, ProtocolError, Unavailable
 from crank.ports import Transaction, WorkerLink
-from crank.wire import VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Sessions, Welcome
+from crank.wire import MANIFEST_SINCE, VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Sessions, Welcome
 
 
-async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) -> LiveWorker:
-    """Let a worker in. Raises ProtocolError, NotAllowed, InvalidRequest; then nothing was stored."""
+async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink, key: str = "") -> LiveWorker:
+    """Let a worker in. Raises ProtocolError, NotAllowed, InvalidRequest; then nothing was stored.
+
+    key  RFC 7638 thumbprint of the key of the certificate that TLS verified
+    """
     version = min(hello.version_max, VERSION_MAX)  # 1
     if version < max(hello.version_min, VERSION_MIN):
         raise ProtocolError(
@@ -34,20 +46,22 @@ async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) 
             code="version_mismatch",
         )
     _check_peer(desk, hello, peer)  # 2
-    known = _known(desk, hello, _capabilities(desk, hello))  # 3
+    documents = _offered(desk, hello, version, key)  # 3
+    known = _known(desk, hello, _capabilities(desk, documents))  # 4
     async with desk.roster.gate:
-        resumed = await desk.store.transact(lambda tx: _store(desk, tx, known, hello.holding))  # 4
+        known, resumed = await desk.store.transact(lambda tx: _enter(desk, tx, known, hello))  # 5
         desk.failpoints.reach("enroll.committed")
-        worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec(), version=version)
+        now_sec = desk.clock.monotonic_sec()
+        worker = LiveWorker(known, link, beat_at_sec=now_sec, version=version, manifest=hello.manifest)
         for job, entry in resumed:
             if job is not None and entry.verdict == "continue":
                 next_seq = await _next_seq(desk, job.job_id, entry.epoch)
                 worker.leases[job.job_id] = LiveLease(entry.epoch, next_seq)
-        older = desk.roster.enter(worker)  # 5
+        older = desk.roster.enter(worker)  # 6
         if older is not None:
             await older.link.close("replaced", "A newer connection of this worker took over.")
         try:
-            await _answer(desk, worker, version, resumed)  # 6
+            await _answer(desk, worker, version, resumed)  # 7
         except Unavailable:
             desk.roster.leave(worker, desk.clock.monotonic_sec())
             raise
@@ -64,16 +78,7 @@ async def leave(desk: Desk, *, worker: LiveWorker) -> None:
         if not waiting.done():
             waiting.set_exception(Unavailable("The worker's connection was lost.", code="worker_gone"))
     if desk.roster.leave(worker, desk.clock.monotonic_sec()):
-        known = worker.known
-        seen = KnownWorker(
-            known.worker_id,
-            known.instance_id,
-            known.node_id,
-            known.slots,
-            known.capabilities,
-            known.enrolled_us,
-            desk.clock.now_us(),
-        )
+        seen = replace(worker.known, seen_us=desk.clock.now_us())
         await desk.store.transact(lambda tx: tx.registry.put_worker(seen))
 
 
@@ -87,11 +92,46 @@ def _check_peer(desk: Desk, hello: Hello, peer: SpiffeId) -> None:
         )
 
 
-def _capabilities(desk: Desk, hello: Hello) -> tuple[Capability, ...]:
-    if len(hello.capabilities) > CAPABILITIES_MAX:
+def _offered(desk: Desk, hello: Hello, version: int, key: str) -> Sequence[JsonObject]:
+    """Return the documents of what the worker offers: those that it signed."""
+    if hello.manifest is None:
+        if version >= MANIFEST_SINCE or hello.node_id != desk.policy.node_id:
+            raise _not_believed("The worker did not sign what it offers.")
+        # It was started before this controller was renewed; its certificate alone speaks for it.
+        return hello.capabilities
+    if hello.capabilities or desk.appraiser is None:
+        raise _not_believed("What the worker offers comes in its manifest alone.")
+    manifest, signer = desk.appraiser.read_manifest(hello.manifest)
+    if not key or signer != key:
+        raise _not_believed("The worker's manifest was not signed with the key of its certificate.")
+    refused = rules.manifest_refusal(
+        manifest,
+        worker_id=hello.worker_id,
+        instance_id=hello.instance_id,
+        node_id=hello.node_id,
+        now_sec=desk.clock.now_us() / 1_000_000,
+    )
+    if refused is not None:
+        raise NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
+    if not desk.manifests.take(manifest.manifest_id, desk.clock.monotonic_sec()):
+        raise _not_believed("This manifest was shown before.")
+    return manifest.capabilities
+
+
+def _not_believed(message: str) -> NotAllowed:
+    return NotAllowed(
+        message,
+        code="manifest_not_believed",
+        field="manifest",
+        fix="Start the worker anew; if it stays so, renew Crank on its machine, or join that machine again.",
+    )
+
+
+def _capabilities(desk: Desk, documents: Sequence[JsonObject]) -> tuple[Capability, ...]:
+    if len(documents) > CAPABILITIES_MAX:
         raise InvalidRequest(f"A worker offers at most {CAPABILITIES_MAX} capabilities.", code="invalid_capability")
     found: dict[tuple[str, str, str], Capability] = {}
-    for document in hello.capabilities:
+    for document in documents:
         capability = parse_capability(document)
         for name in ("input_schema", "output_schema"):
             problem = desk.schemas.check_schema(getattr(capability, name))
@@ -126,14 +166,31 @@ def _known(desk: Desk, hello: Hello, capabilities: tuple[Capability, ...]) -> Kn
     )
 
 
-def _store(
-    desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holding]
-) -> list[tuple[Job | None, Resumed]]:
+def _enter(
+    desk: Desk, tx: Transaction, known: KnownWorker, hello: Hello
+) -> tuple[KnownWorker, list[tuple[Job | None, Resumed]]]:
+    enrolment = tx.enrolments.of_worker(known.worker_id)
+    refused = rules.place_refusal(enrolment, known.node_id, desk.policy.node_id)
+    refused = refused or rules.offer_refusal(enrolment, known.capabilities)
+    if refused is not None:
+        raise NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
+    known = replace(known, attestation=Attestation.NONE if enrolment is None else enrolment.attestation)
     tx.registry.put_worker(known)
-    facts = {"capabilities": [capability.name for capability in known.capabilities], "slots": known.slots}
+    facts: JsonObject = {
+        "capabilities": [capability.name for capability in known.capabilities],
+        "slots": known.slots,
+        "node": known.node_id,
+        "manifest": None if hello.manifest is None else hashlib.sha256(hello.manifest.encode()).hexdigest(),
+    }
     tx.records.append(
         desk.record("worker.enrolled", tenant=LOCAL_TENANT, subject=known.worker_id, job_id=None, facts=facts)
     )
+    return known, _leases(desk, tx, known, hello.holding)
+
+
+def _leases(
+    desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holding]
+) -> list[tuple[Job | None, Resumed]]:
     held = {job.job_id: job for job in tx.jobs.held() if job.worker_id == known.worker_id}
     answers: list[tuple[Job | None, Resumed]] = []
     for entry in holding:

@@ -2,10 +2,12 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
+from crank.ports.attestation import Appraiser, ManifestSigner
 from crank.ports.authority import Authority
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
+from crank.ports.enrolments import EnrolmentStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.links import Connector, ControllerLink, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
@@ -36,6 +38,7 @@ from crank.ports.store import (
 )
 
 __all__ = [
+    "Appraiser",
     "Authority",
     "BlobStore",
     "Clock",
@@ -43,6 +46,7 @@ __all__ = [
     "ControllerLink",
     "CredentialStore",
     "Downloads",
+    "EnrolmentStore",
     "Failpoints",
     "FileEntry",
     "FunctionCall",
@@ -51,6 +55,7 @@ __all__ = [
     "GpuProbe",
     "IdSource",
     "JobStore",
+    "ManifestSigner",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",

@@ -18,8 +18,18 @@ from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
-from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore, Transaction
+from crank.ports import (
+    CredentialStore,
+    EnrolmentStore,
+    JobStore,
+    RecordStore,
+    RegistryStore,
+    ReplayStore,
+    SessionStore,
+    Transaction,
+)
 from crank.testing.memory_credentials import Credentials
+from crank.testing.memory_enrolments import Enrolments
 from crank.testing.memory_state import Part, Row, State, row_of
 
 T = TypeVar("T")
@@ -231,6 +241,7 @@ class _Registry(Part):
             "capabilities": job_codec.capabilities_document(worker),
             "enrolled_us": worker.enrolled_us,
             "seen_us": worker.seen_us,
+            "attestation": worker.attestation.label,
         }
         self._change().workers[worker.worker_id] = dumps(document)
 
@@ -259,6 +270,7 @@ class _Transaction:
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
+        self.enrolments: EnrolmentStore = Enrolments(state, writable=writable)
 
 
 class MemoryStore:

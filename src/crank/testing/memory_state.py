@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from crank.domain import job_codec
 from crank.domain.credential import Credential
+from crank.domain.enrolment import Enrolment
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import dumps
@@ -47,6 +48,7 @@ class State:
     records: list[tuple[str, JobId | None, str]] = field(default_factory=list)
     credentials: dict[tuple[TenantId, CredentialId], tuple[Digest, Credential]] = field(default_factory=dict)
     brought: set[tuple[CredentialId, Digest]] = field(default_factory=set)
+    enrolments: dict[str, tuple[Digest | None, Enrolment]] = field(default_factory=dict)
     mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
     references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
@@ -61,6 +63,7 @@ class State:
             records=list(self.records),
             credentials=dict(self.credentials),
             brought=set(self.brought),
+            enrolments=dict(self.enrolments),
             mounts=dict(self.mounts),
             workers=dict(self.workers),
             references=set(self.references),

@@ -9,11 +9,12 @@ from typing import Any
 import structlog
 
 from crank.domain.capability import Accelerator, capability_document
+from crank.domain.enrolment import Manifest
 from crank.domain.ids import Digest, JobId
 from crank.domain.outcome import End, Outcome, Reason
 from crank.domain.worker import GpuDevice
 from crank.errors import ProtocolError, Unavailable, UntrustedPeer
-from crank.ports import Connector, ControllerLink
+from crank.ports import Connector, ControllerLink, ManifestSigner
 from crank.wire import (
     HELLO_SINCE,
     VERSION_MAX,
@@ -62,12 +63,16 @@ _FOR_GOOD = frozenset({"version_mismatch", "identity_mismatch", "not_allowed", "
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """Who this worker says it is; `instance_id` is new for every process (UUID version 7)."""
+    """Who this worker says it is; `instance_id` is new for every process (UUID version 7).
+
+    signer  has the key of the certificate that the worker shows
+    """
 
     worker_id: str
     instance_id: str
     node_id: str
     software: str
+    signer: ManifestSigner
 
 
 class Worker:
@@ -217,9 +222,22 @@ class Worker:
             node_id=self._identity.node_id,
             software=self._identity.software,
             slots=self._slots,
-            capabilities=[capability_document(offer.capability) for offer in self._offers],
+            capabilities=[],
             holding=holding,
+            manifest=self._signed(),
         )
+
+    def _signed(self) -> str:
+        """Sign what this worker offers, anew for each connection: the controller believes none twice."""
+        manifest = Manifest(
+            manifest_id=self._bench.ids.uuid7(),
+            worker_id=self._identity.worker_id,
+            instance_id=self._identity.instance_id,
+            node_id=self._identity.node_id,
+            signed_sec=self._bench.clock.now_us() // 1_000_000,
+            capabilities=tuple(capability_document(offer.capability) for offer in self._offers),
+        )
+        return self._identity.signer.sign_manifest(manifest)
 
     async def _enrolled(self, link: ControllerLink, welcome: Welcome, stream: AsyncIterator[Message]) -> None:
         _log.info("worker.enrolled", controller=welcome.controller_id, holding=len(welcome.resumed))

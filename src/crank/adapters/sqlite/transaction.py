@@ -6,6 +6,7 @@ from typing import Any
 
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
+from crank.adapters.sqlite.enrolments import SqlEnrolments
 from crank.adapters.sqlite.faults import is_unique_violation
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.domain import job_codec
@@ -15,7 +16,7 @@ from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
-from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
+from crank.ports import CredentialStore, EnrolmentStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
 
 
 def _text(value: JsonValue) -> str | None:
@@ -229,6 +230,7 @@ class SqlRegistry:
                 dumps(job_codec.capabilities_document(worker)),
                 worker.enrolled_us,
                 worker.seen_us,
+                worker.attestation.label,
             ),
         )
 
@@ -262,3 +264,4 @@ class SqlTransaction:
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
+        self.enrolments: EnrolmentStore = SqlEnrolments(connection)

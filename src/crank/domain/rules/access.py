@@ -24,6 +24,8 @@ class Action(StrEnum):
     CHANGE_KEYS = "keys.change"
     LIST_KEYS = "keys.list"
     READ_RECORDS = "records.read"
+    CHANGE_NODES = "nodes.change"
+    READ_NODES = "nodes.read"
 
 
 _DOING = {
@@ -31,6 +33,8 @@ _DOING = {
     Action.CHANGE_KEYS: "Minting, changing and revoking keys is",
     Action.LIST_KEYS: "Reading the list of keys is",
     Action.READ_RECORDS: "Reading the whole audit trail is",
+    Action.CHANGE_NODES: "Inviting, registering and forgetting nodes is",
+    Action.READ_NODES: "Reading the list of nodes is",
 }
 
 
