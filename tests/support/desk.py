@@ -25,6 +25,7 @@ from crank.domain.capability import Capability, capability_document
 from crank.domain.identity import make_spiffe_id
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
+from crank.domain.trust import Peer
 from crank.errors import Unavailable
 from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
@@ -58,6 +59,11 @@ class QueueLink:
                 return message
 
 
+def peer_named(name: str, *, jkt: str = "") -> Peer:
+    """Return what a verifier would say of a worker's certificate."""
+    return Peer(make_spiffe_id(TRUST_DOMAIN, "worker", name), None, ("0a",), 0, 1 << 60, jkt)
+
+
 class ScriptedWorker:
     """A worker that says exactly what a test tells it to."""
 
@@ -77,8 +83,7 @@ class ScriptedWorker:
             1, 1, self.name, self.instance_id, "n1", "0", self.slots,
             [capability_document(capability) for capability in self.capabilities], holding or [],
         )  # fmt: skip
-        peer = make_spiffe_id(TRUST_DOMAIN, "worker", self.name)
-        self.live = await enroll(self.desk, hello=hello, peer=peer, link=self.link)
+        self.live = await enroll(self.desk, hello=hello, peer=peer_named(self.name), link=self.link)
         welcome: Welcome = await self.link.next(Welcome)
         return welcome
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from crank.adapters.authority import FileAuthority, Identity
 from crank.adapters.clock import SystemClock, SystemIdSource
-from crank.adapters.signed import jkt_of_certificate
 from crank.api.app import build_api
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
 from crank.controller.desk import Desk
-from crank.security import bearer_server_context, client_context, peer_identity, server_context
+from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
 from tests.support.desk import TRUST_DOMAIN
 
 
@@ -56,8 +55,10 @@ async def open_listeners(desk: Desk, folder: Path) -> AsyncIterator[Listeners]:
     own = issuer.issue_controller("c1")
     files = {"certificate_file": own.certificate_file, "key_file": own.key_file}
     api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, bearer_server_context(**files), "api")
+    bundle = bundle_from_pem(TRUST_DOMAIN, own.ca_file.read_bytes())
+    verifier = Verifier(lambda domain: bundle if domain == TRUST_DOMAIN else None, now_us=SystemClock().now_us)
     workers = Listener(
-        build_workers_app(desk, identify=peer_identity, key_of=jkt_of_certificate),
+        build_workers_app(desk, identify=verifier.peer),
         "127.0.0.1",
         0,
         server_context(**files, ca_file=own.ca_file),

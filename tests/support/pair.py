@@ -11,7 +11,6 @@ from crank.controller.desk import Desk
 from crank.controller.enroll import enroll, leave
 from crank.controller.report import receive
 from crank.domain.enrolment import Manifest
-from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import Digest
 from crank.domain.quantity import BLOB_BYTES_MAX
 from crank.errors import CrankError, Unavailable
@@ -26,7 +25,7 @@ from crank.worker.offers import script_offers
 from crank.worker.serve import Worker, WorkerIdentity
 from crank.worker.sessions import SessionBounds
 from tests.support.bench import SOON_SEC, sample_build
-from tests.support.desk import TRUST_DOMAIN
+from tests.support.desk import peer_named
 from tests.support.signing import OwnKey
 
 
@@ -88,9 +87,9 @@ class DeskConnector:
         hello = await anext(messages, None)
         if not isinstance(hello, Hello):
             return
-        peer = make_spiffe_id(TRUST_DOMAIN, "worker", self._name)
+        peer = peer_named(self._name, jkt=self.key.jkt)
         try:
-            worker = await enroll(self._desk, hello=hello, peer=peer, link=link.controller, key=self.key.jkt)
+            worker = await enroll(self._desk, hello=hello, peer=peer, link=link.controller)
         except CrankError as fault:
             # As the worker listener does: the link ends, and the worker comes back.
             await link.controller.close(fault.error_code, fault.message)

@@ -28,6 +28,8 @@ LEAF_DAYS = 30
 # Clocks of two machines differ a little; a new certificate must be valid on both at once.
 BACKDATED_SEC = 30
 _SERIAL_BITS = 159
+# X509-SVID, section 4.4: one for both sides, whoever bears it.
+_BOTH_SIDES = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class FileAuthority:
         key = _ensure_key(identity.key_file)
         names = _names(identity.spiffe_id, hosts)
         if not identity.certificate_file.exists() or self._is_due(identity, key, names, ca_certificate):
-            certificate = self._sign_leaf(key, names, ca_key, ca_certificate, serves=bool(hosts))
+            certificate = self._sign_leaf(key, names, ca_key, ca_certificate)
             _write(identity.certificate_file, _pem(certificate), mode=0o644)
         _write(identity.ca_file, _pem(ca_certificate), mode=0o644)
         return identity
@@ -158,6 +160,8 @@ class FileAuthority:
             return True
         if certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value != names:
             return True
+        if certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value != _BOTH_SIDES:
+            return True
         life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
         return certificate.not_valid_after_utc - self._now() < life / 3
 
@@ -167,10 +171,7 @@ class FileAuthority:
         names: x509.SubjectAlternativeName,
         ca_key: ec.EllipticCurvePrivateKey,
         ca_certificate: x509.Certificate,
-        *,
-        serves: bool,
     ) -> x509.Certificate:
-        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         issuer = ca_certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         builder = (
             self._dated(LEAF_DAYS)
@@ -179,7 +180,7 @@ class FileAuthority:
             .public_key(key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(purposes if serves else purposes[1:]), critical=False)
+            .add_extension(_BOTH_SIDES, critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
             .add_extension(names, critical=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -13,54 +14,58 @@ from starlette.websockets import WebSocket, WebSocketState
 from crank.api.files import Octets, blob_head, pieces, receive_blob
 from crank.api.link import SocketLink
 from crank.api.problem import on_defect, problem_response
-from crank.api.server import PEER_CERTIFICATE
+from crank.api.server import PEER_SESSION
 from crank.controller import artifacts
 from crank.controller.desk import Desk
 from crank.controller.enroll import enroll, leave
 from crank.controller.report import receive
 from crank.controller.roster import LiveWorker
-from crank.domain.identity import SpiffeId
+from crank.domain.identity import SpiffeId, WorkloadKind, parse_workload_path
 from crank.domain.ids import LOCAL_TENANT, Digest, WorkerId, parse_digest
-from crank.errors import CrankError, NotFound, ProtocolError, UntrustedPeer
+from crank.domain.trust import Peer
+from crank.errors import CrankError, InvalidRequest, NotFound, ProtocolError, UntrustedPeer
 from crank.wire import Hello, Message, Rejected, decode
 
 HELLO_SEC_MAX = 10.0
 # How long a worker may take to answer that it heard that the link is over.
 CLOSE_SEC_MAX = 5.0
-Identify = Callable[[bytes], SpiffeId]
+# Who the other side of a TLS session proved to be. Raises UntrustedPeer.
+Identify = Callable[[Any], Peer]
 _log = structlog.get_logger(__name__)
 
 
 class WorkerGate:
-    """Proves peers: their certificate, which TLS verified, must be a worker's of this trust domain."""
+    """Proves peers: what they showed in TLS must be a worker's of this trust domain, whatever TLS itself believed."""
 
-    def __init__(self, desk: Desk, identify: Identify, key_of: Callable[[bytes], str]) -> None:
+    def __init__(self, desk: Desk, identify: Identify) -> None:
         self._identify = identify
-        self._key_of = key_of
         self._trust_domain = desk.policy.trust_domain
 
-    def admit(self, connection: HTTPConnection) -> SpiffeId:
-        """Return the worker. Raises UntrustedPeer."""
-        certificate = connection.scope.get("state", {}).get(PEER_CERTIFICATE)
-        if not isinstance(certificate, bytes):
+    def admit(self, connection: HTTPConnection) -> Peer:
+        """Return the worker, as of now. Raises UntrustedPeer."""
+        session = connection.scope.get("state", {}).get(PEER_SESSION)
+        if session is None:
             raise UntrustedPeer("The connection carries no certificate.")
-        peer = self._identify(certificate)
-        if peer.trust_domain != self._trust_domain or peer.kind != "worker" or len(peer.path) != 2:
-            raise UntrustedPeer(f"{peer} is not a worker of {self._trust_domain}.")
+        peer = self._identify(session)
+        named = peer.spiffe_id
+        if named.trust_domain != self._trust_domain or not _is_worker(named):
+            raise UntrustedPeer(f"{named} is not a worker of {self._trust_domain}.")
         return peer
 
-    def key(self, connection: HTTPConnection) -> str:
-        """Return the thumbprint of the key of a connection that was admitted."""
-        return self._key_of(connection.scope["state"][PEER_CERTIFICATE])
+
+def _is_worker(named: SpiffeId) -> bool:
+    try:
+        return parse_workload_path(named).kind is WorkloadKind.WORKER
+    except InvalidRequest:
+        return False
 
 
-def build_workers_app(desk: Desk, *, identify: Identify, key_of: Callable[[bytes], str]) -> Starlette:
+def build_workers_app(desk: Desk, *, identify: Identify) -> Starlette:
     """Return the ASGI application of the worker listener.
 
-    identify  makes an identity of a certificate that TLS verified (`crank.security.peer_identity`)
-    key_of    returns the RFC 7638 thumbprint of its key
+    identify  proves who the other side of a TLS session is (`crank.security.Verifier.peer`)
     """
-    gate = WorkerGate(desk, identify, key_of)
+    gate = WorkerGate(desk, identify)
 
     async def link(socket: WebSocket) -> None:
         await _serve(desk, gate, socket, hello_sec_max=HELLO_SEC_MAX)
@@ -86,7 +91,7 @@ async def _on_fault(_request: Request, fault: Exception) -> Response:
 
 
 async def _blob(desk: Desk, gate: WorkerGate, request: Request) -> Response:
-    peer = gate.admit(request)
+    peer = gate.admit(request).spiffe_id
     digest = parse_digest(request.path_params["sha256"])
     if request.method == "PUT":
         size_bytes = await receive_blob(desk, request, digest)
@@ -118,7 +123,7 @@ async def _may_read(desk: Desk, worker_id: WorkerId, digest: Digest) -> bool:
 
 async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_max: float) -> None:
     try:
-        peer, key = gate.admit(socket), gate.key(socket)
+        peer = gate.admit(socket)
     except UntrustedPeer as fault:
         _log.warning("worker_refused", code=fault.error_code, reason=fault.message, detail=fault.detail)
         # Before accept this is a plain 403: a stranger learns nothing.
@@ -128,7 +133,7 @@ async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_m
     link = SocketLink(socket)
     entered: list[LiveWorker] = []
     try:
-        reading = asyncio.ensure_future(_converse(desk, socket, link, (peer, key), entered, hello_sec_max))
+        reading = asyncio.ensure_future(_converse(desk, socket, link, peer, entered, hello_sec_max))
         try:
             # A worker that does not read ends its link; then nothing more is read from it either.
             await asyncio.wait({reading, link.writer}, return_when=asyncio.FIRST_COMPLETED)
@@ -144,23 +149,18 @@ async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_m
 
 
 async def _converse(
-    desk: Desk,
-    socket: WebSocket,
-    link: SocketLink,
-    proven: tuple[SpiffeId, str],
-    entered: list[LiveWorker],
-    hello_sec_max: float,
+    desk: Desk, socket: WebSocket, link: SocketLink, peer: Peer, entered: list[LiveWorker], hello_sec_max: float
 ) -> None:
-    peer, key = proven
+    name = peer.spiffe_id.name
     try:
         hello = await _hello(socket, hello_sec_max)
-        worker = await enroll(desk, hello=hello, peer=peer, link=link, key=key)
+        worker = await enroll(desk, hello=hello, peer=peer, link=link)
         entered.append(worker)
-        _log.info("worker_enrolled", worker=peer.name, software=hello.software[:80])
+        _log.info("worker_enrolled", worker=name, software=hello.software[:80])
         while (message := await _next(socket)) is not None:
             await receive(desk, worker=worker, message=message)
     except CrankError as fault:
-        _log.warning("worker_dropped", worker=peer.name, code=fault.error_code, reason=fault.message)
+        _log.warning("worker_dropped", worker=name, code=fault.error_code, reason=fault.message)
         await _part(link, fault, enrolled=bool(entered))
 
 

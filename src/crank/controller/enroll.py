@@ -26,18 +26,15 @@ from crank.domain.job import Job, Status
 from crank.domain.json import JsonObject
 from crank.domain.rules import enrolment as rules
 from crank.domain.rules.retry import Loss
-from crank.domain.trust import Attestation
+from crank.domain.trust import Attestation, Peer
 from crank.domain.worker import SLOTS_MAX, KnownWorker
 from crank.errors import InvalidRequest, NotAllowed, ProtocolError, Unavailable
 from crank.ports import Transaction, WorkerLink
 from crank.wire import MANIFEST_SINCE, VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Sessions, Welcome
 
 
-async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink, key: str = "") -> LiveWorker:
-    """Let a worker in. Raises ProtocolError, NotAllowed, InvalidRequest; then nothing was stored.
-
-    key  RFC 7638 thumbprint of the key of the certificate that TLS verified
-    """
+async def enroll(desk: Desk, *, hello: Hello, peer: Peer, link: WorkerLink) -> LiveWorker:
+    """Let a worker in. Raises ProtocolError, NotAllowed, InvalidRequest; then nothing was stored."""
     version = min(hello.version_max, VERSION_MAX)  # 1
     if version < max(hello.version_min, VERSION_MIN):
         raise ProtocolError(
@@ -45,11 +42,11 @@ async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink, 
             f"this controller {VERSION_MIN} to {VERSION_MAX}.",
             code="version_mismatch",
         )
-    _check_peer(desk, hello, peer)  # 2
-    documents = _offered(desk, hello, version, key)  # 3
+    _check_peer(desk, hello, peer.spiffe_id)  # 2
+    documents = _offered(desk, hello, version, peer.jkt)  # 3
     known = _known(desk, hello, _capabilities(desk, documents))  # 4
     async with desk.roster.gate:
-        known, resumed = await desk.store.transact(lambda tx: _enter(desk, tx, known, hello))  # 5
+        known, resumed = await desk.store.transact(lambda tx: _enter(desk, tx, known, hello, peer))  # 5
         desk.failpoints.reach("enroll.committed")
         now_sec = desk.clock.monotonic_sec()
         worker = LiveWorker(known, link, beat_at_sec=now_sec, version=version, manifest=hello.manifest)
@@ -167,14 +164,16 @@ def _known(desk: Desk, hello: Hello, capabilities: tuple[Capability, ...]) -> Kn
 
 
 def _enter(
-    desk: Desk, tx: Transaction, known: KnownWorker, hello: Hello
+    desk: Desk, tx: Transaction, known: KnownWorker, hello: Hello, peer: Peer
 ) -> tuple[KnownWorker, list[tuple[Job | None, Resumed]]]:
     enrolment = tx.enrolments.of_worker(known.worker_id)
     refused = rules.place_refusal(enrolment, known.node_id, desk.policy.node_id)
     refused = refused or rules.offer_refusal(enrolment, known.capabilities)
     if refused is not None:
         raise NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
-    known = replace(known, attestation=Attestation.NONE if enrolment is None else enrolment.attestation)
+    attested = Attestation.NONE if enrolment is None else enrolment.attestation
+    # What its certificate says was true when that was issued; one without the extension was issued before there was one.
+    known = replace(known, attestation=attested if peer.workload is None else peer.workload.attestation)
     tx.registry.put_worker(known)
     facts: JsonObject = {
         "capabilities": [capability.name for capability in known.capabilities],

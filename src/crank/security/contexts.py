@@ -1,4 +1,4 @@
-"""Mutual TLS for everyone who writes a part of Crank: contexts that always verify, and who the peer is.
+"""TLS contexts that always verify.
 
 TLS 1.3 alone, certificates required on both sides, no session resumption (a resumed session would
 outlive the check of its certificate). There is no parameter that turns verification off.
@@ -7,11 +7,7 @@ outlive the check of its certificate). There is no parameter that turns verifica
 import ssl
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.x509.oid import ExtensionOID
-
-from crank.domain.identity import SpiffeId, parse_spiffe_id
-from crank.errors import ConfigurationError, InvalidRequest, UntrustedPeer
+from crank.errors import ConfigurationError
 
 
 def server_context(*, certificate_file: Path, key_file: Path, ca_file: Path) -> ssl.SSLContext:
@@ -45,6 +41,18 @@ def client_context(*, certificate_file: Path, key_file: Path, ca_file: Path) -> 
     return context
 
 
+def mutual_context(protocol: int, *, certificate_file: Path, key_file: Path, ca_file: Path) -> ssl.SSLContext:
+    """Return a context for peers that are known by their SPIFFE ID alone: whoever uses it must look at that.
+
+    Not part of the public face. Raises ConfigurationError when a file is missing or damaged.
+    """
+    context = _base(protocol)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    _load(context, certificate_file, key_file, ca_file)
+    return context
+
+
 def _base(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -66,34 +74,3 @@ def _load(context: ssl.SSLContext, certificate_file: Path, key_file: Path, ca_fi
             code="identity_unusable",
             fix="Remove that folder; the node issues a new identity when it starts.",
         ) from fault
-
-
-def peer_identity(der: bytes) -> SpiffeId:
-    """Read whom a verified certificate speaks for (X.509-SVID standard, sections 2 to 4).
-
-    Strict: exactly one URI name, which is a SPIFFE ID with a path, and no authority's certificate.
-    TLS proved the chain; this says nothing about trust by itself. Raises UntrustedPeer.
-    """
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        names = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)  # type: ignore[attr-defined]
-        _check_leaf(certificate)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as fault:
-        raise UntrustedPeer("The peer's certificate is not an X.509-SVID.", detail=str(fault)) from fault
-    if len(uris) != 1:
-        raise UntrustedPeer("The peer's certificate does not carry exactly one URI name.")
-    try:
-        return parse_spiffe_id(uris[0])
-    except InvalidRequest as fault:
-        raise UntrustedPeer(fault.message) from fault
-
-
-def _check_leaf(certificate: x509.Certificate) -> None:
-    try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except x509.ExtensionNotFound:
-        constraints = x509.BasicConstraints(ca=False, path_length=None)
-    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    if constraints.ca or usage.key_cert_sign or usage.crl_sign:
-        raise UntrustedPeer("The peer showed the certificate of an authority, not its own.")
