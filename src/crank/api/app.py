@@ -6,7 +6,20 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 
-from crank.api import actions, actions_document, agents, files, keys, metrics, nodes, problem, rest, sessions, streams
+from crank.api import (
+    actions,
+    actions_document,
+    agents,
+    enrolment,
+    files,
+    keys,
+    metrics,
+    nodes,
+    problem,
+    rest,
+    sessions,
+    streams,
+)
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
 from crank.api.peer import Gate
@@ -47,6 +60,8 @@ def build_api(
     problem.install(app)
     for part in (rest, streams, files, sessions, nodes, keys, metrics, agents, actions_document):
         app.include_router(part.router)
+    for router in (enrolment.router, enrolment.door):
+        app.include_router(router)
     # A document of their own describes them.
     app.include_router(actions.router, include_in_schema=False)
     app.router.routes.append(Route("/mcp", app.state.mcp, include_in_schema=False))
