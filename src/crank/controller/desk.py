@@ -79,8 +79,8 @@ class Desk:
     mount_register  where this machine's launcher looks up what may be mounted; None where there is no launcher
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
+    authority       issues identities and signs tokens; None where nothing is served that needs them
     mounts_gate     held while a mount is added or removed, so that store and register change alike
-    authority       issues the identities of this trust domain; None where nothing does
     appraiser       checks what nodes and workers signed; None: none is believed
     arrivals        who tried to join of late
     manifests       which manifests were shown of late
@@ -102,12 +102,12 @@ class Desk:
     mount_register: MountRegister | None = None
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    authority: Authority | None = None
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
-    authority: Authority | None = None
     appraiser: Appraiser | None = None
     arrivals: Arrivals = field(default_factory=Arrivals)
     manifests: Manifests = field(default_factory=Manifests)

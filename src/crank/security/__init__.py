@@ -9,7 +9,7 @@ There is no parameter that turns verification off.
 """
 
 from crank.security.author import MutualTls
-from crank.security.certificates import peer_identity
+from crank.security.certificates import peer_identity, read_workload
 from crank.security.contexts import bearer_server_context, client_context, server_context
 from crank.security.verifier import Verifier, bundle_from_pem, peer_chain
 
@@ -21,5 +21,6 @@ __all__ = [
     "client_context",
     "peer_chain",
     "peer_identity",
+    "read_workload",
     "server_context",
 ]

@@ -15,8 +15,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from crank.domain.identity import SpiffeId, parse_spiffe_id, parse_trust_domain_id
 from crank.domain.json import JsonObject, canonical
+from crank.domain.trust import Workload
+from crank.domain.workload_codec import WORKLOAD_OID, decode_workload
 from crank.errors import InvalidRequest, UntrustedPeer
 
+_WORKLOAD = x509.ObjectIdentifier(WORKLOAD_OID)
 # A certificate of ours is about 700 bytes.
 CERTIFICATE_BYTES_MAX = 16 * 1024
 NAMES_MAX = 64
@@ -54,6 +57,24 @@ def peer_identity(der: bytes) -> SpiffeId:
     This says nothing about trust: a `Verifier` proves the chain as well. Raises UntrustedPeer.
     """
     return check_leaf(load_certificate(der))
+
+
+def read_workload(der: bytes) -> Workload | None:
+    """Read what a certificate says of its workload beyond the name; None where it has no such extension.
+
+    Like `peer_identity` it says nothing about trust by itself. Raises UntrustedPeer when the extension is malformed
+    or critical, which ours never is.
+    """
+    try:
+        found = load_certificate(der).extensions.get_extension_for_oid(_WORKLOAD)
+    except x509.ExtensionNotFound:
+        return None
+    if found.critical or not isinstance(found.value, x509.UnrecognizedExtension):
+        raise UntrustedPeer("The peer's certificate has a critical workload-type extension.")
+    try:
+        return decode_workload(found.value.value)
+    except InvalidRequest as fault:
+        raise UntrustedPeer(fault.message) from fault
 
 
 def check_leaf(certificate: x509.Certificate) -> SpiffeId:

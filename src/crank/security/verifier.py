@@ -24,6 +24,7 @@ from crank.security.certificates import (
     jwk_of,
     load_certificate,
     micros,
+    read_workload,
     serial_of,
     thumbprint,
 )
@@ -124,7 +125,7 @@ class Verifier:
         path = find_path(certificates, bundle.x509_authorities, identity.trust_domain, at)
         peer = Peer(
             spiffe_id=identity,
-            workload=None,
+            workload=read_workload(shown[0]),
             serials=tuple(serial_of(each) for each in path[:-1]),
             not_before_us=micros(path[0].not_valid_before_utc),
             # Nobody outlives what vouches for them.
