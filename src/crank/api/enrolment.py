@@ -115,6 +115,7 @@ async def join_node(request: Request, attester: Attester) -> Response:
             "node_id": node.node_id,
             "worker_id": node.worker_id,
             "capabilities": list(node.capabilities),
+            "returns": node.thumbprint is not None,
             "node_svid": _base64(joined.node.chain),
             "worker_svid": _base64(joined.worker.chain),
             "x509_authorities": _base64(joined.bundle.x509_authorities),

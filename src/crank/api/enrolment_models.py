@@ -87,6 +87,7 @@ class AttestationResult(Answer):
     node_id: str
     worker_id: str
     capabilities: list[str]
+    returns: bool = Field(description="Whether the node may come back by its own certificate, without a token.")
     node_svid: list[str] = Field(description="DER certificates in base64, the leaf first.")
     worker_svid: list[str]
     x509_authorities: list[str]

@@ -10,6 +10,7 @@ from crank.client.contents import Contents, Mounts
 from crank.client.face_session import Session
 from crank.client.keys import Keys
 from crank.client.link import ClientOptions
+from crank.client.nodes import Nodes
 from crank.client.remote import AsyncClient, OnOutput
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page
 from crank.client.sessions import SessionState
@@ -31,6 +32,7 @@ class Client:
         self._thread = threading.Thread(target=self._loop.run_forever, name="crank-client", daemon=True)
         self._thread.start()
         self.keys = Keys(self._remote.keys, self._wait_for)
+        self.nodes = Nodes(self._remote.nodes, self._wait_for)
 
     def __enter__(self) -> Self:
         return self

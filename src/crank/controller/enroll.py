@@ -18,19 +18,19 @@ from dataclasses import replace
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_listed
+from crank.controller.enrolled import enrolled_as, signed_offer
 from crank.controller.roster import LiveLease, LiveWorker
 from crank.domain.capability import CAPABILITIES_MAX, Capability, parse_capability
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import LOCAL_TENANT, InstanceId, JobId, WorkerId, is_uuid7, parse_name
 from crank.domain.job import Job, Status
 from crank.domain.json import JsonObject
-from crank.domain.rules import enrolment as rules
 from crank.domain.rules.retry import Loss
-from crank.domain.trust import Attestation, Peer
+from crank.domain.trust import Peer
 from crank.domain.worker import SLOTS_MAX, KnownWorker
 from crank.errors import InvalidRequest, NotAllowed, ProtocolError, Unavailable
 from crank.ports import Transaction, WorkerLink
-from crank.wire import MANIFEST_SINCE, VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Sessions, Welcome
+from crank.wire import VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Sessions, Welcome
 
 
 async def enroll(desk: Desk, *, hello: Hello, peer: Peer, link: WorkerLink) -> LiveWorker:
@@ -43,7 +43,7 @@ async def enroll(desk: Desk, *, hello: Hello, peer: Peer, link: WorkerLink) -> L
             code="version_mismatch",
         )
     _check_peer(desk, hello, peer.spiffe_id)  # 2
-    documents = _offered(desk, hello, version, peer.jkt)  # 3
+    documents = signed_offer(desk, hello, version, peer)  # 3
     known = _known(desk, hello, _capabilities(desk, documents))  # 4
     async with desk.roster.gate:
         known, resumed = await desk.store.transact(lambda tx: _enter(desk, tx, known, hello, peer))  # 5
@@ -89,41 +89,6 @@ def _check_peer(desk: Desk, hello: Hello, peer: SpiffeId) -> None:
         )
 
 
-def _offered(desk: Desk, hello: Hello, version: int, key: str) -> Sequence[JsonObject]:
-    """Return the documents of what the worker offers: those that it signed."""
-    if hello.manifest is None:
-        if version >= MANIFEST_SINCE or hello.node_id != desk.policy.node_id:
-            raise _not_believed("The worker did not sign what it offers.")
-        # It was started before this controller was renewed; its certificate alone speaks for it.
-        return hello.capabilities
-    if hello.capabilities or desk.appraiser is None:
-        raise _not_believed("What the worker offers comes in its manifest alone.")
-    manifest, signer = desk.appraiser.read_manifest(hello.manifest)
-    if not key or signer != key:
-        raise _not_believed("The worker's manifest was not signed with the key of its certificate.")
-    refused = rules.manifest_refusal(
-        manifest,
-        worker_id=hello.worker_id,
-        instance_id=hello.instance_id,
-        node_id=hello.node_id,
-        now_sec=desk.clock.now_us() / 1_000_000,
-    )
-    if refused is not None:
-        raise NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
-    if not desk.manifests.take(manifest.manifest_id, desk.clock.monotonic_sec()):
-        raise _not_believed("This manifest was shown before.")
-    return manifest.capabilities
-
-
-def _not_believed(message: str) -> NotAllowed:
-    return NotAllowed(
-        message,
-        code="manifest_not_believed",
-        field="manifest",
-        fix="Start the worker anew; if it stays so, renew Crank on its machine, or join that machine again.",
-    )
-
-
 def _capabilities(desk: Desk, documents: Sequence[JsonObject]) -> tuple[Capability, ...]:
     if len(documents) > CAPABILITIES_MAX:
         raise InvalidRequest(f"A worker offers at most {CAPABILITIES_MAX} capabilities.", code="invalid_capability")
@@ -166,14 +131,7 @@ def _known(desk: Desk, hello: Hello, capabilities: tuple[Capability, ...]) -> Kn
 def _enter(
     desk: Desk, tx: Transaction, known: KnownWorker, hello: Hello, peer: Peer
 ) -> tuple[KnownWorker, list[tuple[Job | None, Resumed]]]:
-    enrolment = tx.enrolments.of_worker(known.worker_id)
-    refused = rules.place_refusal(enrolment, known.node_id, desk.policy.node_id)
-    refused = refused or rules.offer_refusal(enrolment, known.capabilities)
-    if refused is not None:
-        raise NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
-    attested = Attestation.NONE if enrolment is None else enrolment.attestation
-    # What its certificate says was true when that was issued; one without the extension was issued before there was one.
-    known = replace(known, attestation=attested if peer.workload is None else peer.workload.attestation)
+    known = enrolled_as(desk, tx, known, peer)
     tx.registry.put_worker(known)
     facts: JsonObject = {
         "capabilities": [capability.name for capability in known.capabilities],
