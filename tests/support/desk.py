@@ -27,6 +27,7 @@ from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.domain.trust import Peer
 from crank.errors import Unavailable
+from crank.testing.memory_authority import MemoryAuthority
 from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
 TRUST_DOMAIN = "test.internal"
@@ -127,6 +128,7 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
         NoFailpoints(),
         rules,
         appraiser=JwsAppraiser(),
+        authority=MemoryAuthority(TRUST_DOMAIN, SystemClock(), SystemIdSource()),
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

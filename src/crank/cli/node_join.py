@@ -29,7 +29,10 @@ def join(
     root: Annotated[
         tuple[str, ...], Parameter(help="SHA-256 of its root certificate: sha256:…; may be repeated.", negative=())
     ] = (),
-    token: Annotated[str | None, Parameter(help="The join token, or - to read it from stdin. None where registered.")] = None,
+    token: Annotated[
+        str | None,
+        Parameter(help="The join token, or - to read it from stdin. None where registered.", allow_leading_hyphen=True),
+    ] = None,
     build: Annotated[
         bool, Parameter(help="Build the first profiles where they are absent.", negative="--no-build")
     ] = True,
