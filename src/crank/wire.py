@@ -22,6 +22,8 @@ VERSION_MIN = 1
 VERSION_MAX = 3
 # The version that brought sessions, programs, and calls on running jobs.
 SESSIONS_SINCE = 2
+# The version that brought trust, and links that follow one another without a gap.
+TRUST_SINCE = 3
 # What a worker's hello says of itself needs this version: controllers are renewed first, workers after.
 HELLO_SINCE = 3
 # The version from which on a worker signs what it offers. One of an older version is served on the controller's own
@@ -50,6 +52,8 @@ class Hello:
     """First message of a worker. `capabilities` are documents of `domain.capability`.
 
     manifest  what it offers, signed (compact JWS); `capabilities` is empty then
+    renews  the worker's older link stands, and the worker reads it to its end; `held` follows then. Said only
+            to a controller that agreed on version 3 over that older link
     """
 
     version_min: int
@@ -62,6 +66,7 @@ class Hello:
     capabilities: list[JsonObject]
     holding: list[Holding]
     manifest: str | None = None
+    renews: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +196,22 @@ class Answered:
     code: str | None
     message: str | None
     answer: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """On a link that renews another: the older one was read to its end; these leases and sessions are held now."""
+
+    holding: list[Holding]
+    sessions: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """The worker believes what that `trust` said from now on."""
+
+    sequence: int
+    revision: int
 
 
 # --- controller to worker --------------------------------------------------------------------
@@ -365,9 +386,28 @@ class Files:
     size_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """By what the worker checks its peers from now on; told after `welcome` and at every change, answered by `trusted`.
+
+    sequence          of the bundle of the trust domain
+    roots             its X.509 authorities, DER in base64
+    revision          of what is revoked, as this link counts it
+    revoked_ids       SPIFFE IDs that nobody may speak for
+    revoked_serials   certificates that were revoked alone, lower-case hexadecimal
+    """
+
+    sequence: int
+    roots: list[str]
+    revision: int
+    revoked_ids: list[str]
+    revoked_serials: list[str]
+
+
 Message: TypeAlias = (
     Hello | Beat | Started | Output | Finished | Declined | Draining | Welcome | Rejected | Lease | Cancel | Settled
     | Pools | Opened | Sessions | Ended | Answered | Open | Touch | Close | Noted | Interrupt | Stdin | Files
+    | Held | Trusted | Trust
 )  # fmt: skip
 
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in typing.get_args(Message)}

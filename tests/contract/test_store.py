@@ -6,17 +6,18 @@ from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.sqlite import SqliteStore
 from crank.ports import Store
 from crank.testing.contracts_credentials import CredentialStoreContract
+from crank.testing.contracts_federation import FederationStoreContract
 from crank.testing.memory import MemoryStore
 
 
-class TestSqliteStore(CredentialStoreContract):
+class TestSqliteStore(CredentialStoreContract, FederationStoreContract):
     """The durable store."""
 
     def make(self, folder: Path) -> Store:
         return SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
 
 
-class TestMemoryStore(CredentialStoreContract):
+class TestMemoryStore(CredentialStoreContract, FederationStoreContract):
     """The one for tests."""
 
     def make(self, folder: Path) -> Store:

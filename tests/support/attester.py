@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from crank.adapters.signed import own_certificate, sign_evidence, signing_request, thumbprint_of
 from crank.controller.desk import Desk
-from crank.controller.nodes import authority_of, roots_of
+from crank.controller.issue import authority_of
+from crank.controller.nodes import roots_of
 from crank.domain.ids import Digest
 
 _NOW_US = 1_790_000_000_000_000

@@ -84,7 +84,7 @@ class ScriptedWorker:
             1, 1, self.name, self.instance_id, "n1", "0", self.slots,
             [capability_document(capability) for capability in self.capabilities], holding or [],
         )  # fmt: skip
-        self.live = await enroll(self.desk, hello=hello, peer=peer_named(self.name), link=self.link)
+        self.live = await enroll(self.desk, hello=hello, peer=peer_named(self.name).spiffe_id, link=self.link)
         welcome: Welcome = await self.link.next(Welcome)
         return welcome
 

@@ -89,7 +89,7 @@ class DeskConnector:
             return
         peer = peer_named(self._name, jkt=self.key.jkt)
         try:
-            worker = await enroll(self._desk, hello=hello, peer=peer, link=link.controller)
+            worker = await enroll(self._desk, hello=hello, peer=peer.spiffe_id, link=link.controller, shown=peer)
         except CrankError as fault:
             # As the worker listener does: the link ends, and the worker comes back.
             await link.controller.close(fault.error_code, fault.message)

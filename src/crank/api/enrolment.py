@@ -22,6 +22,7 @@ from crank.api.peer import Caller, bearer
 from crank.api.strict import OpenRoute, StrictRoute
 from crank.controller import nodes
 from crank.controller.desk import Desk
+from crank.controller.issue import authority_of
 from crank.controller.join import join
 from crank.controller.views import moment
 from crank.domain.enrolment import Enrolment
@@ -91,7 +92,7 @@ async def forget_node(
 )  # fmt: skip
 async def join_roots(request: Request) -> Response:
     """Return the root certificates, for a machine that knows the SHA-256 of one of them."""
-    authority = nodes.authority_of(request.app.state.desk)
+    authority = authority_of(request.app.state.desk)
     return answer(
         {
             "trust_domain": authority.trust_domain,

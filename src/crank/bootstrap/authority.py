@@ -44,10 +44,9 @@ def start_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAuth
 
 
 def issue_own(settings: Settings, authority: FileAuthority) -> Identity:
-    """Issue what is due of the controller's and its worker's own. Raises ConfigurationError, OSError."""
+    """Issue what is due of the controller's own. Raises ConfigurationError, OSError."""
     names = [name for name in settings.api_names.split(",") if name]
     own = authority.issue_controller(node_id(settings), addresses=[settings.bind, *names])
-    authority.issue_worker(worker_id_of(settings), settings.identity_dir)
     authority.publish_ca(settings.api_ca_file)
     return own
 

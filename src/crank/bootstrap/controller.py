@@ -11,6 +11,7 @@ from fastapi import FastAPI
 import crank
 from crank.adapters.authority import Identity
 from crank.adapters.blobs import FileBlobStore
+from crank.adapters.certificate_request import read_request
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
 from crank.adapters.https_download import HttpsDownloads
@@ -28,6 +29,7 @@ from crank.api.workers import build_workers_app
 from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
+from crank.bootstrap.local_worker import issue_local_worker, keep_local_worker
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
 from crank.bootstrap.verifying import verifier_of
@@ -88,6 +90,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
+        await issue_local_worker(settings, desk)
+        opened.callback(asyncio.create_task(keep_local_worker(settings, desk), name="local-worker").cancel)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
@@ -225,7 +229,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         name="api_port",
     )
     workers = Listener(
-        app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer),
+        app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),

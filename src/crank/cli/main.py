@@ -84,6 +84,15 @@ _GROUPS = (
         ),
     ),
     (
+        "identity",
+        "Who may speak for this node and its workers.",
+        (
+            ("list", "crank.cli.identity:list_identities", "List the certificates that were issued, and what is revoked."),
+            ("revoke", "crank.cli.identity:revoke", "Take an identity back at once."),
+            ("allow", "crank.cli.identity:allow", "Let a revoked identity get certificates again."),
+        ),
+    ),
+    (
         "worker",
         "Workers and what they offer.",
         (

@@ -8,8 +8,10 @@ from crank.controller.arrivals import Arrivals
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
 from crank.controller.manifests import Manifests
+from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
+from crank.controller.standing import Standing
 from crank.controller.tally import Tally
 from crank.controller.watch import Watch
 from crank.domain.credential import Credential
@@ -85,6 +87,7 @@ class Desk:
     arrivals        who tried to join of late
     manifests       which manifests were shown of late
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
+    standing        which of them were taken back
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
 
@@ -111,6 +114,8 @@ class Desk:
     appraiser: Appraiser | None = None
     arrivals: Arrivals = field(default_factory=Arrivals)
     manifests: Manifests = field(default_factory=Manifests)
+    standing: Standing = field(default_factory=Standing)
+    renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
     asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:

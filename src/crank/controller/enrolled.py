@@ -14,7 +14,7 @@ from crank.ports import Transaction
 from crank.wire import MANIFEST_SINCE, Hello
 
 
-def signed_offer(desk: Desk, hello: Hello, version: int, peer: Peer) -> Sequence[JsonObject]:
+def signed_offer(desk: Desk, hello: Hello, version: int, peer: Peer | None) -> Sequence[JsonObject]:
     """Return the documents of what the worker offers: those that it signed with the key that it proved.
 
     Raises NotAllowed (`manifest_not_believed`), TooLarge.
@@ -27,7 +27,7 @@ def signed_offer(desk: Desk, hello: Hello, version: int, peer: Peer) -> Sequence
     if hello.capabilities or desk.appraiser is None:
         raise _not_believed("What the worker offers comes in its manifest alone.")
     manifest, signer = desk.appraiser.read_manifest(hello.manifest)
-    if not peer.jkt or signer != peer.jkt:
+    if peer is None or signer != peer.jkt:
         raise _not_believed("The worker's manifest was not signed with the key of its certificate.")
     refused = rules.manifest_refusal(
         manifest,
@@ -52,7 +52,7 @@ def _not_believed(message: str) -> NotAllowed:
     )
 
 
-def enrolled_as(desk: Desk, tx: Transaction, known: KnownWorker, peer: Peer) -> KnownWorker:
+def enrolled_as(desk: Desk, tx: Transaction, known: KnownWorker, peer: Peer | None) -> KnownWorker:
     """Return the worker as its node is enrolled. Raises NotAllowed (`node_not_enrolled`, `capability_not_enrolled`)."""
     enrolment = tx.enrolments.of_worker(known.worker_id)
     refused = rules.place_refusal(enrolment, known.node_id, desk.policy.node_id)
@@ -61,7 +61,8 @@ def enrolled_as(desk: Desk, tx: Transaction, known: KnownWorker, peer: Peer) -> 
         raise _fault(refused)
     attested = Attestation.NONE if enrolment is None else enrolment.attestation
     # What its certificate says was true when that was issued; one without the extension was issued before there was one.
-    return replace(known, attestation=attested if peer.workload is None else peer.workload.attestation)
+    workload = None if peer is None else peer.workload
+    return replace(known, attestation=attested if workload is None else workload.attestation)
 
 
 def _fault(refused: Refusal) -> NotAllowed:

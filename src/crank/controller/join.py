@@ -12,8 +12,9 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from crank.controller.desk import Desk
+from crank.controller.issue import IdentityWanted, authority_of, issue
 from crank.controller.keys import hash_of
-from crank.controller.nodes import authority_of, facts_of, roots_of
+from crank.controller.nodes import facts_of, roots_of
 from crank.domain.enrolment import Enrolment, Evidence
 from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import LOCAL_TENANT, Digest, InstanceId
@@ -140,12 +141,13 @@ def _digest_of_keys(evidence: Evidence) -> Digest:
 
 
 async def _issue(desk: Desk, enrolment: Enrolment, evidence: Evidence) -> Joined:
-    authority = authority_of(desk)
-
-    def svid(kind: str, name: str, key: bytes) -> Svid:
+    async def svid(kind: str, name: str, key: bytes) -> Svid:
         workload = Workload(kind, InstanceId(desk.ids.uuid7()), enrolment.attestation)
-        return authority.issue(make_spiffe_id(authority.trust_domain, kind, name), workload, key)
+        spiffe_id = make_spiffe_id(desk.policy.trust_domain, kind, name)
+        return await issue(
+            desk, IdentityWanted(spiffe_id, workload, key, node=enrolment.node_id, asked_by=enrolment.node_id)
+        )
 
-    node = svid("node", enrolment.node_id, evidence.node_key)
-    worker = svid("worker", enrolment.worker_id, evidence.worker_key)
-    return Joined(enrolment, node, worker, authority.bundle())
+    node = await svid("node", enrolment.node_id, evidence.node_key)
+    worker = await svid("worker", enrolment.worker_id, evidence.worker_key)
+    return Joined(enrolment, node, worker, authority_of(desk).bundle())

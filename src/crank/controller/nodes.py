@@ -5,13 +5,16 @@ from dataclasses import dataclass, field, replace
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
+from crank.controller.identities import revoke_identity
+from crank.controller.issue import authority_of
 from crank.controller.keys import hash_of
 from crank.domain.enrolment import Enrolment
+from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import Digest, TenantId, parse_name
 from crank.domain.json import JsonObject
 from crank.domain.rules import enrolment as rules
 from crank.domain.rules.access import Action
-from crank.errors import InvalidRequest, NotFound, TooLarge, Unavailable
+from crank.errors import InvalidRequest, NotFound, TooLarge
 from crank.ports import Authority, Transaction
 
 NODES_MAX = 1000
@@ -126,7 +129,7 @@ async def list_nodes(desk: Desk) -> list[Enrolment]:
 
 
 async def forget(desk: Desk, *, tenant: TenantId, subject: str, node: str) -> Enrolment:
-    """Take a node's right to be here, and cut its worker off; doing it again changes nothing.
+    """Take a node's right to be here, revoke its identities, and cut its worker off; again changes nothing.
 
     node  its id, or its name while it is not forgotten
     Raises NotAllowed, NotFound.
@@ -144,9 +147,11 @@ async def forget(desk: Desk, *, tenant: TenantId, subject: str, node: str) -> En
         return gone
 
     gone = await desk.store.transact(commit)
-    live = desk.roster.find(gone.worker_id)
-    if live is not None:
-        await live.link.close("node_forgotten", "The owner of the controller forgot this node.")
+    if gone.joined_us is not None:
+        # From here on nobody believes what was issued to it, and nothing more is.
+        for kind, name in (("worker", gone.worker_id), ("node", gone.node_id)):
+            spiffe_id = make_spiffe_id(desk.policy.trust_domain, kind, name)
+            await revoke_identity(desk, str(spiffe_id), reason="the node was forgotten", subject=subject)
     return gone
 
 
@@ -157,13 +162,6 @@ def _find(tx: Transaction, node: str) -> Enrolment:
     raise NotFound(
         f"There is no node {node[:80]!r}.", code="node_not_found", field="node", fix="'crank node list' shows them."
     )
-
-
-def authority_of(desk: Desk) -> Authority:
-    """Return what issues identities here. Raises Unavailable where nothing does."""
-    if desk.authority is None:
-        raise Unavailable("This controller issues no identities.", code="no_authority")
-    return desk.authority
 
 
 def roots_of(authority: Authority) -> tuple[Digest, ...]:

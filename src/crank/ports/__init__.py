@@ -8,8 +8,10 @@ from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
 from crank.ports.enrolments import EnrolmentStore
+from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
-from crank.ports.links import Connector, ControllerLink, WorkerLink
+from crank.ports.identities import IdentityStore
+from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
 from crank.ports.sandbox import (
@@ -41,6 +43,8 @@ __all__ = [
     "Appraiser",
     "Authority",
     "BlobStore",
+    "BundleFormat",
+    "BundlePublishers",
     "Clock",
     "Connector",
     "ControllerLink",
@@ -48,18 +52,21 @@ __all__ = [
     "Downloads",
     "EnrolmentStore",
     "Failpoints",
+    "FederationStore",
     "FileEntry",
     "FunctionCall",
     "FunctionRunner",
     "FunctionSpec",
     "GpuProbe",
     "IdSource",
+    "IdentityStore",
     "JobStore",
     "ManifestSigner",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
     "OutputSink",
+    "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
     "RecordStore",

@@ -1,4 +1,4 @@
-"""What must not be lost: six small stores behind one unit of work, blobs, and the log of output."""
+"""What must not be lost: small stores behind one unit of work, blobs, and the log of output."""
 
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol, TypeVar
@@ -10,6 +10,8 @@ from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
 from crank.ports.enrolments import EnrolmentStore
+from crank.ports.federation import FederationStore
+from crank.ports.identities import IdentityStore
 from crank.wire import JobEvent
 
 T = TypeVar("T")
@@ -169,7 +171,7 @@ class RegistryStore(Protocol):
 
 
 class Transaction(Protocol):
-    """Six small stores that change together or not at all."""
+    """Small stores that change together or not at all."""
 
     jobs: JobStore
     sessions: SessionStore
@@ -178,6 +180,8 @@ class Transaction(Protocol):
     registry: RegistryStore
     credentials: CredentialStore
     enrolments: EnrolmentStore
+    identities: IdentityStore
+    federation: FederationStore
 
 
 class Store(Protocol):

@@ -27,6 +27,7 @@ NAMES_MAX = 64
 _CURVES = ("secp256r1", "secp384r1")
 _RSA_BITS_MIN, _RSA_BITS_MAX = 2048, 4096
 _HASHES = ("sha256", "sha384", "sha512")
+_WORKLOAD = x509.ObjectIdentifier(WORKLOAD_OID)
 _BOTH_SIDES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
 _UNREADABLE = (
     ValueError,
@@ -59,24 +60,6 @@ def peer_identity(der: bytes) -> SpiffeId:
     return check_leaf(load_certificate(der))
 
 
-def read_workload(der: bytes) -> Workload | None:
-    """Read what a certificate says of its workload beyond the name; None where it has no such extension.
-
-    Like `peer_identity` it says nothing about trust by itself. Raises UntrustedPeer when the extension is malformed
-    or critical, which ours never is.
-    """
-    try:
-        found = load_certificate(der).extensions.get_extension_for_oid(_WORKLOAD)
-    except x509.ExtensionNotFound:
-        return None
-    if found.critical or not isinstance(found.value, x509.UnrecognizedExtension):
-        raise UntrustedPeer("The peer's certificate has a critical workload-type extension.")
-    try:
-        return decode_workload(found.value.value)
-    except InvalidRequest as fault:
-        raise UntrustedPeer(fault.message) from fault
-
-
 def check_leaf(certificate: x509.Certificate) -> SpiffeId:
     """Return the identity in a leaf certificate (X509-SVID, sections 2, 3.1, 4.1 to 4.4). Raises UntrustedPeer."""
     uris = _uris(certificate)
@@ -94,6 +77,29 @@ def check_leaf(certificate: x509.Certificate) -> SpiffeId:
         raise UntrustedPeer("The peer's certificate has no subject, and its names are not marked as critical.")
     check_algorithms(certificate)
     return identity
+
+
+def read_workload(der: bytes) -> Workload | None:
+    """Read what a certificate says of its workload beyond the name; None where it has no such extension.
+
+    Like `peer_identity` it says nothing about trust by itself. Raises UntrustedPeer when the extension is malformed
+    or critical, which ours never is.
+    """
+    return workload_of(load_certificate(der))
+
+
+def workload_of(certificate: x509.Certificate) -> Workload | None:
+    """Return what `read_workload` reads of a parsed certificate. Raises UntrustedPeer."""
+    try:
+        found = certificate.extensions.get_extension_for_oid(_WORKLOAD)
+    except x509.ExtensionNotFound:
+        return None
+    if found.critical or not isinstance(found.value, x509.UnrecognizedExtension):
+        raise UntrustedPeer("The peer's certificate has a critical workload-type extension.")
+    try:
+        return decode_workload(found.value.value)
+    except InvalidRequest as fault:
+        raise UntrustedPeer(fault.message) from fault
 
 
 def _check_leaf_usage(certificate: x509.Certificate) -> None:

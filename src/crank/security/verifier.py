@@ -24,9 +24,9 @@ from crank.security.certificates import (
     jwk_of,
     load_certificate,
     micros,
-    read_workload,
     serial_of,
     thumbprint,
+    workload_of,
 )
 from crank.security.path import CHAIN_CERTIFICATES_MAX, find_path, load_chain
 
@@ -94,9 +94,9 @@ class Verifier:
             self._remember(shown, known)
         peer = known.peer
         if now_us < peer.not_before_us - self._skew_us:
-            raise UntrustedPeer("The peer's certificate is not valid yet.")
+            raise _early()
         if now_us > peer.not_after_us + self._skew_us:
-            raise UntrustedPeer("The peer's certificate has expired.")
+            raise _expired()
         if self._revoked(peer.spiffe_id, peer.serials):
             raise UntrustedPeer(f"The identity {peer.spiffe_id} was revoked.", code="identity_revoked")
         return peer
@@ -125,7 +125,7 @@ class Verifier:
         path = find_path(certificates, bundle.x509_authorities, identity.trust_domain, at)
         peer = Peer(
             spiffe_id=identity,
-            workload=read_workload(shown[0]),
+            workload=workload_of(path[0]),
             serials=tuple(serial_of(each) for each in path[:-1]),
             not_before_us=micros(path[0].not_valid_before_utc),
             # Nobody outlives what vouches for them.
@@ -139,10 +139,21 @@ class Verifier:
         first_us, last_us = micros(leaf.not_valid_before_utc), micros(leaf.not_valid_after_utc)
         nearest_us = max(first_us, min(now_us, last_us))
         if now_us < nearest_us - self._skew_us:
-            raise UntrustedPeer("The peer's certificate is not valid yet.")
+            raise _early()
         if now_us > nearest_us + self._skew_us:
-            raise UntrustedPeer("The peer's certificate has expired.")
+            raise _expired()
         return nearest_us
+
+
+def _early() -> UntrustedPeer:
+    return UntrustedPeer("The peer's certificate is not valid yet.", code="identity_not_yet_valid", fix=_CLOCKS)
+
+
+def _expired() -> UntrustedPeer:
+    return UntrustedPeer("The peer's certificate has expired.", code="identity_expired", fix=_CLOCKS)
+
+
+_CLOCKS = "Let it be renewed, and compare the clocks of both machines: 'timedatectl' shows whether one is wrong."
 
 
 def peer_chain(tls: Any) -> tuple[bytes, ...]:

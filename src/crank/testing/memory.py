@@ -21,6 +21,8 @@ from crank.errors import Conflict, NotFound, Unavailable
 from crank.ports import (
     CredentialStore,
     EnrolmentStore,
+    FederationStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -30,6 +32,8 @@ from crank.ports import (
 )
 from crank.testing.memory_credentials import Credentials
 from crank.testing.memory_enrolments import Enrolments
+from crank.testing.memory_federation import Federation
+from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
 
 T = TypeVar("T")
@@ -271,6 +275,8 @@ class _Transaction:
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
         self.enrolments: EnrolmentStore = Enrolments(state, writable=writable)
+        self.identities: IdentityStore = Identities(state, writable=writable)
+        self.federation: FederationStore = Federation(state, writable=writable)
 
 
 class MemoryStore:

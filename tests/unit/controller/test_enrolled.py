@@ -57,7 +57,7 @@ class Newcomer:
     async def come(self, hello: Hello, peer: Peer | None = None) -> None:
         """Enroll with it."""
         shown = peer or peer_named(self.worker_id, jkt=self.key.jkt)
-        await enroll(self.desk, hello=hello, peer=shown, link=QueueLink())
+        await enroll(self.desk, hello=hello, peer=shown.spiffe_id, link=QueueLink(), shown=shown)
 
 
 async def refused(newcomer: Newcomer, hello: Hello, peer: Peer | None = None) -> str:

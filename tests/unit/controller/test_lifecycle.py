@@ -121,7 +121,7 @@ async def test_controllers_are_renewed_before_workers(tmp_path: Path, monkeypatc
     """A worker of this version is turned away by an older controller with a clear code; an older worker is served."""
     hello = Hello(HELLO_SINCE, VERSION_MAX, "w1", "not looked at yet", "n1", "0", 2, [], [])
     async with open_desk(tmp_path) as desk:
-        peer = peer_named("w1")
+        peer = peer_named("w1").spiffe_id
         monkeypatch.setattr("crank.controller.enroll.VERSION_MAX", HELLO_SINCE - 1)
         with pytest.raises(ProtocolError) as caught:
             await enroll(desk, hello=hello, peer=peer, link=QueueLink())
@@ -343,7 +343,7 @@ async def test_a_certificate_speaks_for_one_worker(tmp_path: Path) -> None:
 
         hello = Hello(1, 1, "w1", worker.instance_id, "n1", "0", 1, [capability_document(CORE)], [])
         with pytest.raises(NotAllowed):
-            await enroll(desk, hello=hello, peer=peer_named("w2"), link=worker.link)
+            await enroll(desk, hello=hello, peer=peer_named("w2").spiffe_id, link=worker.link)
         assert [] == (await workers_document(desk))["workers"]
 
 

@@ -8,6 +8,8 @@ from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.enrolments import SqlEnrolments
 from crank.adapters.sqlite.faults import is_unique_violation
+from crank.adapters.sqlite.federation import SqlFederation
+from crank.adapters.sqlite.identities import SqlIdentities
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.domain import job_codec
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
@@ -16,7 +18,17 @@ from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
-from crank.ports import CredentialStore, EnrolmentStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
+from crank.ports import (
+    CredentialStore,
+    EnrolmentStore,
+    FederationStore,
+    IdentityStore,
+    JobStore,
+    RecordStore,
+    RegistryStore,
+    ReplayStore,
+    SessionStore,
+)
 
 
 def _text(value: JsonValue) -> str | None:
@@ -255,7 +267,7 @@ class SqlRegistry:
 
 
 class SqlTransaction:
-    """Six stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
+    """All stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.jobs: JobStore = SqlJobs(connection)
@@ -265,3 +277,5 @@ class SqlTransaction:
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
         self.enrolments: EnrolmentStore = SqlEnrolments(connection)
+        self.identities: IdentityStore = SqlIdentities(connection)
+        self.federation: FederationStore = SqlFederation(connection)

@@ -26,6 +26,8 @@ class Action(StrEnum):
     READ_RECORDS = "records.read"
     CHANGE_NODES = "nodes.change"
     READ_NODES = "nodes.read"
+    READ_IDENTITIES = "identities.list"
+    CHANGE_IDENTITIES = "identities.change"
 
 
 _DOING = {
@@ -35,6 +37,8 @@ _DOING = {
     Action.READ_RECORDS: "Reading the whole audit trail is",
     Action.CHANGE_NODES: "Inviting, registering and forgetting nodes is",
     Action.READ_NODES: "Reading the list of nodes is",
+    Action.READ_IDENTITIES: "Reading the list of identities is",
+    Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
 }
 
 
