@@ -25,7 +25,10 @@ SESSIONS_SINCE = 2
 # The version that brought trust, and links that follow one another without a gap.
 TRUST_SINCE = 3
 # What a worker's hello says of itself needs this version: controllers are renewed first, workers after.
-HELLO_SINCE = 2
+HELLO_SINCE = 3
+# The version from which on a worker signs what it offers. One of an older version is served on the controller's own
+# machine alone: no other ever ran one.
+MANIFEST_SINCE = 3
 MESSAGE_BYTES_MAX = 4 * MIB
 # A larger outcome travels as a blob.
 OUTCOME_INLINE_BYTES_MAX = 256 * 1024
@@ -48,6 +51,7 @@ class Holding:
 class Hello:
     """First message of a worker. `capabilities` are documents of `domain.capability`.
 
+    manifest  what it offers, signed (compact JWS); `capabilities` is empty then
     renews  the worker's older link stands, and the worker reads it to its end; `held` follows then. Said only
             to a controller that agreed on version 3 over that older link
     """
@@ -61,6 +65,7 @@ class Hello:
     slots: int
     capabilities: list[JsonObject]
     holding: list[Holding]
+    manifest: str | None = None
     renews: bool = False
 
 

@@ -12,6 +12,7 @@ from crank.adapters.blobs import FileBlobStore
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
+from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.controller.desk import Desk, Policy
@@ -24,7 +25,9 @@ from crank.domain.capability import Capability, capability_document
 from crank.domain.identity import make_spiffe_id
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
+from crank.domain.trust import Peer
 from crank.errors import Unavailable
+from crank.testing.memory_authority import MemoryAuthority
 from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
 TRUST_DOMAIN = "test.internal"
@@ -57,6 +60,11 @@ class QueueLink:
                 return message
 
 
+def peer_named(name: str, *, jkt: str = "") -> Peer:
+    """Return what a verifier would say of a worker's certificate."""
+    return Peer(make_spiffe_id(TRUST_DOMAIN, "worker", name), None, ("0a",), 0, 1 << 60, jkt)
+
+
 class ScriptedWorker:
     """A worker that says exactly what a test tells it to."""
 
@@ -78,8 +86,7 @@ class ScriptedWorker:
             *versions, self.name, self.instance_id, "n1", "0", self.slots,
             [capability_document(capability) for capability in self.capabilities], holding or [], renews,
         )  # fmt: skip
-        peer = make_spiffe_id(TRUST_DOMAIN, "worker", self.name)
-        self.live = await enroll(self.desk, hello=hello, peer=peer, link=self.link)
+        self.live = await enroll(self.desk, hello=hello, peer=peer_named(self.name).spiffe_id, link=self.link)
         welcome: Welcome = await self.link.next(Welcome)
         return welcome
 
@@ -122,6 +129,8 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
         JsonSchemaChecker(),
         NoFailpoints(),
         rules,
+        appraiser=JwsAppraiser(),
+        authority=MemoryAuthority(TRUST_DOMAIN, SystemClock(), SystemIdSource()),
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

@@ -146,16 +146,17 @@ SINCE_3 = frozenset(("held", "trusted", "trust"))
 # What version 3 added to messages of earlier versions, each message whole.
 EXTENDED_3: dict[str, wire.Message] = {
     "hello": wire.Hello(
-        version_min=2,
+        version_min=3,
         version_max=3,
-        worker_id="main",
-        instance_id="0190a6a4-7b1c-7d2e-8f00-0123456789ab",
-        node_id="node-1",
+        worker_id="main-gpu-456789ab",
+        instance_id=SESSION,
+        node_id="gpu-456789ab",
         software="crank 0.1.0",
         slots=2,
-        capabilities=[CAPABILITY],
+        capabilities=[],
         holding=[],
         renews=True,
+        manifest="eyJhbGciOiJFUzI1NiJ9.e30.c2ln",
     ),
 }
 OUTCOME = Outcome(

@@ -11,6 +11,7 @@ from crank.api import (
     actions_document,
     agents,
     authority,
+    enrolment,
     files,
     identities,
     keys,
@@ -63,6 +64,8 @@ def build_api(
     problem.install(app)
     for part in (rest, streams, files, sessions, nodes, keys, identities, authority, metrics, agents, actions_document):
         app.include_router(part.router)
+    for router in (enrolment.router, enrolment.door):
+        app.include_router(router)
     app.include_router(identities.open_router)
     # A document of their own describes them.
     app.include_router(actions.router, include_in_schema=False)

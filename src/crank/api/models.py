@@ -193,6 +193,9 @@ class WorkerDocument(Answer):
     slots: int
     free_slots: int
     capabilities: list[str]
+    attestation: Literal["none", "thumbprint", "join"] = Field(
+        description="How its node proved itself, as its certificate says; none: it is the controller's own machine's."
+    )
     tier: str | None = Field(description="How well its scripts are walled in; null where it runs none.")
     pools: list[PoolDocument]
     enrolled_at: str
@@ -203,6 +206,19 @@ class WorkersPage(Answer):
     """Workers."""
 
     workers: list[WorkerDocument]
+
+
+class ManifestDocument(Answer):
+    """What a worker signed."""
+
+    worker_id: str
+    instance_id: str
+    node_id: str
+    attestation: Literal["none", "thumbprint", "join"]
+    manifest: str = Field(
+        description="Compact JWS (ES256, typ crank-manifest+jws): x5c is the worker's X.509-SVID with its chain."
+    )
+    sha256: str = Field(description="Of the manifest's text.")
 
 
 class CapabilityDocument(Answer):

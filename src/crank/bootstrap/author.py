@@ -10,6 +10,7 @@ import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.authority import open_authority, worker_id_of
 from crank.bootstrap.confinement import dialer_to, give_folders, log_layers, shut_in, spool_dir, worker_view
@@ -82,6 +83,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
                     instance_id=ids.uuid7(),
                     node_id=document["node_id"],
                     software=f"crank/{crank.__version__}",
+                    signer=FileManifestSigner(settings.identity_dir),
                     own=own,
                 ),
                 offers=offers,

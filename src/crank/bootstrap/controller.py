@@ -18,6 +18,7 @@ from crank.adapters.https_download import HttpsDownloads
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
 from crank.adapters.profile_store.source import profile_names, read_profile
+from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
@@ -79,6 +80,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             mount_register=FileMountRegister(settings.mounts_register),
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
+            appraiser=JwsAppraiser(),
             authority=authority,
             roots=authority,
         )

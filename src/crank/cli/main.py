@@ -102,7 +102,19 @@ _GROUPS = (
             ("list", "crank.cli.worker:list_workers", "List the workers."),
         ),
     ),
-    ("node", "The node itself.", (("info", "crank.cli.node:info", "Tell where the running node is."),)),
+    (
+        "node",
+        "The node itself, and machines that work for it.",
+        (
+            ("info", "crank.cli.node:info", "Tell where the running node is."),
+            ("invite", "crank.cli.node_invite:invite", "Print the one command that joins another machine."),
+            ("register", "crank.cli.node_invite:register", "Let a machine join by its own certificate."),
+            ("list", "crank.cli.node_invite:list_nodes", "List the other machines."),
+            ("forget", "crank.cli.node_invite:forget", "Take a machine's right to be here, and cut it off."),
+            ("join", "crank.cli.node_join:join", "Work for a controller elsewhere, until Ctrl-C."),
+            ("thumbprint", "crank.cli.node_join:show_thumbprint", "Print by what this machine can be registered."),
+        ),
+    ),
 )
 # Started by the keeper, not by people.
 _INTERNAL = (
@@ -110,6 +122,7 @@ _INTERNAL = (
     ("internal-bound-keeper", "crank.cli.internal.keeper:bound"),
     ("internal-controller", "crank.cli.internal.controller:main"),
     ("internal-worker", "crank.cli.internal.worker:main"),
+    ("internal-member", "crank.cli.internal.member:main"),
 )
 
 

@@ -4,6 +4,7 @@ from crank.client.face import Client
 from crank.client.face_session import Session
 from crank.client.keys import Key
 from crank.client.link import ClientOptions, job_id_of
+from crank.client.nodes import Node
 from crank.client.remote import AsyncClient
 from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics, Mount, Page, Skipped, StreamMetrics
 from crank.client.sessions import AsyncSession, SessionFile, SessionState
@@ -20,6 +21,7 @@ __all__ = [
     "Key",
     "Metrics",
     "Mount",
+    "Node",
     "Page",
     "Session",
     "SessionFile",

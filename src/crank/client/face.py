@@ -11,6 +11,7 @@ from crank.client.face_session import Session
 from crank.client.identities import Identities
 from crank.client.keys import Keys
 from crank.client.link import ClientOptions
+from crank.client.nodes import Nodes
 from crank.client.remote import AsyncClient, OnOutput
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page
 from crank.client.sessions import SessionState
@@ -32,6 +33,7 @@ class Client:
         self._thread = threading.Thread(target=self._loop.run_forever, name="crank-client", daemon=True)
         self._thread.start()
         self.keys = Keys(self._remote.keys, self._wait_for)
+        self.nodes = Nodes(self._remote.nodes, self._wait_for)
         self.identities = Identities(self._remote.identities, self._wait_for)
 
     def __enter__(self) -> Self:

@@ -18,6 +18,7 @@ from crank.client.contents import CHUNK_BYTES, Contents, Mounts, chunks, digest_
 from crank.client.identities import AsyncIdentities
 from crank.client.keys import AsyncKeys
 from crank.client.link import EVENT_BYTES_MAX, ClientOptions, Link, transport_fault
+from crank.client.nodes import AsyncNodes
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page, parse_job, parse_mount, parse_page
 from crank.client.sessions import AsyncSession, SessionState, parse_session
 from crank.domain.json import JsonObject, JsonValue
@@ -47,6 +48,7 @@ class AsyncClient:
         self.options = options
         self._link = Link(options)
         self.keys = AsyncKeys(self._link)
+        self.nodes = AsyncNodes(self._link)
         self.identities = AsyncIdentities(self._link)
 
     async def __aenter__(self) -> Self:

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crank.controller.arrivals import Arrivals
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
+from crank.controller.manifests import Manifests
 from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
@@ -19,6 +21,7 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import GIB, OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import (
+    Appraiser,
     Authority,
     BlobStore,
     Clock,
@@ -82,6 +85,9 @@ class Desk:
     authority       issues identities and signs tokens; None where nothing is served that needs them
     roots           the operator's side of it; root_gate is held while a step of a change of root is taken
     mounts_gate     held while a mount is added or removed, so that store and register change alike
+    appraiser       checks what nodes and workers signed; None: none is believed
+    arrivals        who tried to join of late
+    manifests       which manifests were shown of late
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
@@ -109,6 +115,9 @@ class Desk:
     keyring: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
+    appraiser: Appraiser | None = None
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    manifests: Manifests = field(default_factory=Manifests)
     standing: Standing = field(default_factory=Standing)
     renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
     asker: Credential | None = None

@@ -37,6 +37,8 @@ class LiveWorker:
     pools: list[Pool] = field(default_factory=list)
     # What it can be told depends on the version that both agreed on.
     version: int = VERSION_MAX
+    # What it signed; None for one that cannot sign yet.
+    manifest: str | None = None
     # None until it has said which sessions it holds; then those that stand.
     sessions: set[SessionId] | None = None
     calls: dict[str, asyncio.Future[Answered]] = field(default_factory=dict)

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from crank.controller.desk import Desk
 from crank.domain.credential import OWNER_SUBJECT, Credential
+from crank.domain.enrolment import Enrolment
 from crank.domain.federation import Federated
-from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.record import Record
 from crank.domain.rules import access
@@ -24,6 +25,7 @@ from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
     CredentialStore,
+    EnrolmentStore,
     FederationStore,
     IdentityStore,
     JobStore,
@@ -94,6 +96,7 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
+        self.enrolments: EnrolmentStore = _NoEnrolments()
         # Only use cases that the owner alone may ask for read or change it.
         self.identities: IdentityStore = tx.identities
         self.federation: FederationStore = _Federation()
@@ -237,3 +240,25 @@ class _Registry(_Part):
 
     def job_refers(self, tenant: TenantId, job_id: JobId, digest: Digest) -> bool:
         return self._sees_job(tenant, job_id) and self._tx.registry.job_refers(tenant, job_id, digest)
+
+
+class _NoEnrolments:
+    """Nodes are the owner's alone: a bounded credential finds none, and adds none."""
+
+    def insert(self, enrolment: Enrolment, token_sha256: Digest | None) -> None:
+        raise NotAllowed("Only the owner of the node invites another.", code="owner_only")
+
+    def by_token(self, token_sha256: Digest) -> Enrolment | None:
+        return None
+
+    def by_thumbprint(self, thumbprint: Digest) -> Enrolment | None:
+        return None
+
+    def of_worker(self, worker_id: WorkerId) -> Enrolment | None:
+        return None
+
+    def all(self) -> Sequence[Enrolment]:
+        return []
+
+    def update(self, enrolment: Enrolment) -> None:
+        raise NotAllowed("Only the owner of the node changes another.", code="owner_only")

@@ -12,6 +12,7 @@ from crank.domain.job import InputFile, Job, JobRequest, MountUse, Status
 from crank.domain.json import JsonObject
 from crank.domain.outcome import Clock, End, Reason
 from crank.domain.record import Record
+from crank.domain.trust import Attestation
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import CrankError, StoreError
 
@@ -142,6 +143,7 @@ def parse_known_worker(document: Any) -> KnownWorker:
             capabilities=tuple(parse_capability(entry) for entry in document["capabilities"]),
             enrolled_us=document["enrolled_us"],
             seen_us=document["seen_us"],
+            attestation=Attestation[document["attestation"].upper()],
         )
     except (KeyError, TypeError, ValueError, CrankError) as fault:
         raise _damaged("worker", fault) from fault

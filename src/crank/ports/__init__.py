@@ -2,10 +2,12 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
+from crank.ports.attestation import Appraiser, ManifestSigner
 from crank.ports.authority import Authority, RootRotation
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
+from crank.ports.enrolments import EnrolmentStore
 from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.identities import IdentityStore
@@ -38,6 +40,7 @@ from crank.ports.store import (
 )
 
 __all__ = [
+    "Appraiser",
     "Authority",
     "BlobStore",
     "BundleFormat",
@@ -47,6 +50,7 @@ __all__ = [
     "ControllerLink",
     "CredentialStore",
     "Downloads",
+    "EnrolmentStore",
     "Failpoints",
     "FederationStore",
     "FileEntry",
@@ -57,6 +61,7 @@ __all__ = [
     "IdSource",
     "IdentityStore",
     "JobStore",
+    "ManifestSigner",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",

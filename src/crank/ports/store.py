@@ -9,6 +9,7 @@ from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
+from crank.ports.enrolments import EnrolmentStore
 from crank.ports.federation import FederationStore
 from crank.ports.identities import IdentityStore
 from crank.wire import JobEvent
@@ -178,6 +179,7 @@ class Transaction(Protocol):
     records: RecordStore
     registry: RegistryStore
     credentials: CredentialStore
+    enrolments: EnrolmentStore
     identities: IdentityStore
     federation: FederationStore
 

@@ -20,6 +20,7 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
 from crank.ports import (
     CredentialStore,
+    EnrolmentStore,
     FederationStore,
     IdentityStore,
     JobStore,
@@ -30,6 +31,7 @@ from crank.ports import (
     Transaction,
 )
 from crank.testing.memory_credentials import Credentials
+from crank.testing.memory_enrolments import Enrolments
 from crank.testing.memory_federation import Federation
 from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
@@ -243,6 +245,7 @@ class _Registry(Part):
             "capabilities": job_codec.capabilities_document(worker),
             "enrolled_us": worker.enrolled_us,
             "seen_us": worker.seen_us,
+            "attestation": worker.attestation.label,
         }
         self._change().workers[worker.worker_id] = dumps(document)
 
@@ -271,6 +274,7 @@ class _Transaction:
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
+        self.enrolments: EnrolmentStore = Enrolments(state, writable=writable)
         self.identities: IdentityStore = Identities(state, writable=writable)
         self.federation: FederationStore = Federation(state, writable=writable)
 

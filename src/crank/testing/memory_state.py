@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from crank.domain import job_codec
 from crank.domain.credential import Credential
+from crank.domain.enrolment import Enrolment
 from crank.domain.federation import Federated
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
@@ -50,6 +51,7 @@ class State:
     records: list[tuple[str, JobId | None, str]] = field(default_factory=list)
     credentials: dict[tuple[TenantId, CredentialId], tuple[Digest, Credential]] = field(default_factory=dict)
     brought: set[tuple[CredentialId, Digest]] = field(default_factory=set)
+    enrolments: dict[str, tuple[Digest | None, Enrolment]] = field(default_factory=dict)
     mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
     references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
@@ -68,6 +70,7 @@ class State:
             records=list(self.records),
             credentials=dict(self.credentials),
             brought=set(self.brought),
+            enrolments=dict(self.enrolments),
             mounts=dict(self.mounts),
             workers=dict(self.workers),
             references=set(self.references),

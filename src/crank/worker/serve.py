@@ -9,12 +9,13 @@ from typing import Any
 import structlog
 
 from crank.domain.capability import Accelerator, capability_document
+from crank.domain.enrolment import Manifest
 from crank.domain.ids import Digest, JobId
 from crank.domain.outcome import End, Outcome, Reason
 from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_REVOKED
 from crank.domain.worker import GpuDevice
 from crank.errors import NotAllowed, ProtocolError, Unavailable, UntrustedPeer
-from crank.ports import Connector, ControllerLink, OwnIdentity
+from crank.ports import Connector, ControllerLink, ManifestSigner, OwnIdentity
 from crank.wire import (
     HELLO_SINCE,
     TRUST_SINCE,
@@ -70,13 +71,15 @@ _FOR_GOOD = frozenset({"version_mismatch", "identity_mismatch", "not_allowed", "
 class WorkerIdentity:
     """Who this worker says it is; `instance_id` is new for every process (UUID version 7).
 
-    own  by what it proves that, renewed for as long as the worker runs; None: it stays as it is
+    signer  has the key of the certificate that the worker shows
+    own     by what it proves that, renewed for as long as the worker runs; None: it stays as it is
     """
 
     worker_id: str
     instance_id: str
     node_id: str
     software: str
+    signer: ManifestSigner
     own: OwnIdentity | None = None
 
 
@@ -251,10 +254,23 @@ class Worker:
             node_id=self._identity.node_id,
             software=self._identity.software,
             slots=self._slots,
-            capabilities=[capability_document(offer.capability) for offer in self._offers],
+            capabilities=[],
             holding=holding,
             renews=renews,
+            manifest=self._signed(),
         )
+
+    def _signed(self) -> str:
+        """Sign what this worker offers, anew for each connection: the controller believes none twice."""
+        manifest = Manifest(
+            manifest_id=self._bench.ids.uuid7(),
+            worker_id=self._identity.worker_id,
+            instance_id=self._identity.instance_id,
+            node_id=self._identity.node_id,
+            signed_sec=self._bench.clock.now_us() // 1_000_000,
+            capabilities=tuple(capability_document(offer.capability) for offer in self._offers),
+        )
+        return self._identity.signer.sign_manifest(manifest)
 
     def _holding(self) -> list[Holding]:
         return [Holding(attempt.job_id, attempt.epoch, attempt.phase) for attempt in self._attempts.values()]

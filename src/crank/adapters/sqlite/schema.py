@@ -217,7 +217,31 @@ CREATE TABLE revocation_list (
 """
 
 # Join tokens, by their hash, and the nodes that were registered or joined.
-_V4_ENROLMENTS = ""
+_V4_ENROLMENTS = """
+-- One row a node beside the controller's own. A token is known by its hash alone. Forgotten rows stay: their workers'
+-- names are never believed again.
+CREATE TABLE enrolment (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    node_id      TEXT    NOT NULL UNIQUE,
+    name         TEXT    NOT NULL,
+    worker_id    TEXT    NOT NULL UNIQUE,
+    capabilities TEXT    NOT NULL,
+    created_us   INTEGER NOT NULL,
+    expires_us   INTEGER,
+    token_sha256 TEXT    UNIQUE,
+    thumbprint   TEXT,
+    pins         INTEGER NOT NULL CHECK (pins IN (0, 1)),
+    attestation  TEXT    NOT NULL,
+    keys         TEXT,
+    joined_us    INTEGER,
+    machine      TEXT    NOT NULL,
+    forgotten_us INTEGER
+) STRICT;
+CREATE UNIQUE INDEX enrolment_name       ON enrolment (name)       WHERE forgotten_us IS NULL;
+CREATE UNIQUE INDEX enrolment_thumbprint ON enrolment (thumbprint) WHERE thumbprint IS NOT NULL AND forgotten_us IS NULL;
+-- How well the worker's certificate says that its node was attested.
+ALTER TABLE worker ADD COLUMN attestation TEXT NOT NULL DEFAULT 'none';
+"""
 
 # Which workloads of this machine get which identity.
 _V4_WORKLOADS = ""

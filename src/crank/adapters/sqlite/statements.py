@@ -139,14 +139,16 @@ SELECT tenant, mount_id, node_id, name, host_path, created_us FROM mount WHERE t
 MOUNT_REMOVE = "DELETE FROM mount WHERE tenant = ? AND mount_id = ?"
 
 WORKER_PUT = """
-INSERT INTO worker (worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO worker (worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us, attestation)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (worker_id) DO UPDATE SET
     instance_id = excluded.instance_id, node_id = excluded.node_id, slots = excluded.slots,
-    capabilities = excluded.capabilities, enrolled_us = excluded.enrolled_us, seen_us = excluded.seen_us"""
+    capabilities = excluded.capabilities, enrolled_us = excluded.enrolled_us, seen_us = excluded.seen_us,
+    attestation = excluded.attestation"""
 
 WORKERS = """
-SELECT worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us FROM worker ORDER BY worker_id"""
+SELECT worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us, attestation
+FROM worker ORDER BY worker_id"""
 
 BLOB_REFER = "INSERT INTO blob_ref (tenant, job_id, digest) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
@@ -200,6 +202,36 @@ WHERE blob_ref.digest = :digest AND job.owner = :owner
 LIMIT 1"""
 
 CREDENTIAL_BLOB_RELEASE = "DELETE FROM credential_blob WHERE digest = ?"
+
+# --- enrolments ---------------------------------------------------------------------------------
+
+_ENROLMENT_COLUMNS = """
+    node_id, name, worker_id, capabilities, created_us, expires_us, thumbprint, pins, attestation, keys, joined_us,
+    machine, forgotten_us
+"""
+
+ENROLMENT_INSERT = f"""
+INSERT INTO enrolment ({_ENROLMENT_COLUMNS}, token_sha256) VALUES (
+    :node_id, :name, :worker_id, :capabilities, :created_us, :expires_us, :thumbprint, :pins, :attestation, :keys,
+    :joined_us, :machine, :forgotten_us, :token_sha256
+)"""
+
+ENROLMENT_NAMED = "SELECT 1 FROM enrolment WHERE name = ? AND forgotten_us IS NULL"
+
+ENROLMENT_BY_TOKEN = f"SELECT {_ENROLMENT_COLUMNS} FROM enrolment WHERE token_sha256 = ?"
+
+ENROLMENT_BY_THUMBPRINT = f"""
+SELECT {_ENROLMENT_COLUMNS} FROM enrolment WHERE thumbprint = ? AND forgotten_us IS NULL"""
+
+ENROLMENT_OF_WORKER = f"SELECT {_ENROLMENT_COLUMNS} FROM enrolment WHERE worker_id = ?"
+
+ENROLMENTS_ALL = f"SELECT {_ENROLMENT_COLUMNS} FROM enrolment ORDER BY seq"
+
+ENROLMENT_UPDATE = """
+UPDATE enrolment SET
+    expires_us = :expires_us, thumbprint = :thumbprint, pins = :pins, attestation = :attestation, keys = :keys,
+    joined_us = :joined_us, machine = :machine, forgotten_us = coalesce(forgotten_us, :forgotten_us)
+WHERE node_id = :node_id"""
 
 # --- identities ---------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
+from crank.adapters.sqlite.enrolments import SqlEnrolments
 from crank.adapters.sqlite.faults import is_unique_violation
 from crank.adapters.sqlite.federation import SqlFederation
 from crank.adapters.sqlite.identities import SqlIdentities
@@ -19,6 +20,7 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
 from crank.ports import (
     CredentialStore,
+    EnrolmentStore,
     FederationStore,
     IdentityStore,
     JobStore,
@@ -240,6 +242,7 @@ class SqlRegistry:
                 dumps(job_codec.capabilities_document(worker)),
                 worker.enrolled_us,
                 worker.seen_us,
+                worker.attestation.label,
             ),
         )
 
@@ -273,5 +276,6 @@ class SqlTransaction:
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
+        self.enrolments: EnrolmentStore = SqlEnrolments(connection)
         self.identities: IdentityStore = SqlIdentities(connection)
         self.federation: FederationStore = SqlFederation(connection)

@@ -24,6 +24,8 @@ class Action(StrEnum):
     CHANGE_KEYS = "keys.change"
     LIST_KEYS = "keys.list"
     READ_RECORDS = "records.read"
+    CHANGE_NODES = "nodes.change"
+    READ_NODES = "nodes.read"
     READ_IDENTITIES = "identities.list"
     CHANGE_IDENTITIES = "identities.change"
     ROTATE_ROOT = "root.rotate"
@@ -34,6 +36,8 @@ _DOING = {
     Action.CHANGE_KEYS: "Minting, changing and revoking keys is",
     Action.LIST_KEYS: "Reading the list of keys is",
     Action.READ_RECORDS: "Reading the whole audit trail is",
+    Action.CHANGE_NODES: "Inviting, registering and forgetting nodes is",
+    Action.READ_NODES: "Reading the list of nodes is",
     Action.READ_IDENTITIES: "Reading the list of identities is",
     Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
     Action.ROTATE_ROOT: "Changing the root of trust is",
