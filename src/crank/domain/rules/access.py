@@ -24,6 +24,8 @@ class Action(StrEnum):
     CHANGE_KEYS = "keys.change"
     LIST_KEYS = "keys.list"
     READ_RECORDS = "records.read"
+    CHANGE_FEDERATION = "federation.change"
+    READ_FEDERATION = "federation.read"
 
 
 _DOING = {
@@ -31,6 +33,8 @@ _DOING = {
     Action.CHANGE_KEYS: "Minting, changing and revoking keys is",
     Action.LIST_KEYS: "Reading the list of keys is",
     Action.READ_RECORDS: "Reading the whole audit trail is",
+    Action.CHANGE_FEDERATION: "Choosing which trust domains this node is federated with is",
+    Action.READ_FEDERATION: "Reading which trust domains this node is federated with is",
 }
 
 
