@@ -15,6 +15,7 @@ from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
+from crank.bootstrap.federation import open_trust
 from crank.controller.desk import Desk, Policy
 from crank.controller.enroll import enroll, leave
 from crank.controller.keys import admit_owner
@@ -120,17 +121,20 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
     rules = Policy("n1", "c1", TRUST_DOMAIN, (str(folder),), **policy)
+    clock, ids = SystemClock(), SystemIdSource()
+    authority = MemoryAuthority(TRUST_DOMAIN, clock, ids)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
         FileStreamLog(folder / "streams"),
-        SystemClock(),
-        SystemIdSource(),
+        clock,
+        ids,
         JsonSchemaChecker(),
         NoFailpoints(),
         rules,
         appraiser=JwsAppraiser(),
-        authority=MemoryAuthority(TRUST_DOMAIN, SystemClock(), SystemIdSource()),
+        authority=authority,
+        trust=open_trust(authority, clock),
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crank.controller.arrivals import Arrivals
+from crank.controller.bundles import Trust
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
 from crank.controller.manifests import Manifests
@@ -84,6 +85,7 @@ class Desk:
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     authority       issues identities and signs tokens; None where nothing is served that needs them
     roots           the operator's side of it; root_gate is held while a step of a change of root is taken
+    trust           publishes our bundle and keeps those of federated domains; None as with the authority
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     appraiser       checks what nodes and workers signed; None: none is believed
     arrivals        who tried to join of late
@@ -110,6 +112,7 @@ class Desk:
     authority: Authority | None = None
     roots: RootRotation | None = None
     root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
+    trust: Trust | None = None
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)

@@ -29,6 +29,8 @@ class Action(StrEnum):
     READ_IDENTITIES = "identities.list"
     CHANGE_IDENTITIES = "identities.change"
     ROTATE_ROOT = "root.rotate"
+    CHANGE_FEDERATION = "federation.change"
+    READ_FEDERATION = "federation.read"
 
 
 _DOING = {
@@ -41,6 +43,8 @@ _DOING = {
     Action.READ_IDENTITIES: "Reading the list of identities is",
     Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
     Action.ROTATE_ROOT: "Changing the root of trust is",
+    Action.CHANGE_FEDERATION: "Choosing which trust domains this node is federated with is",
+    Action.READ_FEDERATION: "Reading which trust domains this node is federated with is",
 }
 
 
