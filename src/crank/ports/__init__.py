@@ -34,6 +34,7 @@ from crank.ports.store import (
     StreamLog,
     Transaction,
 )
+from crank.ports.tokens import ProofReader, TokenReader
 
 __all__ = [
     "Authority",
@@ -57,6 +58,7 @@ __all__ = [
     "OutputSink",
     "PoolCount",
     "ProfileBuild",
+    "ProofReader",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
@@ -70,6 +72,7 @@ __all__ = [
     "Spooled",
     "Store",
     "StreamLog",
+    "TokenReader",
     "Transaction",
     "WorkerLink",
 ]
