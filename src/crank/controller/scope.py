@@ -23,6 +23,7 @@ from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
     CredentialStore,
+    GrantStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -91,6 +92,7 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
+        self.grants: GrantStore = tx.grants
 
 
 class _Part:

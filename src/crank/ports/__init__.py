@@ -7,6 +7,7 @@ from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
+from crank.ports.grants import GrantStore
 from crank.ports.links import Connector, ControllerLink, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
@@ -50,6 +51,7 @@ __all__ = [
     "FunctionRunner",
     "FunctionSpec",
     "GpuProbe",
+    "GrantStore",
     "IdSource",
     "JobStore",
     "ModuleBuild",
