@@ -9,8 +9,10 @@ from crank.controller.keyring import Keyring
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
 from crank.controller.tally import Tally
+from crank.controller.token_desk import TokenDesk
 from crank.controller.watch import Watch
 from crank.domain.credential import Credential
+from crank.domain.grant import Grant
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
@@ -78,6 +80,8 @@ class Desk:
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
+    grant           the grant of the token that it was asked with; None: the credential itself was shown
+    tokens          makes and reads tokens; None where there are none
     """
 
     store: Store
@@ -100,6 +104,8 @@ class Desk:
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
     asker: Credential | None = None
+    grant: Grant | None = None
+    tokens: TokenDesk | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:
         """Make a record of what happens now; the caller appends it in the transaction of the change."""
@@ -110,5 +116,5 @@ class Desk:
             kind=kind,
             subject=subject,
             job_id=job_id,
-            facts=facts,
+            facts=facts if self.grant is None else {**facts, "grant": self.grant.grant_id},
         )
