@@ -8,6 +8,7 @@ Steps, marked again in the code:
  5. sign
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from crank.controller.access import authenticate
@@ -72,14 +73,16 @@ class Issued:
     grant: Grant
 
 
-async def exchange_token(desk: Desk, wanted: Wanted) -> Issued:
+async def exchange_token(desk: Desk, wanted: Wanted, *, known: Callable[[], None] = lambda: None) -> Issued:
     """Issue a token for what is shown.
 
+    known  called once what is exchanged was believed and before anything comes of it
     Raises NotAuthenticated (what is shown does not hold), NotAllowed (`delegation_not_allowed`, `bearer_not_allowed`,
     `role_not_allowed`, `nothing_granted`), InvalidRequest. A refusal of somebody known leaves a record.
     """
     tokens = token_desk(desk)
     subject = await _subject(desk, wanted.subject, wanted.proven)  # 1
+    known()
     try:
         return await _issue(desk, tokens, wanted, subject)
     except (NotAllowed, InvalidRequest) as fault:

@@ -1,10 +1,11 @@
 """What use cases need to make, read and believe capability tokens, gathered once at start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from crank.controller.proof_window import ProofWindow
+from crank.domain.identity import SpiffeId
 from crank.domain.json import JsonObject
 from crank.domain.role import Role
 from crank.domain.rules.role import SHIPPED
@@ -28,12 +29,14 @@ class TokenSigner(Protocol):
 class TokenDesk:
     """Lives as long as the controller.
 
+    identify  reads whom a verified certificate speaks for. Raises UntrustedPeer
     place  the node's address: the issuer of its tokens and their only audience. Known once the port is taken
     """
 
     signer: TokenSigner
     reader: TokenReader
     proofs: ProofReader
+    identify: Callable[[bytes], SpiffeId]
     roles: Mapping[str, Role] = field(default_factory=lambda: SHIPPED)
     seen: ProofWindow = field(default_factory=ProofWindow)
     place: str = ""
