@@ -14,6 +14,7 @@ from crank.api import (
     enrolment,
     federation,
     files,
+    grants,
     identities,
     keys,
     metrics,
@@ -22,6 +23,7 @@ from crank.api import (
     rest,
     sessions,
     streams,
+    tokens,
     trust,
 )
 from crank.api.documents import openapi
@@ -65,7 +67,8 @@ def build_api(
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
     for part in (
-        rest, streams, files, sessions, nodes, keys, identities, authority, metrics, agents, actions_document, trust, federation,
+        rest, streams, files, sessions, nodes, keys, identities, authority, grants, tokens,
+        metrics, agents, actions_document, trust, federation,
     ):  # fmt: skip
         app.include_router(part.router)
     for router in (enrolment.router, enrolment.door):

@@ -10,6 +10,7 @@ from crank.ports.downloads import Downloads
 from crank.ports.enrolments import EnrolmentStore
 from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
+from crank.ports.grants import GrantStore
 from crank.ports.identities import IdentityStore
 from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
@@ -38,6 +39,7 @@ from crank.ports.store import (
     StreamLog,
     Transaction,
 )
+from crank.ports.tokens import ProofReader, TokenReader
 
 __all__ = [
     "Appraiser",
@@ -58,6 +60,7 @@ __all__ = [
     "FunctionRunner",
     "FunctionSpec",
     "GpuProbe",
+    "GrantStore",
     "IdSource",
     "IdentityStore",
     "JobStore",
@@ -69,6 +72,7 @@ __all__ = [
     "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
+    "ProofReader",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
@@ -83,6 +87,7 @@ __all__ = [
     "Spooled",
     "Store",
     "StreamLog",
+    "TokenReader",
     "Transaction",
     "WorkerLink",
 ]

@@ -11,6 +11,7 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
 from crank.ports.enrolments import EnrolmentStore
 from crank.ports.federation import FederationStore
+from crank.ports.grants import GrantStore
 from crank.ports.identities import IdentityStore
 from crank.wire import JobEvent
 
@@ -182,6 +183,7 @@ class Transaction(Protocol):
     enrolments: EnrolmentStore
     identities: IdentityStore
     federation: FederationStore
+    grants: GrantStore
 
 
 class Store(Protocol):

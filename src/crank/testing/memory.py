@@ -22,6 +22,7 @@ from crank.ports import (
     CredentialStore,
     EnrolmentStore,
     FederationStore,
+    GrantStore,
     IdentityStore,
     JobStore,
     RecordStore,
@@ -33,6 +34,7 @@ from crank.ports import (
 from crank.testing.memory_credentials import Credentials
 from crank.testing.memory_enrolments import Enrolments
 from crank.testing.memory_federation import Federation
+from crank.testing.memory_grants import Grants
 from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
 
@@ -100,10 +102,12 @@ class _Jobs(Part):
             last = self._state.jobs.get((tenant, JobId(before)))
             limit_seq = 0 if last is None else last.seq
         rows = self._sorted(
-            lambda row: row.tenant == tenant
-            and row.seq < limit_seq
-            and (status is None or row.status is status)
-            and (owner is None or row.owner == owner)
+            lambda row: (
+                row.tenant == tenant
+                and row.seq < limit_seq
+                and (status is None or row.status is status)
+                and (owner is None or row.owner == owner)
+            )
         )
         return [row.job() for row in rows[::-1][:limit]]
 
@@ -277,6 +281,7 @@ class _Transaction:
         self.enrolments: EnrolmentStore = Enrolments(state, writable=writable)
         self.identities: IdentityStore = Identities(state, writable=writable)
         self.federation: FederationStore = Federation(state, writable=writable)
+        self.grants: GrantStore = Grants(state, writable=writable)
 
 
 class MemoryStore:

@@ -7,6 +7,7 @@ from crank.domain import job_codec
 from crank.domain.credential import Credential
 from crank.domain.enrolment import Enrolment
 from crank.domain.federation import Federated
+from crank.domain.grant import GrantId
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.issued import Ban, IssuedIdentity
@@ -59,6 +60,9 @@ class State:
     bans: dict[SpiffeId, Ban] = field(default_factory=dict)
     revocation_lists: int = 0
     federation: dict[str, Federated] = field(default_factory=dict)
+    grants: dict[tuple[TenantId, GrantId], str] = field(default_factory=dict)
+    grant_counts: dict[tuple[TenantId, GrantId, int], tuple[int, int]] = field(default_factory=dict)
+    grant_uses: dict[tuple[TenantId, str], GrantId] = field(default_factory=dict)
 
     def copy(self) -> "State":
         """Return a copy that can change without this one."""
@@ -78,6 +82,9 @@ class State:
             bans=dict(self.bans),
             revocation_lists=self.revocation_lists,
             federation=dict(self.federation),
+            grants=dict(self.grants),
+            grant_counts=dict(self.grant_counts),
+            grant_uses=dict(self.grant_uses),
         )
 
 

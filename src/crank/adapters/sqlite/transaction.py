@@ -9,6 +9,7 @@ from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.enrolments import SqlEnrolments
 from crank.adapters.sqlite.faults import is_unique_violation
 from crank.adapters.sqlite.federation import SqlFederation
+from crank.adapters.sqlite.grants import SqlGrants
 from crank.adapters.sqlite.identities import SqlIdentities
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.domain import job_codec
@@ -22,6 +23,7 @@ from crank.ports import (
     CredentialStore,
     EnrolmentStore,
     FederationStore,
+    GrantStore,
     IdentityStore,
     JobStore,
     RecordStore,
@@ -279,3 +281,4 @@ class SqlTransaction:
         self.enrolments: EnrolmentStore = SqlEnrolments(connection)
         self.identities: IdentityStore = SqlIdentities(connection)
         self.federation: FederationStore = SqlFederation(connection)
+        self.grants: GrantStore = SqlGrants(connection)
