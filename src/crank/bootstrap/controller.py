@@ -25,6 +25,7 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
+from crank.bootstrap import spiffe
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
@@ -104,6 +105,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             more.append(e2b.listener(settings, boxes, own))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
+        workloads = await opened.enter_async_context(spiffe.served(settings, desk, authority))
         public = _public_name(settings, api)
         contexts = [each.tls for each in (api, workers, *more) if each.tls]
         renewing = asyncio.create_task(_renew(settings, authority, contexts, public), name="renew")
@@ -112,7 +114,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports),
+            started=lambda *ports: _tell_ready(settings, leash, ports, workloads),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -124,12 +126,13 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
+def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...], workloads: JsonObject) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
+            **workloads,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,

@@ -67,6 +67,8 @@ class Settings:
     e2b               whether the node serves the E2B protocol
     e2b_port          where; 0 takes any free port
     e2b_tls           whether that listener speaks TLS, which it must where `bind` is not loopback
+    spiffe_socket     Unix socket at which this machine's workloads get identities; run/spiffe.sock in the home unless said
+    spiffe_shared     whether every account of this machine may connect to that socket; else the node's own alone
     sandbox_tier      the weakest isolation that jobs may run in: `namespaces`, or `landlock` as well
     ceilings          by the names of `profile.Limits`: no profile gives a job more than this here
     public_url        address under which others reach the API from outside, `https://crank.example.org`; empty for none
@@ -106,6 +108,8 @@ class Settings:
     e2b: bool = False
     e2b_port: int = 7445
     e2b_tls: bool = False
+    spiffe_socket: Path | None = None
+    spiffe_shared: bool = False
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -216,6 +220,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "e2b": a_flag,
     "e2b_port": whole(0, PORT_MAX),
     "e2b_tls": a_flag,
+    "spiffe_socket": a_path,
+    "spiffe_shared": a_flag,
     **_CEILINGS,
 }
 
@@ -246,7 +252,7 @@ def load(flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, st
         problems.append(
             Problem("workers_port", "is the same as api_port", "Choose two ports, or 0 to take any free one.")
         )
-    problems += [*_pair_problems(values), *_plain_problems(values)]
+    problems += [*_pair_problems(values), *_plain_problems(values), *_socket_problems(values)]
     if problems:
         count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise ConfigurationError(f"The settings have {count}.", problems=problems)
@@ -269,6 +275,15 @@ def _plain_problems(values: Mapping[str, Any]) -> list[Problem]:
         Problem(
             "e2b_tls", f"must be on where bind is {values['bind']}, which is not loopback", "Set CRANK_E2B_TLS=true."
         )
+    ]
+
+
+def _socket_problems(values: Mapping[str, Any]) -> list[Problem]:
+    """The home is its owner's alone, so what lies inside is nobody else's to reach."""
+    if not values["spiffe_shared"] or values["spiffe_socket"] is not None:
+        return []
+    return [
+        Problem("spiffe_socket", "is inside the node's home, which others cannot enter", "Set CRANK_SPIFFE_SOCKET to a path in a folder that they can.")
     ]
 
 
@@ -315,6 +330,8 @@ def _defaults(home: Path) -> dict[str, Any]:
         "e2b": False,
         "e2b_port": 7445,
         "e2b_tls": False,
+        "spiffe_socket": None,
+        "spiffe_shared": False,
     }
 
 

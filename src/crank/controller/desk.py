@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crank.controller.bell import Bell
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
 from crank.controller.roster import Roster
@@ -77,6 +78,7 @@ class Desk:
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
+    workloads       rings when workloads were registered or removed
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
 
@@ -99,6 +101,7 @@ class Desk:
     keyring: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
+    workloads: Bell = field(default_factory=Bell)
     asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:

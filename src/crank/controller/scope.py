@@ -19,6 +19,7 @@ from crank.domain.record import Record
 from crank.domain.rules import access
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
+from crank.domain.workload import EntryId, WorkloadEntry
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
@@ -30,6 +31,7 @@ from crank.ports import (
     SessionStore,
     Store,
     Transaction,
+    WorkloadStore,
 )
 
 T = TypeVar("T")
@@ -91,6 +93,7 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
+        self.workloads: WorkloadStore = _Workloads(tx, asker)
 
 
 class _Part:
@@ -186,6 +189,22 @@ class _Records(_Part):
         if job_id is None or not self._sees_job(self._asker.tenant, job_id):
             return []
         return self._tx.records.page(job_id=job_id, after=after, limit=limit)
+
+
+class _Workloads(_Part):
+    """Who gets which identity is the owner's to say and to see."""
+
+    def insert(self, entry: WorkloadEntry) -> None:
+        raise NotAllowed("Only the owner of the node registers a workload.", code="owner_only")
+
+    def all(self) -> Sequence[WorkloadEntry]:
+        return []
+
+    def of(self, tenant: TenantId) -> Sequence[WorkloadEntry]:
+        return []
+
+    def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
+        raise NotAllowed("Only the owner of the node removes a workload.", code="owner_only")
 
 
 class _Registry(_Part):

@@ -34,10 +34,13 @@ from crank.ports.store import (
     StreamLog,
     Transaction,
 )
+from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker, WorkloadStore
 
 __all__ = [
     "Authority",
     "BlobStore",
+    "Caller",
+    "CallerWitness",
     "Clock",
     "Connector",
     "ControllerLink",
@@ -51,6 +54,8 @@ __all__ = [
     "GpuProbe",
     "IdSource",
     "JobStore",
+    "JwtSvidReader",
+    "KeyMaker",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
@@ -72,4 +77,5 @@ __all__ = [
     "StreamLog",
     "Transaction",
     "WorkerLink",
+    "WorkloadStore",
 ]

@@ -18,9 +18,19 @@ from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
-from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore, Transaction
+from crank.ports import (
+    CredentialStore,
+    JobStore,
+    RecordStore,
+    RegistryStore,
+    ReplayStore,
+    SessionStore,
+    Transaction,
+    WorkloadStore,
+)
 from crank.testing.memory_credentials import Credentials
 from crank.testing.memory_state import Part, Row, State, row_of
+from crank.testing.memory_workloads import Workloads
 
 T = TypeVar("T")
 
@@ -259,6 +269,7 @@ class _Transaction:
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
+        self.workloads: WorkloadStore = Workloads(state, writable=writable)
 
 
 class MemoryStore:

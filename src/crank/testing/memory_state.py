@@ -9,6 +9,7 @@ from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, Te
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.worker import Replay
+from crank.domain.workload import EntryId
 from crank.errors import StoreError
 
 
@@ -50,6 +51,7 @@ class State:
     mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
     references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
+    workloads: dict[tuple[TenantId, EntryId], str] = field(default_factory=dict)
 
     def copy(self) -> "State":
         """Return a copy that can change without this one."""
@@ -64,6 +66,7 @@ class State:
             mounts=dict(self.mounts),
             workers=dict(self.workers),
             references=set(self.references),
+            workloads=dict(self.workloads),
         )
 
 

@@ -200,3 +200,16 @@ WHERE blob_ref.digest = :digest AND job.owner = :owner
 LIMIT 1"""
 
 CREDENTIAL_BLOB_RELEASE = "DELETE FROM credential_blob WHERE digest = ?"
+
+# --- workloads ----------------------------------------------------------------------------------
+
+WORKLOAD_INSERT = """
+INSERT INTO workload (tenant, entry_id, spiffe_id, selectors, hint, entry) VALUES (?, ?, ?, ?, ?, ?)"""
+
+WORKLOAD_HINTED = "SELECT 1 FROM workload WHERE tenant = ? AND hint = ?"
+
+WORKLOADS_ALL = "SELECT entry FROM workload ORDER BY seq"
+
+WORKLOADS_OF = "SELECT entry FROM workload WHERE tenant = ? ORDER BY seq"
+
+WORKLOAD_REMOVE = "DELETE FROM workload WHERE tenant = ? AND entry_id = ?"

@@ -8,6 +8,7 @@ from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.faults import is_unique_violation
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
+from crank.adapters.sqlite.workloads import SqlWorkloads
 from crank.domain import job_codec
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import ENDED, Job, Mount, Status
@@ -15,7 +16,15 @@ from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
-from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
+from crank.ports import (
+    CredentialStore,
+    JobStore,
+    RecordStore,
+    RegistryStore,
+    ReplayStore,
+    SessionStore,
+    WorkloadStore,
+)
 
 
 def _text(value: JsonValue) -> str | None:
@@ -253,7 +262,7 @@ class SqlRegistry:
 
 
 class SqlTransaction:
-    """Six stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
+    """All stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.jobs: JobStore = SqlJobs(connection)
@@ -262,3 +271,4 @@ class SqlTransaction:
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
+        self.workloads: WorkloadStore = SqlWorkloads(connection)

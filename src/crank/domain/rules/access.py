@@ -24,6 +24,8 @@ class Action(StrEnum):
     CHANGE_KEYS = "keys.change"
     LIST_KEYS = "keys.list"
     READ_RECORDS = "records.read"
+    CHANGE_WORKLOADS = "workloads.change"
+    LIST_WORKLOADS = "workloads.list"
 
 
 _DOING = {
@@ -31,6 +33,8 @@ _DOING = {
     Action.CHANGE_KEYS: "Minting, changing and revoking keys is",
     Action.LIST_KEYS: "Reading the list of keys is",
     Action.READ_RECORDS: "Reading the whole audit trail is",
+    Action.CHANGE_WORKLOADS: "Registering and removing workloads is",
+    Action.LIST_WORKLOADS: "Reading the list of workloads is",
 }
 
 
