@@ -22,8 +22,8 @@ from crank.controller.desk import Desk
 from crank.controller.svids import Svids
 from crank.domain.ids import LOCAL_TENANT
 from crank.domain.workload import WorkloadEntry
-from tests.support.authority import MemoryAuthority
-from tests.support.desk import open_desk
+from tests.support.authority import CountedAuthority
+from tests.support.desk import TRUST_DOMAIN, open_desk
 
 OWN_UID = f"unix:uid:{os.geteuid()}"
 HEADER = {"workload.spiffe.io": "true"}
@@ -34,7 +34,7 @@ class Socket:
     """An open socket."""
 
     desk: Desk
-    authority: MemoryAuthority
+    authority: CountedAuthority
     svids: Svids
     door: Door
     path: str
@@ -128,7 +128,7 @@ async def next_of(stream: Stream[Any, Any]) -> Any:
 async def open_socket(folder: Path, *, life_sec: float = 600, **more: Any) -> AsyncIterator[Socket]:
     """Give an open socket."""
     async with open_desk(folder) as desk:
-        authority = MemoryAuthority(clock=desk.clock, life_sec=life_sec)
+        authority = CountedAuthority(TRUST_DOMAIN, desk.clock, life_sec=life_sec)
         svids = Svids(desk, authority, FreshKeys(), JoseSvidReader(), **more)
         await svids.start()
         path = str(folder / "s")

@@ -40,6 +40,8 @@ from crank.errors import ConfigurationError, Problem
 PREFIX = "CRANK_"
 FILE_NAME = "crank.toml"
 PORT_MAX = 65_535
+# What an operator chooses from: ten minutes to an hour. Shorter ones are for drills of expiry and are warned of.
+LEAF_TTL_SEC_MIN, LEAF_TTL_SEC_USUAL, LEAF_TTL_SEC_MAX = 30.0, 600.0, 3600.0
 
 # What pip and TLS need of the environment when a profile is built; nothing else is handed on.
 _BUILD_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -74,6 +76,7 @@ class Settings:
     public_url        address under which others reach the API from outside, `https://crank.example.org`; empty for none
     tls_cert, tls_key  files of a certificate that others trust and its key; shown to those who ask for its name
     actions_file_hosts   hosts that files of GPT Actions may be fetched from, with commas between; none means never
+    leaf_ttl_sec      how long an identity lives; it is renewed at half of that
     failpoints        `name:action,…`, for tests only
     build_environment what a profile build may see of the environment
     """
@@ -110,6 +113,7 @@ class Settings:
     e2b_tls: bool = False
     spiffe_socket: Path | None = None
     spiffe_shared: bool = False
+    leaf_ttl_sec: float = LEAF_TTL_SEC_MAX
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -222,6 +226,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "e2b_tls": a_flag,
     "spiffe_socket": a_path,
     "spiffe_shared": a_flag,
+    "leaf_ttl_sec": seconds(LEAF_TTL_SEC_MIN, LEAF_TTL_SEC_MAX),
     **_CEILINGS,
 }
 
@@ -332,6 +337,7 @@ def _defaults(home: Path) -> dict[str, Any]:
         "e2b_tls": False,
         "spiffe_socket": None,
         "spiffe_shared": False,
+        "leaf_ttl_sec": LEAF_TTL_SEC_MAX,
     }
 
 

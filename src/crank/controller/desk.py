@@ -18,6 +18,7 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import GIB, OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import (
+    Authority,
     BlobStore,
     Clock,
     Downloads,
@@ -76,6 +77,7 @@ class Desk:
     mount_register  where this machine's launcher looks up what may be mounted; None where there is no launcher
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
+    authority       issues identities and signs tokens; None where nothing is served that needs them
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     workloads       rings when workloads were registered or removed
@@ -96,6 +98,7 @@ class Desk:
     mount_register: MountRegister | None = None
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    authority: Authority | None = None
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from crank.domain.entry_codec import entry_document, parse_entry
 from crank.domain.ids import TenantId
 from crank.domain.json import dumps
 from crank.domain.workload import EntryId, WorkloadEntry
-from crank.domain.workload_codec import entry_document, parse_entry
 from crank.errors import Conflict
 from crank.testing.memory_state import Part
 

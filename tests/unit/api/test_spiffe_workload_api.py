@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from cryptography.hazmat.primitives import serialization
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from crank.adapters.clock import SystemClock
 from crank.api.spiffe.messages import workload_pb2
 from crank.domain.trust import TrustBundle
 from crank.errors import Unavailable
-from tests.support.authority import MemoryAuthority
+from tests.support.authority import CountedAuthority
 from tests.support.spiffe_socket import next_of, open_socket
 
 SOON_SEC = 10
@@ -30,20 +32,32 @@ async def status_of(call: Any) -> Status:
     return Status.OK
 
 
+def certificates_in(octets: bytes) -> list[x509.Certificate]:
+    """Return certificates that stand one after another, as DER allows."""
+    found = []
+    while octets:
+        # Each is longer than 255 bytes, so its length stands in the two octets after 0x30 0x82.
+        end = 4 + int.from_bytes(octets[2:4], "big")
+        found.append(x509.load_der_x509_certificate(octets[:end]))
+        octets = octets[end:]
+    return found
+
+
 async def test_a_certificate_with_its_key_and_its_roots(tmp_path: Path) -> None:
     """The first message comes at once: DER, leaf first, a PKCS#8 key that fits, the roots, the hint."""
     async with open_socket(tmp_path) as socket, socket.client() as client:
         await socket.register("agent/ci", hint="main", dns_names=("ci.internal",))
         (svid,) = (await client.fetch_x509()).svids
         assert (svid.spiffe_id, svid.hint) == ("spiffe://test.internal/agent/ci", "main")
-        leaf = x509.load_der_x509_certificate(svid.x509_svid)
+        chain = certificates_in(svid.x509_svid)
+        leaf = chain[0]
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert names.get_values_for_type(x509.UniformResourceIdentifier) == [svid.spiffe_id]
         assert names.get_values_for_type(x509.DNSName) == ["ci.internal"]
         key: Any = serialization.load_der_private_key(svid.x509_svid_key, None)
         assert key.public_key() == leaf.public_key()
-        root = x509.load_der_x509_certificate(svid.bundle)
-        leaf.verify_directly_issued_by(root)
+        for lower, upper in pairwise([*chain, *certificates_in(svid.bundle)]):
+            lower.verify_directly_issued_by(upper)
 
 
 async def test_every_registered_identity_in_one_message(tmp_path: Path) -> None:
@@ -100,7 +114,7 @@ async def test_a_watcher_is_told_of_every_change(tmp_path: Path) -> None:
             second = await socket.register("agent/b")
             both = await next_of(stream)
             assert [svid.spiffe_id[-1] for svid in both.svids] == ["a", "b"]
-            socket.authority.rotate()
+            socket.authority.change_root()
             rotated = await next_of(stream)
             assert len(rotated.svids[0].bundle) > len(both.svids[0].bundle)
             assert rotated.svids[0].x509_svid_key != both.svids[0].x509_svid_key
@@ -123,8 +137,8 @@ async def test_renewed_at_half_life(tmp_path: Path) -> None:
 
 async def test_bundles_alone(tmp_path: Path) -> None:
     """Roots and token keys are streamed by trust domain, and again only when they changed, not with each certificate."""
-    other = MemoryAuthority("other.example").bundle()
-    foreign: dict[str, TrustBundle] = {"other.example": other, "third.example": MemoryAuthority("third.example").bundle()}
+    other = CountedAuthority("other.example", SystemClock()).bundle()
+    foreign: dict[str, TrustBundle] = {"other.example": other, "third.example": CountedAuthority("third.example", SystemClock()).bundle()}
     async with open_socket(tmp_path, life_sec=1, foreign=lambda: foreign) as socket, socket.client() as client:
         await socket.register("agent/a", federates_with=("other.example", "unknown.example"))
         asked = (workload_pb2.X509BundlesRequest(), workload_pb2.X509BundlesResponse)
@@ -141,11 +155,11 @@ async def test_bundles_alone(tmp_path: Path) -> None:
             sets = (await next_of(tokens)).bundles
             (key,) = json.loads(sets["spiffe://other.example"])["keys"]
             assert (key["use"], key["kid"], "d" in key) == ("jwt-svid", other.jwt_authorities[0].kid, False)
-            for _ in range(2):
-                message = await next_of(certificates)
+            await next_of(certificates)
+            message = await next_of(certificates)
             assert dict(message.federated_bundles) == {"spiffe://other.example": other.x509_authorities[0]}
             # Certificates were renewed meanwhile; the next word here is about the root, nevertheless.
-            socket.authority.rotate(keep=False)
+            socket.authority.change_root(keep_old=False)
             changed = (await next_of(stream)).bundles
             assert changed["spiffe://test.internal"] == socket.authority.bundle().x509_authorities[0]
             assert changed["spiffe://test.internal"] != bundles["spiffe://test.internal"]
@@ -209,7 +223,7 @@ async def test_five_hundred_watchers_share_the_work(tmp_path: Path) -> None:
             group.create_task(one(keys))
         for _ in seen:
             await first.acquire()
-        socket.authority.rotate()
+        socket.authority.change_root()
         for _ in seen:
             await done.acquire()
         assert socket.authority.issued == 2

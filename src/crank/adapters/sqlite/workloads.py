@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.faults import is_unique_violation
+from crank.domain.entry_codec import entry_document, parse_entry
 from crank.domain.ids import TenantId
 from crank.domain.json import dumps
 from crank.domain.workload import EntryId, WorkloadEntry
-from crank.domain.workload_codec import entry_document, parse_entry
 from crank.errors import Conflict
 
 
