@@ -84,6 +84,20 @@ _GROUPS = (
         ),
     ),
     (
+        "identity",
+        "Identities of this machine's programs.",
+        (("fetch", "crank.cli.fetch_identity:fetch", "Write this process's identity as files, and keep them fresh."),),
+    ),
+    (
+        "workload",
+        "Programs of this machine, and the identities that they get.",
+        (
+            ("add", "crank.cli.workload:add", "Register a workload by marks that its process bears."),
+            ("list", "crank.cli.workload:list_workloads", "List the registered workloads."),
+            ("remove", "crank.cli.workload:remove", "Take an identity away."),
+        ),
+    ),
+    (
         "worker",
         "Workers and what they offer.",
         (

@@ -456,6 +456,12 @@ def command_line() -> tuple[str, ...]:
     return (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-m", "crank")
 
 
+def endpoint_socket(*, environment: Mapping[str, str] | None = None) -> str | None:
+    """Return where this process was told to find a Workload API, by the variable of its standard."""
+    seen = os.environ if environment is None else environment
+    return seen.get("SPIFFE_ENDPOINT_SOCKET") or None
+
+
 def interpreter() -> str:
     """Return the path of the Python that runs this program."""
     return sys.executable
