@@ -12,7 +12,7 @@ from crank.errors import InvalidRequest
 EntryId = NewType("EntryId", str)
 
 # Linux keeps the highest number for "no account".
-_ACCOUNT_MAX = 2**32 - 2
+_LAST_ACCOUNT = 2**32 - 2
 PATH_CHARS_MAX = 4096
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -95,7 +95,7 @@ _TAKES = {
 def _is_value(kind: SelectorKind, value: str) -> bool:
     if kind in (SelectorKind.UID, SelectorKind.GID):
         # One writing for each number: entries and processes are compared as text.
-        return _NUMBER.fullmatch(value) is not None and int(value) <= _ACCOUNT_MAX
+        return _NUMBER.fullmatch(value) is not None and int(value) <= _LAST_ACCOUNT
     if kind is SelectorKind.SHA256:
         return _DIGEST.fullmatch(value) is not None
     if kind is SelectorKind.UNIT:
