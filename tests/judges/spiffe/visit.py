@@ -74,11 +74,19 @@ def watch(socket: str) -> None:
             assert changed.acquire(timeout=PATIENCE_SEC), "no rotation was pushed"
         second = source.get_x509_context().default_svid
         tell(rotated=str(second.spiffe_id), new_key=first.private_key != second.private_key)
-        ended = threading.Event()
-        while not ended.wait(0.02):
-            if source.is_closed() or "error" in refusal(source.get_x509_context):
-                ended.set()
-        tell(ended=refusal(source.get_x509_context))
+    with WorkloadApiClient(socket_path=socket) as client:
+        seen, ended = threading.Event(), threading.Event()
+        faults = []
+
+        def failed(fault: Exception) -> None:
+            faults.append(str(fault))
+            ended.set()
+
+        client.stream_x509_contexts(lambda _context: seen.set(), failed, retry_connect=False)
+        assert seen.wait(PATIENCE_SEC), "nothing came"
+        tell(streaming=True)
+        assert ended.wait(PATIENCE_SEC), "the end was not told"
+        tell(ended=faults[0], again=refusal(client.fetch_x509_svid))
 
 
 if __name__ == "__main__":
