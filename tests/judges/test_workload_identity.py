@@ -178,7 +178,7 @@ def _served(envoy: Envoy, context: ssl.SSLContext) -> tuple[int, str, int] | Non
     connection = http.client.HTTPSConnection("127.0.0.1", envoy.inward, context=context, timeout=10)
     try:
         connection.connect()
-        shown = x509.load_der_x509_certificate(connection.sock.getpeercert(True)).serial_number
+        shown = x509.load_der_x509_certificate(connection.sock.getpeercert(True) or b"").serial_number
         connection.request("GET", "/")
         answer = connection.getresponse()
         return answer.status, answer.headers["x-peer"], shown

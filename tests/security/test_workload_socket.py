@@ -158,7 +158,7 @@ async def test_answers_that_nobody_reads_are_not_kept(tmp_path: Path) -> None:
     """Who asks for answers by the million (pings) and reads none loses the connection."""
     async with open_socket(tmp_path) as at:
         await at.register("agent/a")
-        reader, writer = await asyncio.open_unix_connection(at.path, limit=1024)
+        _, writer = await asyncio.open_unix_connection(at.path, limit=1024)
         speaker = h2.connection.H2Connection()
         speaker.initiate_connection()
         ping = b"\0\0\x08\x06\0\0\0\0\0" + b"p" * 8
@@ -174,7 +174,6 @@ async def test_answers_that_nobody_reads_are_not_kept(tmp_path: Path) -> None:
         writer.close()
         assert ended
         await serves_others(at)
-        assert reader
 
 
 async def test_a_reader_that_does_not_read_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from grpclib.client import Channel, Stream, StreamStreamMethod, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from crank.adapters.callers import KernelWitness
 from crank.adapters.fresh_keys import FreshKeys
@@ -122,6 +122,21 @@ async def next_of(stream: Stream[Any, Any]) -> Any:
         await stream.recv_trailing_metadata()
         raise GRPCError(Status.OK, "the stream is over")
     return message
+
+
+async def end_of(stream: Stream[Any, Any]) -> Status:
+    """Return the status with which a stream ends, without another message before."""
+    try:
+        await next_of(stream)
+    except GRPCError as fault:
+        return fault.status
+    except (ProtocolError, StreamTerminatedError):
+        # Of a stream that was not closed from here, too, the library forgets the last word that came with its end.
+        last = dict(stream._stream.trailers or ())
+        if not last:
+            last = dict(await stream._stream.recv_headers())
+        return Status(int(last["grpc-status"]))
+    raise AssertionError("There was another message.")
 
 
 @contextlib.asynccontextmanager

@@ -105,8 +105,9 @@ def _is_value(kind: SelectorKind, value: str) -> bool:
 
 def is_plain_path(text: str) -> bool:
     """Tell whether a path is absolute, printable, and has no empty or dotted segment."""
-    segments = text.split("/")
-    return text == "/" or (segments[0] == "" and not {"", ".", ".."} & set(segments[1:]) and text.isprintable())
+    root, *segments = text.split("/")
+    plain = root == "" and bool(segments) and not {"", ".", ".."} & set(segments)
+    return text == "/" or (plain and text.isprintable())
 
 
 def _invalid(text: str, fix: str) -> InvalidRequest:
