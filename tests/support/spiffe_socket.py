@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ async def over(opening: Any) -> AsyncIterator[Any]:
     finally:
         with contextlib.suppress(Exception):
             await stream.cancel()
-        with contextlib.suppress(GRPCError, StreamTerminatedError):
+        with contextlib.suppress(GRPCError, ProtocolError, StreamTerminatedError):
             await opening.__aexit__(None, None, None)
 
 
@@ -142,9 +142,10 @@ async def end_of(stream: Stream[Any, Any]) -> Status:
 @contextlib.asynccontextmanager
 async def open_socket(folder: Path, *, life_sec: float = 600, **more: Any) -> AsyncIterator[Socket]:
     """Give an open socket."""
-    async with open_desk(folder) as desk:
-        authority = CountedAuthority(TRUST_DOMAIN, desk.clock, life_sec=life_sec)
-        svids = Svids(desk, authority, FreshKeys(), JoseSvidReader(), **more)
+    async with open_desk(folder) as opened:
+        authority = CountedAuthority(TRUST_DOMAIN, opened.clock, life_sec=life_sec)
+        desk = replace(opened, authority=authority)
+        svids = Svids(desk, FreshKeys(), JoseSvidReader(), **more)
         await svids.start()
         path = str(folder / "s")
         witness = KernelWitness(desk.clock)

@@ -1,7 +1,7 @@
 """The worker's way to its controller: one WebSocket over mutual TLS, and blobs by HTTPS beside it.
 
-The chain is checked by TLS itself; here the name in the certificate is: a controller of this trust domain,
-by the URI in its subject alternative name (SPIFFE X.509-SVID, section 4), never by a host name.
+TLS checks the chain; then `identify` checks it again and says who it is: a controller of this trust domain, by
+the URI in its subject alternative name (SPIFFE X.509-SVID, section 5), never by a host name.
 """
 
 import asyncio
@@ -16,22 +16,25 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from cryptography import x509
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from crank.domain.identity import SpiffeId, parse_spiffe_id
+from crank.domain.identity import SpiffeId, WorkloadKind, parse_workload_path
 from crank.domain.ids import Digest
 from crank.domain.quantity import BLOB_BYTES_MAX
+from crank.domain.trust import Peer
 from crank.errors import InvalidRequest, NotFound, ProtocolError, TooLarge, Unavailable, UntrustedPeer
 from crank.wire import MESSAGE_BYTES_MAX, Message, decode, encode
 
 T = TypeVar("T")
 # Makes a TCP connection to the controller.
 Dial = Callable[[], socket.socket]
+# Who the other side of a TLS session proved to be. Raises UntrustedPeer.
+Identify = Callable[[Any], Peer]
 
 OPEN_SEC = 10.0
 PING_SEC = 5.0
@@ -49,13 +52,22 @@ _quiet.setLevel(logging.CRITICAL)
 
 class WebSocketConnector:
     """The Connector port. `url` is `wss://host:port/v1/worker`; the context carries this worker's certificate
-    and trusts one authority alone. `dial` makes a TCP connection to that host and port, where this process has
-    no network of its own; it blocks, and raises Unavailable."""
+    and trusts one authority alone; `identify` proves who answered (`crank.security.Verifier.peer`). `dial` makes a
+    TCP connection to that host and port, where this process has no network of its own; it blocks, and raises
+    Unavailable."""
 
-    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str, dial: Dial | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        ssl_context: ssl.SSLContext,
+        trust_domain: str,
+        dial: Dial | None = None,
+        *,
+        identify: Identify,
+    ) -> None:
         self._url = url
         self._ssl = ssl_context
-        self._trust_domain = trust_domain
+        self._check = partial(_check_controller, identify=identify, trust_domain=trust_domain)
         self._dial = dial
         # Of their own, so that whatever waits for a slow controller keeps no thread from the rest of the worker.
         self._threads = _Threads()
@@ -86,11 +98,11 @@ class WebSocketConnector:
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as fault:
             raise Unavailable(f"The controller at {self._url} does not answer.", detail=str(fault)) from fault
         try:
-            _check_controller(opened.transport.get_extra_info("ssl_object"), self._trust_domain)
+            self._check(opened.transport.get_extra_info("ssl_object"))
         except UntrustedPeer:
             await opened.close()
             raise
-        blobs = _Blobs(self._url, self._ssl, self._trust_domain, self._dial)
+        blobs = _Blobs(self._url, self._ssl, self._check, self._dial)
         return WebSocketLink(opened, blobs, self._threads)
 
 
@@ -162,23 +174,16 @@ def _untrusted(cause: str) -> UntrustedPeer:
     return UntrustedPeer(f"The controller cannot prove who it is: {cause}")
 
 
-def _check_controller(tls: Any, trust_domain: str) -> SpiffeId:
+def _check_controller(tls: Any, identify: Identify, trust_domain: str) -> SpiffeId:
     """Return the controller's identity. Raises UntrustedPeer."""
-    raw = tls.getpeercert(binary_form=True) if tls is not None else None
-    if not raw:
+    if tls is None:
         raise _untrusted("it showed no certificate.")
     try:
-        names = x509.load_der_x509_certificate(raw).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
-    except (x509.ExtensionNotFound, ValueError) as fault:
-        raise _untrusted("its certificate carries no identity.") from fault
-    if len(uris) != 1:
-        raise _untrusted("its certificate must carry exactly one identity.")
-    try:
-        identity = parse_spiffe_id(uris[0])
-    except InvalidRequest as fault:
+        identity = identify(tls).spiffe_id
+        is_controller = parse_workload_path(identity).kind is WorkloadKind.CONTROLLER
+    except (UntrustedPeer, InvalidRequest) as fault:
         raise _untrusted(fault.message) from fault
-    if identity.trust_domain != trust_domain or identity.kind != "controller" or len(identity.path) != 2:
+    if identity.trust_domain != trust_domain or not is_controller:
         raise _untrusted(f"it is {identity}, not a controller of {trust_domain}.")
     return identity
 
@@ -199,12 +204,14 @@ class _Connection(http.client.HTTPSConnection):
 class _Blobs:
     """Blobs over HTTPS, on connections that are kept for a moment, since most come in rows; blocking, safe in threads."""
 
-    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str, dial: Dial | None) -> None:
+    def __init__(
+        self, url: str, ssl_context: ssl.SSLContext, check: Callable[[Any], SpiffeId], dial: Dial | None
+    ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or 443
         self._ssl = ssl_context
-        self._trust_domain = trust_domain
+        self._check = check
         self._dial = dial
         self._idle: deque[tuple[float, _Connection]] = deque()
         self._closed = False
@@ -255,7 +262,7 @@ class _Blobs:
         connection = _Connection(self._host, self._port, context=self._ssl, timeout=BLOB_SEC)
         try:
             connection.reach(self._dial, self._ssl)
-            _check_controller(connection.sock, self._trust_domain)
+            self._check(connection.sock)
         except BaseException:
             connection.close()
             raise

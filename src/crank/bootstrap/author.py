@@ -10,7 +10,6 @@ import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
-from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.authority import open_authority, worker_id_of
 from crank.bootstrap.confinement import dialer_to, give_folders, log_layers, shut_in, spool_dir, worker_view
@@ -21,6 +20,7 @@ from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.module import describe
 from crank.bootstrap.node import node_info
 from crank.bootstrap.processes import watched
+from crank.bootstrap.verifying import connector_to
 from crank.bootstrap.worker import leave_when_lost, run_until_told
 from crank.config import Settings
 from crank.domain.ids import parse_name
@@ -79,7 +79,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
             opened.push_async_callback(functions.stop)
             await functions.start()
             worker = Worker(
-                WebSocketConnector(address, tls, settings.trust_domain, dialer.dial),
+                connector_to(settings, address, tls, identity.ca_file, dialer.dial),
                 WorkerIdentity(
                     worker_id=worker_id,
                     instance_id=ids.uuid7(),

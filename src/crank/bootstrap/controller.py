@@ -11,6 +11,7 @@ from fastapi import FastAPI
 import crank
 from crank.adapters.authority import Identity
 from crank.adapters.blobs import FileBlobStore
+from crank.adapters.certificate_request import read_request
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
 from crank.adapters.https_download import HttpsDownloads
@@ -30,6 +31,7 @@ from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
+from crank.bootstrap.verifying import verifier_of
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -41,7 +43,7 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Failpoints
-from crank.security import bearer_server_context, peer_identity, server_context
+from crank.security import bearer_server_context, server_context
 
 # A clock before the year this was written is wrong, and every certificate would be invalid.
 EARLIEST_US = 1_767_225_600_000_000
@@ -62,7 +64,6 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
     authority = start_authority(settings, clock, ids)
-    own = issue_own(settings, authority)
     async with AsyncExitStack() as opened:
         store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
         await store.start()
@@ -86,6 +87,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
+        own = await issue_own(settings, desk, authority)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
@@ -99,10 +101,10 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             more.append(e2b.listener(settings, boxes, own))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
-        workloads = await opened.enter_async_context(spiffe.served(settings, desk, authority))
+        workloads = await opened.enter_async_context(spiffe.served(settings, desk))
         public = _public_name(settings, api)
         contexts = [each.tls for each in (api, workers, *more) if each.tls]
-        renewing = asyncio.create_task(keep_renewed(settings, authority, contexts, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, contexts, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
@@ -225,7 +227,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         name="api_port",
     )
     workers = Listener(
-        app=build_workers_app(desk, identify=peer_identity),
+        app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),

@@ -23,7 +23,6 @@ from crank.controller.desk import Desk
 from crank.controller.svids import Svids
 from crank.domain.json import JsonObject
 from crank.errors import ConfigurationError
-from crank.ports import Authority
 
 if TYPE_CHECKING:
     from crank.api.spiffe.door import Door
@@ -35,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def served(settings: Settings, desk: Desk, authority: Authority) -> AsyncIterator[JsonObject]:
+async def served(settings: Settings, desk: Desk) -> AsyncIterator[JsonObject]:
     """Serve the socket for this while, and give what the node says of it. Raises ConfigurationError.
 
     Callers may connect at once; they are answered as soon as the services are loaded, which nobody else waits for.
@@ -44,7 +43,7 @@ async def served(settings: Settings, desk: Desk, authority: Authority) -> AsyncI
     path = socket_path(settings)
     witness = KernelWitness(desk.clock)
     listening = witness.listen(str(path), shared=settings.spiffe_shared)
-    svids = Svids(desk, authority, FreshKeys(), JoseSvidReader())
+    svids = Svids(desk, FreshKeys(), JoseSvidReader())
     await svids.start()
     opening = asyncio.create_task(_open(svids, witness, listening), name="open-spiffe")
     try:

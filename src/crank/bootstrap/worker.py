@@ -15,7 +15,6 @@ import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
-from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.nvml import NvmlProbe
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.authority import RENEW_LOOK_SEC, worker_id_of
@@ -26,6 +25,7 @@ from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import telling, watched
 from crank.bootstrap.profiles import Profiles
+from crank.bootstrap.verifying import connector_to
 from crank.config import Settings
 from crank.domain.isolation import Tier, require
 from crank.domain.quantity import TIMEOUT_SEC_MAX
@@ -143,7 +143,7 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
             certificate_file=folder / "cert.pem", key_file=folder / "key.pem", ca_file=folder / "ca.pem"
         )
         worker = Worker(
-            WebSocketConnector(workers_url(settings), tls, settings.trust_domain, prepared.dialer.dial),
+            connector_to(settings, workers_url(settings), tls, folder / "ca.pem", prepared.dialer.dial),
             prepared.identity,
             offers=prepared.offers,
             bench=Bench(

@@ -85,8 +85,13 @@ _GROUPS = (
     ),
     (
         "identity",
-        "Identities of this machine's programs.",
-        (("fetch", "crank.cli.fetch_identity:fetch", "Write this process's identity as files, and keep them fresh."),),
+        "Who may speak for this node and its workers, and identities of this machine's programs.",
+        (
+            ("list", "crank.cli.identity:list_identities", "List the certificates that were issued, and what is revoked."),
+            ("revoke", "crank.cli.identity:revoke", "Take an identity back at once."),
+            ("allow", "crank.cli.identity:allow", "Let a revoked identity get certificates again."),
+            ("fetch", "crank.cli.fetch_identity:fetch", "Write this process's identity as files, and keep them fresh."),
+        ),
     ),
     (
         "workload",

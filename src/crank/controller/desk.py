@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from crank.controller.bell import Bell
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
+from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
+from crank.controller.standing import Standing
 from crank.controller.tally import Tally
 from crank.controller.watch import Watch
 from crank.domain.credential import Credential
@@ -80,6 +82,7 @@ class Desk:
     authority       issues identities and signs tokens; None where nothing is served that needs them
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
+    standing        which of them were taken back
     workloads       rings when workloads were registered or removed
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
@@ -104,6 +107,8 @@ class Desk:
     keyring: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
+    standing: Standing = field(default_factory=Standing)
+    renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
     workloads: Bell = field(default_factory=Bell)
     asker: Credential | None = None
 

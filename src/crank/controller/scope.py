@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from crank.controller.desk import Desk
 from crank.domain.credential import OWNER_SUBJECT, Credential
+from crank.domain.federation import Federated
 from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.record import Record
@@ -24,6 +25,8 @@ from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
     CredentialStore,
+    FederationStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -93,7 +96,29 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
+        # Only use cases that the owner alone may ask for read or change it.
+        self.identities: IdentityStore = tx.identities
+        self.federation: FederationStore = _Federation()
         self.workloads: WorkloadStore = _Workloads(tx, asker)
+
+
+class _Federation:
+    """Whom the node is federated with is its owner's affair: for a bounded credential there is nobody."""
+
+    def insert(self, federated: Federated) -> None:
+        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
+
+    def find(self, trust_domain: str) -> Federated | None:
+        return None
+
+    def all(self) -> Sequence[Federated]:
+        return []
+
+    def update(self, federated: Federated) -> None:
+        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
+
+    def remove(self, trust_domain: str) -> bool:
+        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
 
 
 class _Part:

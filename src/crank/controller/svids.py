@@ -17,6 +17,7 @@ import structlog
 
 from crank.controller.bell import Bell
 from crank.controller.desk import Desk
+from crank.controller.issue import IdentityWanted, authority_of, issue
 from crank.domain.identity import SpiffeId, parse_spiffe_id
 from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
@@ -24,7 +25,7 @@ from crank.domain.rules import workload as rules
 from crank.domain.trust import Svid, TrustBundle, Workload
 from crank.domain.workload import EntryId, Selector, SelectorKind, WorkloadEntry
 from crank.errors import CrankError, InvalidRequest, NotAllowed, Unavailable
-from crank.ports import Authority, JwtSvidReader, KeyMaker
+from crank.ports import JwtSvidReader, KeyMaker
 
 TOKENS_MAX = 1024
 # How soon issuing is tried again for one who holds a good certificate still.
@@ -76,19 +77,16 @@ class Svids:
     def __init__(
         self,
         desk: Desk,
-        authority: Authority,
         keys: KeyMaker,
         reader: JwtSvidReader,
         *,
         foreign: ForeignBundles = dict,
-        revoked: Callable[[SpiffeId], bool] = lambda _spiffe_id: False,
     ) -> None:
         self._desk = desk
-        self._authority = authority
+        self._authority = authority_of(desk)
         self._keys = keys
         self._reader = reader
         self._foreign = foreign
-        self._revoked = revoked
         self._instance = InstanceId(desk.ids.uuid7())
         self._entries: tuple[WorkloadEntry, ...] = ()
         self._entries_at = -1
@@ -126,7 +124,7 @@ class Svids:
     async def earned(self, marks: Collection[Selector]) -> tuple[WorkloadEntry, ...]:
         """Return the entries that a process with these marks is. Raises NotAllowed (`no_identity`)."""
         found = rules.earned(await self._registered(), marks)
-        living = tuple(entry for entry in found if not self._revoked(entry.spiffe_id))
+        living = tuple(entry for entry in found if not self._desk.standing.is_banned(entry.spiffe_id))
         if not living:
             raise NotAllowed(
                 "No identity is registered for this process.",
@@ -224,33 +222,31 @@ class Svids:
     def _is_due(self, held: HeldSvid) -> bool:
         # By the other clock, too: a machine that slept did not count the seconds.
         ended = held.svid.not_after_us <= self._desk.clock.now_us()
-        return ended or held.renew_at_sec <= self._desk.clock.monotonic_sec()
+        # Of one that was revoked alone, its workload gets another.
+        lost = ended or self._desk.standing.is_revoked(held.svid.serial)
+        return lost or held.renew_at_sec <= self._desk.clock.monotonic_sec()
 
     async def _make(self, entry: WorkloadEntry) -> HeldSvid:
         private, public = self._keys.make()
         kind = "agent" if entry.spiffe_id.kind == "agent" else "workload"
-        svid = self._authority.issue(
-            entry.spiffe_id,
-            Workload(kind, self._instance, rules.ATTESTED),
-            public,
-            hosts=entry.dns_names,
-            ttl_sec=entry.ttl_sec,
+        svid = await issue(
+            self._desk,
+            IdentityWanted(
+                spiffe_id=entry.spiffe_id,
+                workload=Workload(kind, self._instance, rules.ATTESTED),
+                public_key=public,
+                node=self._desk.policy.node_id,
+                asked_by=f"workload:{entry.entry_id}",
+                hosts=entry.dns_names,
+                ttl_sec=entry.ttl_sec,
+            ),
         )
-        await self._note("svid.issued", entry, {"serial": svid.serial, "not_after_us": svid.not_after_us})
         half_sec = max(1.0, (svid.not_after_us - self._desk.clock.now_us()) / _US / 2)
         early_sec = half_sec * _JITTER * self._desk.ids.jitter()
         held = HeldSvid(entry, svid, private, self._desk.clock.monotonic_sec() + half_sec - early_sec)
         self._held[entry.entry_id] = held
         self._sooner.set()
         return held
-
-    async def _note(self, kind: str, entry: WorkloadEntry, more: JsonObject) -> None:
-        """Record an issue before it is handed out; what cannot be recorded is not handed out."""
-        facts: JsonObject = {"workload": entry.entry_id, "spiffe_id": str(entry.spiffe_id), **more}
-        record = self._desk.record(
-            kind, tenant=entry.tenant, subject=str(entry.spiffe_id), job_id=None, facts=facts
-        )
-        await self._desk.store.transact(lambda tx: tx.records.append(record))
 
     # --- JWT ---------------------------------------------------------------------------------
 
@@ -277,12 +273,21 @@ class Svids:
         life_sec = rules.jwt_life_sec(entry)
         claims = rules.jwt_claims(entry.spiffe_id, audience, now_us=self._desk.clock.now_us(), life_sec=life_sec)
         made = JwtSvid(entry, self._authority.sign_jwt_svid(claims))
-        await self._note("jwt_svid.issued", entry, {"audience": list(audience), "expires_sec": claims["exp"]})
+        await self._note_token(entry, claims)
         self._tokens[key] = (made, now_sec + life_sec / 2)
         self._tokens.move_to_end(key)
         while len(self._tokens) > TOKENS_MAX:
             self._tokens.popitem(last=False)
         return made
+
+    async def _note_token(self, entry: WorkloadEntry, claims: JsonObject) -> None:
+        """Record a token before it is handed out; what cannot be recorded is not handed out."""
+        facts: JsonObject = {"workload": entry.entry_id, "spiffe_id": claims["sub"], "audience": claims["aud"]}
+        facts["expires_sec"] = claims["exp"]
+        record = self._desk.record(
+            "jwt_svid.issued", tenant=entry.tenant, subject=f"workload:{entry.entry_id}", job_id=None, facts=facts
+        )
+        await self._desk.store.transact(lambda tx: tx.records.append(record))
 
     def check_token(
         self, entries: Sequence[WorkloadEntry], token: str, audience: str

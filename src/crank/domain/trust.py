@@ -54,6 +54,23 @@ class Svid:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Who the other side of a connection proved to be, by an X.509-SVID that a verifier accepted.
+
+    workload  what the certificate binds to the name; None where it carries no such extension
+    serials   of its certificate and of those that signed it below the root, the leaf's first, in hexadecimal
+    jkt       RFC 7638 SHA-256 thumbprint of its key, to which tokens are bound
+    """
+
+    spiffe_id: SpiffeId
+    workload: Workload | None
+    serials: tuple[str, ...]
+    not_before_us: int
+    not_after_us: int
+    jkt: str
+
+
+@dataclass(frozen=True, slots=True)
 class JwtAuthority:
     """A public key that signs JWT-SVIDs: `jwk` holds no private member, `kid` is its RFC 7638 thumbprint."""
 

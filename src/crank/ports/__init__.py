@@ -6,7 +6,9 @@ from crank.ports.authority import Authority
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
+from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
+from crank.ports.identities import IdentityStore
 from crank.ports.links import Connector, ControllerLink, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
@@ -39,6 +41,8 @@ from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker
 __all__ = [
     "Authority",
     "BlobStore",
+    "BundleFormat",
+    "BundlePublishers",
     "Caller",
     "CallerWitness",
     "Clock",
@@ -47,12 +51,14 @@ __all__ = [
     "CredentialStore",
     "Downloads",
     "Failpoints",
+    "FederationStore",
     "FileEntry",
     "FunctionCall",
     "FunctionRunner",
     "FunctionSpec",
     "GpuProbe",
     "IdSource",
+    "IdentityStore",
     "JobStore",
     "JwtSvidReader",
     "KeyMaker",

@@ -9,6 +9,8 @@ from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
+from crank.ports.federation import FederationStore
+from crank.ports.identities import IdentityStore
 from crank.ports.workloads import WorkloadStore
 from crank.wire import JobEvent
 
@@ -177,6 +179,8 @@ class Transaction(Protocol):
     records: RecordStore
     registry: RegistryStore
     credentials: CredentialStore
+    identities: IdentityStore
+    federation: FederationStore
     workloads: WorkloadStore
 
 

@@ -20,6 +20,8 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
 from crank.ports import (
     CredentialStore,
+    FederationStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -29,6 +31,8 @@ from crank.ports import (
     WorkloadStore,
 )
 from crank.testing.memory_credentials import Credentials
+from crank.testing.memory_federation import Federation
+from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
 from crank.testing.memory_workloads import Workloads
 
@@ -269,6 +273,8 @@ class _Transaction:
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
+        self.identities: IdentityStore = Identities(state, writable=writable)
+        self.federation: FederationStore = Federation(state, writable=writable)
         self.workloads: WorkloadStore = Workloads(state, writable=writable)
 
 

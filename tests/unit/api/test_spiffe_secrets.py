@@ -1,6 +1,8 @@
 """Envoy's secret discovery as Envoy expects it: names, versions, what is accepted and what is not."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,18 @@ from crank.adapters.clock import SystemClock
 from crank.api.spiffe.messages import secrets_pb2 as messages
 from crank.api.spiffe.secrets import SERVICE
 from tests.support.authority import CountedAuthority
-from tests.support.spiffe_socket import end_of, next_of, open_socket
+from tests.support.spiffe_socket import Socket, end_of, next_of, open_socket
 
 QUIET_SEC = 0.3
+
+
+@contextlib.asynccontextmanager
+async def watching(folder: Path, **more: Any) -> AsyncIterator[tuple[Socket, Any]]:
+    """Give a socket at which this process is a workload, and a stream of secrets."""
+    async with open_socket(folder, **more) as socket:
+        await socket.register("agent/a")
+        async with socket.client() as client, client.secrets() as stream:
+            yield socket, stream
 
 
 def asking(*names: str, **more: Any) -> messages.DiscoveryRequest:
@@ -68,8 +79,7 @@ async def test_every_name_that_envoy_may_say(tmp_path: Path) -> None:
 
 async def test_versions_acknowledgements_and_changes(tmp_path: Path) -> None:
     """An accepted answer is followed by silence until something changes; a refused one is not repeated either."""
-    async with open_socket(tmp_path) as socket, socket.client() as client, client.secrets() as stream:
-        await socket.register("agent/a")
+    async with watching(tmp_path) as (socket, stream):
         await stream.send_message(asking("default"))
         first = await next_of(stream)
         said = {"version_info": first.version_info, "response_nonce": first.nonce}
@@ -97,8 +107,7 @@ async def _silence(stream: Any) -> None:
 
 async def test_authorities_are_not_said_again_with_each_certificate(tmp_path: Path) -> None:
     """Who asked for authorities alone hears nothing of renewed certificates."""
-    async with open_socket(tmp_path, life_sec=1) as socket, socket.client() as client, client.secrets() as stream:
-        await socket.register("agent/a")
+    async with watching(tmp_path, life_sec=1) as (socket, stream):
         await stream.send_message(asking("ROOTCA"))
         assert domains_in(secrets_in(await next_of(stream))["ROOTCA"]) == {"test.internal": 1}
         before = socket.authority.issued
@@ -111,10 +120,10 @@ async def test_authorities_are_not_said_again_with_each_certificate(tmp_path: Pa
 
 async def test_an_identity_that_ends_ends_the_stream(tmp_path: Path) -> None:
     """A removed workload's Envoy is told PermissionDenied at once."""
-    async with open_socket(tmp_path) as socket, socket.client() as client, client.secrets() as stream:
-        entry = await socket.register("agent/a")
+    async with watching(tmp_path) as (socket, stream):
         await stream.send_message(asking("default"))
         await next_of(stream)
+        (entry,) = await socket.desk.store.read(lambda tx: tx.workloads.all())
         await socket.remove(entry)
         assert await end_of(stream) is Status.PERMISSION_DENIED
 

@@ -14,6 +14,7 @@ from grpclib.exceptions import GRPCError
 
 from crank.adapters.clock import SystemClock
 from crank.api.spiffe.messages import workload_pb2
+from crank.controller.identities import allow_identity, revoke_identity
 from crank.domain.trust import TrustBundle
 from crank.errors import Unavailable
 from tests.support.authority import CountedAuthority
@@ -230,6 +231,25 @@ async def test_five_hundred_watchers_share_the_work(tmp_path: Path) -> None:
         assert len(set().union(*seen)) == 2
 
 
+async def test_a_revoked_identity_ends_at_once_and_a_revoked_certificate_is_replaced(tmp_path: Path) -> None:
+    """A revoked serial brings another certificate to who watches; a revoked SPIFFE ID ends it within a second; then it may come back."""
+    async with open_socket(tmp_path) as socket, socket.client() as client:
+        entry = await socket.register("agent/a")
+        async with client.watch_x509() as stream:
+            first = (await next_of(stream)).svids[0]
+            serial = f"{certificates_in(first.x509_svid)[0].serial_number:x}"
+            await revoke_identity(socket.desk, serial, reason="leaked", subject="local")
+            second = (await next_of(stream)).svids[0]
+            assert second.x509_svid_key != first.x509_svid_key
+            began = asyncio.get_running_loop().time()
+            await revoke_identity(socket.desk, str(entry.spiffe_id), reason="", subject="local")
+            assert await status_of(next_of(stream)) is Status.PERMISSION_DENIED
+            assert asyncio.get_running_loop().time() - began < 1
+        assert await status_of(client.tokens("db")) is Status.PERMISSION_DENIED
+        await allow_identity(socket.desk, str(entry.spiffe_id), subject="local")
+        assert (await client.fetch_x509()).svids
+
+
 async def test_what_is_issued_is_recorded(tmp_path: Path) -> None:
     """Certificates and tokens leave a record each with whose they are, and no key; what is shared leaves one."""
     async with open_socket(tmp_path) as socket, socket.client() as client:
@@ -239,9 +259,9 @@ async def test_what_is_issued_is_recorded(tmp_path: Path) -> None:
             await client.tokens("db")
         await socket.remove(entry)
         records = await socket.desk.store.read(lambda tx: tx.records.page(job_id=None, after=0, limit=100))
-        told = [(record.kind, record.facts) for _, record in records if "workload" in record.facts]
+        told = [(record.kind, record.facts) for _, record in records if "spiffe_id" in record.facts]
         assert [kind for kind, _ in told] == [
-            "workload.registered", "svid.issued", "jwt_svid.issued", "workload.removed",
+            "workload.registered", "identity.issued", "jwt_svid.issued", "workload.removed",
         ]  # fmt: skip
         assert all(facts["spiffe_id"] == str(entry.spiffe_id) for _, facts in told)
 

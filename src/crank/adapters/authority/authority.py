@@ -12,18 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from crank.adapters.authority.bundles import REFRESH_HINT_SEC, Bundles, digest_of
-from crank.adapters.authority.files import damaged, der, pem, write
+from crank.adapters.authority.files import damaged, der, pem, read_certificates, write
 from crank.adapters.authority.flat import FLAT_LEAF_DAYS, find_flat, forget_flat
 from crank.adapters.authority.generation import Generation, Generations
-from crank.adapters.authority.identities import Identity, Wanted, keep_in_files
+from crank.adapters.authority.identities import Identity, Wanted, keep_in_files, workload_of
 from crank.adapters.authority.issuing import Issuing
 from crank.adapters.authority.key_store import FileKeys, KeyStore
-from crank.adapters.authority.linter import lint_leaf
+from crank.adapters.authority.linter import lint_chain, lint_leaf
 from crank.adapters.authority.revocations import sign_list
 from crank.adapters.authority.shapes import Shapes, Signer, names_of
 from crank.adapters.authority.state import AuthorityState, read_state, write_state
 from crank.adapters.authority.token_keys import TokenKeys
-from crank.domain.identity import SpiffeId, make_spiffe_id, parse_trust_domain
+from crank.domain.identity import SpiffeId, make_spiffe_id, parse_spiffe_id, parse_trust_domain
 from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
 from crank.domain.trust import Attestation, JwtAuthority, Svid, TrustBundle, Workload
@@ -105,14 +105,7 @@ class FileAuthority:
             issuing = self._issuing_now()
         signer = issuing.signer()
         leaf = self._sign(spiffe_id, workload, public_key, hosts, signer, self._life(ttl_sec))
-        return Svid(
-            spiffe_id=spiffe_id,
-            workload=workload,
-            chain=(der(leaf), der(signer.certificate), der(issuing.authority.certificate)),
-            serial=f"{leaf.serial_number:x}",
-            not_before_us=int(leaf.not_valid_before_utc.timestamp()) * _US,
-            not_after_us=int(leaf.not_valid_after_utc.timestamp()) * _US,
-        )
+        return svid_of(spiffe_id, workload, [leaf, signer.certificate, issuing.authority.certificate])
 
     def sign_jwt_svid(self, claims: JsonObject) -> str:
         """Sign the claims of a JWT-SVID."""
@@ -168,6 +161,31 @@ class FileAuthority:
         identity = Identity(make_spiffe_id(self.trust_domain, "worker", worker_id), folder)
         self._keep(identity, [], None, flat=False)
         return identity
+
+    def read_local(self, folder: Path) -> Svid | None:
+        """Return the certificate in a folder of this machine, if this authority signed it and it has not expired.
+
+        Raises ConfigurationError for a damaged file.
+        """
+        path = folder / "cert.pem"
+        if not path.exists():
+            return None
+        chain = read_certificates(path)
+        with self._lock:
+            self._opened()
+            signers = [each.authority.certificate for each in self._loaded.values()]
+            signers += [self._flat.certificate] if self._flat else []
+        if chain[-1] not in signers:
+            chain += [each for each in signers if each.subject == chain[-1].issuer][:1]
+        if chain[-1] not in signers or chain[0].not_valid_after_utc <= self._shapes.now():
+            return None
+        lint_chain(tuple(chain))
+        workload, names = workload_of(chain[0]), chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        if workload is None:
+            # From before there was one.
+            return None
+        (uri,) = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+        return svid_of(parse_spiffe_id(uri), workload, chain)
 
     def publish_ca(self, target: Path) -> None:
         """Write the roots to where callers of the API find them."""
@@ -303,6 +321,19 @@ class FileAuthority:
         self._state = state
         if self._bundles.current() != bundle:
             self._bundles.put(bundle)
+
+
+def svid_of(spiffe_id: SpiffeId, workload: Workload, chain: Sequence[x509.Certificate]) -> Svid:
+    """Return a signed chain as it is handed out, the leaf first."""
+    leaf = chain[0]
+    return Svid(
+        spiffe_id=spiffe_id,
+        workload=workload,
+        chain=tuple(der(each) for each in chain),
+        serial=f"{leaf.serial_number:x}",
+        not_before_us=int(leaf.not_valid_before_utc.timestamp()) * _US,
+        not_after_us=int(leaf.not_valid_after_utc.timestamp()) * _US,
+    )
 
 
 def read_public_key(octets: bytes) -> ec.EllipticCurvePublicKey:

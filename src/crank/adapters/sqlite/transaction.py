@@ -7,6 +7,8 @@ from typing import Any
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.faults import is_unique_violation
+from crank.adapters.sqlite.federation import SqlFederation
+from crank.adapters.sqlite.identities import SqlIdentities
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.adapters.sqlite.workloads import SqlWorkloads
 from crank.domain import job_codec
@@ -18,6 +20,8 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
 from crank.ports import (
     CredentialStore,
+    FederationStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -271,4 +275,6 @@ class SqlTransaction:
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
+        self.identities: IdentityStore = SqlIdentities(connection)
+        self.federation: FederationStore = SqlFederation(connection)
         self.workloads: WorkloadStore = SqlWorkloads(connection)

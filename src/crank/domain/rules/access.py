@@ -24,6 +24,8 @@ class Action(StrEnum):
     CHANGE_KEYS = "keys.change"
     LIST_KEYS = "keys.list"
     READ_RECORDS = "records.read"
+    READ_IDENTITIES = "identities.list"
+    CHANGE_IDENTITIES = "identities.change"
     CHANGE_WORKLOADS = "workloads.change"
     LIST_WORKLOADS = "workloads.list"
 
@@ -33,6 +35,8 @@ _DOING = {
     Action.CHANGE_KEYS: "Minting, changing and revoking keys is",
     Action.LIST_KEYS: "Reading the list of keys is",
     Action.READ_RECORDS: "Reading the whole audit trail is",
+    Action.READ_IDENTITIES: "Reading the list of identities is",
+    Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
     Action.CHANGE_WORKLOADS: "Registering and removing workloads is",
     Action.LIST_WORKLOADS: "Reading the list of workloads is",
 }
