@@ -25,6 +25,7 @@ from crank.api import (
     streams,
     tokens,
     trust,
+    workloads,
 )
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
@@ -68,7 +69,7 @@ def build_api(
     problem.install(app)
     for part in (
         rest, streams, files, sessions, nodes, keys, identities, authority, grants, tokens,
-        metrics, agents, actions_document, trust, federation,
+        metrics, agents, actions_document, trust, federation, workloads,
     ):  # fmt: skip
         app.include_router(part.router)
     for router in (enrolment.router, enrolment.door):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crank.controller.arrivals import Arrivals
+from crank.controller.bell import Bell
 from crank.controller.bundles import Trust
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
@@ -94,6 +95,7 @@ class Desk:
     manifests       which manifests were shown of late
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
+    workloads       rings when workloads were registered or removed
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     grant           the grant of the token that it was asked with; None: the credential itself was shown
     tokens          makes and reads tokens; None where there are none
@@ -127,6 +129,7 @@ class Desk:
     manifests: Manifests = field(default_factory=Manifests)
     standing: Standing = field(default_factory=Standing)
     renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
+    workloads: Bell = field(default_factory=Bell)
     asker: Credential | None = None
     grant: Grant | None = None
     tokens: TokenDesk | None = None

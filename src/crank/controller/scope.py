@@ -24,6 +24,7 @@ from crank.domain.rules import access
 from crank.domain.rules import grant as grants
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
+from crank.domain.workload import EntryId, WorkloadEntry
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
@@ -39,6 +40,7 @@ from crank.ports import (
     SessionStore,
     Store,
     Transaction,
+    WorkloadStore,
 )
 
 T = TypeVar("T")
@@ -148,6 +150,7 @@ class _Scoped:
         self.identities: IdentityStore = tx.identities
         self.federation: FederationStore = _Federation()
         self.grants: GrantStore = _Grants(tx, asker)
+        self.workloads: WorkloadStore = _Workloads(tx, asker)
 
 
 class _Federation:
@@ -320,6 +323,22 @@ class _Grants(_Part):
 
     def purge(self, before_us: int) -> int:
         return self._tx.grants.purge(before_us)
+
+
+class _Workloads(_Part):
+    """Who gets which identity is the owner's to say and to see."""
+
+    def insert(self, entry: WorkloadEntry) -> None:
+        raise NotAllowed("Only the owner of the node registers a workload.", code="owner_only")
+
+    def all(self) -> Sequence[WorkloadEntry]:
+        return []
+
+    def of(self, tenant: TenantId) -> Sequence[WorkloadEntry]:
+        return []
+
+    def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
+        raise NotAllowed("Only the owner of the node removes a workload.", code="owner_only")
 
 
 class _Registry(_Part):

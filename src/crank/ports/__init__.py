@@ -40,6 +40,7 @@ from crank.ports.store import (
     Transaction,
 )
 from crank.ports.tokens import ProofReader, TokenReader
+from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker, WorkloadStore
 
 __all__ = [
     "Appraiser",
@@ -47,6 +48,8 @@ __all__ = [
     "BlobStore",
     "BundleFormat",
     "BundlePublishers",
+    "Caller",
+    "CallerWitness",
     "Clock",
     "Connector",
     "ControllerLink",
@@ -64,6 +67,8 @@ __all__ = [
     "IdSource",
     "IdentityStore",
     "JobStore",
+    "JwtSvidReader",
+    "KeyMaker",
     "ManifestSigner",
     "ModuleBuild",
     "MountBinding",
@@ -90,4 +95,5 @@ __all__ = [
     "TokenReader",
     "Transaction",
     "WorkerLink",
+    "WorkloadStore",
 ]

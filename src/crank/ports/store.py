@@ -13,6 +13,7 @@ from crank.ports.enrolments import EnrolmentStore
 from crank.ports.federation import FederationStore
 from crank.ports.grants import GrantStore
 from crank.ports.identities import IdentityStore
+from crank.ports.workloads import WorkloadStore
 from crank.wire import JobEvent
 
 T = TypeVar("T")
@@ -184,6 +185,7 @@ class Transaction(Protocol):
     identities: IdentityStore
     federation: FederationStore
     grants: GrantStore
+    workloads: WorkloadStore
 
 
 class Store(Protocol):

@@ -30,6 +30,7 @@ from crank.ports import (
     ReplayStore,
     SessionStore,
     Transaction,
+    WorkloadStore,
 )
 from crank.testing.memory_credentials import Credentials
 from crank.testing.memory_enrolments import Enrolments
@@ -37,6 +38,7 @@ from crank.testing.memory_federation import Federation
 from crank.testing.memory_grants import Grants
 from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
+from crank.testing.memory_workloads import Workloads
 
 T = TypeVar("T")
 
@@ -282,6 +284,7 @@ class _Transaction:
         self.identities: IdentityStore = Identities(state, writable=writable)
         self.federation: FederationStore = Federation(state, writable=writable)
         self.grants: GrantStore = Grants(state, writable=writable)
+        self.workloads: WorkloadStore = Workloads(state, writable=writable)
 
 
 class MemoryStore:

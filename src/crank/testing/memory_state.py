@@ -14,6 +14,7 @@ from crank.domain.issued import Ban, IssuedIdentity
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.worker import Replay
+from crank.domain.workload import EntryId
 from crank.errors import StoreError
 
 
@@ -63,6 +64,7 @@ class State:
     grants: dict[tuple[TenantId, GrantId], str] = field(default_factory=dict)
     grant_counts: dict[tuple[TenantId, GrantId, int], tuple[int, int]] = field(default_factory=dict)
     grant_uses: dict[tuple[TenantId, str], GrantId] = field(default_factory=dict)
+    workloads: dict[tuple[TenantId, EntryId], str] = field(default_factory=dict)
 
     def copy(self) -> "State":
         """Return a copy that can change without this one."""
@@ -85,6 +87,7 @@ class State:
             grants=dict(self.grants),
             grant_counts=dict(self.grant_counts),
             grant_uses=dict(self.grant_uses),
+            workloads=dict(self.workloads),
         )
 
 

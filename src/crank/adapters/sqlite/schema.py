@@ -244,7 +244,20 @@ ALTER TABLE worker ADD COLUMN attestation TEXT NOT NULL DEFAULT 'none';
 """
 
 # Which workloads of this machine get which identity.
-_V4_WORKLOADS = ""
+_V4_WORKLOADS = """
+-- Which process of this machine gets which identity. `entry` is the truth; the columns before it repeat it for queries.
+CREATE TABLE workload (
+    seq       INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant    TEXT NOT NULL,
+    entry_id  TEXT NOT NULL,
+    spiffe_id TEXT NOT NULL,
+    selectors TEXT NOT NULL,
+    hint      TEXT NOT NULL,
+    entry     TEXT NOT NULL,
+    UNIQUE (tenant, entry_id),
+    UNIQUE (tenant, spiffe_id, selectors)
+) STRICT;
+"""
 
 # Grants that tokens carry.
 _V4_GRANTS = """

@@ -12,6 +12,7 @@ from crank.adapters.sqlite.federation import SqlFederation
 from crank.adapters.sqlite.grants import SqlGrants
 from crank.adapters.sqlite.identities import SqlIdentities
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
+from crank.adapters.sqlite.workloads import SqlWorkloads
 from crank.domain import job_codec
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import ENDED, Job, Mount, Status
@@ -30,6 +31,7 @@ from crank.ports import (
     RegistryStore,
     ReplayStore,
     SessionStore,
+    WorkloadStore,
 )
 
 
@@ -282,3 +284,4 @@ class SqlTransaction:
         self.identities: IdentityStore = SqlIdentities(connection)
         self.federation: FederationStore = SqlFederation(connection)
         self.grants: GrantStore = SqlGrants(connection)
+        self.workloads: WorkloadStore = SqlWorkloads(connection)

@@ -31,6 +31,8 @@ class Action(StrEnum):
     ROTATE_ROOT = "root.rotate"
     CHANGE_FEDERATION = "federation.change"
     READ_FEDERATION = "federation.read"
+    CHANGE_WORKLOADS = "workloads.change"
+    LIST_WORKLOADS = "workloads.list"
 
 
 _DOING = {
@@ -45,6 +47,8 @@ _DOING = {
     Action.ROTATE_ROOT: "Changing the root of trust is",
     Action.CHANGE_FEDERATION: "Choosing which trust domains this node is federated with is",
     Action.READ_FEDERATION: "Reading which trust domains this node is federated with is",
+    Action.CHANGE_WORKLOADS: "Registering and removing workloads is",
+    Action.LIST_WORKLOADS: "Reading the list of workloads is",
 }
 
 
