@@ -2,6 +2,7 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
+from crank.ports.attenuation import ChainHolder, ChainIssuer, OpenedChain
 from crank.ports.authority import Authority
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
@@ -38,6 +39,8 @@ from crank.ports.store import (
 __all__ = [
     "Authority",
     "BlobStore",
+    "ChainHolder",
+    "ChainIssuer",
     "Clock",
     "Connector",
     "ControllerLink",
@@ -54,6 +57,7 @@ __all__ = [
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
+    "OpenedChain",
     "OutputSink",
     "PoolCount",
     "ProfileBuild",
