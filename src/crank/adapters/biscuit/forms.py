@@ -125,6 +125,9 @@ def verified(token: str, issuer_of: Callable[[int | None], bytes]) -> "tuple[Bis
         biscuit = biscuit_auth.Biscuit.from_base64(token, public(issuer))
     except (KeyError, ValueError, biscuit_auth.BiscuitValidationError) as fault:
         raise BadTokenError(str(fault)) from fault
+    # One spelling of each token: what compares or keeps tokens must not meet the same one in many forms.
+    if biscuit.to_base64().rstrip("=") != token.rstrip("="):
+        raise BadTokenError("it is not spelled as its content is")
     return biscuit, _read(biscuit, issuer)
 
 
