@@ -23,6 +23,7 @@ from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
     CredentialStore,
+    GrantStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -91,6 +92,7 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
+        self.grants: GrantStore = tx.grants
 
 
 class _Part:
@@ -155,9 +157,7 @@ class _Sessions(_Part):
     def live(self) -> Sequence[Session]:
         return self._tx.sessions.live()
 
-    def page(
-        self, tenant: TenantId, *, limit: int, before: str | None, owner: object = None
-    ) -> Sequence[Session]:
+    def page(self, tenant: TenantId, *, limit: int, before: str | None, owner: object = None) -> Sequence[Session]:
         return self._tx.sessions.page(tenant, limit=limit, before=before, owner=self._own)
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Session]:

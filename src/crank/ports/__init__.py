@@ -8,6 +8,7 @@ from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
+from crank.ports.grants import GrantStore
 from crank.ports.links import Connector, ControllerLink, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
@@ -35,6 +36,7 @@ from crank.ports.store import (
     StreamLog,
     Transaction,
 )
+from crank.ports.tokens import ProofReader, TokenReader
 
 __all__ = [
     "Authority",
@@ -52,6 +54,7 @@ __all__ = [
     "FunctionRunner",
     "FunctionSpec",
     "GpuProbe",
+    "GrantStore",
     "IdSource",
     "JobStore",
     "ModuleBuild",
@@ -61,6 +64,7 @@ __all__ = [
     "OutputSink",
     "PoolCount",
     "ProfileBuild",
+    "ProofReader",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
@@ -74,6 +78,7 @@ __all__ = [
     "Spooled",
     "Store",
     "StreamLog",
+    "TokenReader",
     "Transaction",
     "WorkerLink",
 ]

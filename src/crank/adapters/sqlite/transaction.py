@@ -7,6 +7,7 @@ from typing import Any
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.faults import is_unique_violation
+from crank.adapters.sqlite.grants import SqlGrants
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.domain import job_codec
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
@@ -15,7 +16,7 @@ from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
-from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
+from crank.ports import CredentialStore, GrantStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
 
 
 def _text(value: JsonValue) -> str | None:
@@ -253,7 +254,7 @@ class SqlRegistry:
 
 
 class SqlTransaction:
-    """Six stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
+    """The stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.jobs: JobStore = SqlJobs(connection)
@@ -262,3 +263,4 @@ class SqlTransaction:
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
+        self.grants: GrantStore = SqlGrants(connection)
