@@ -2,5 +2,6 @@
 
 from crank.adapters.biscuit.holder import BiscuitHolder
 from crank.adapters.biscuit.issuer import BiscuitIssuer
+from crank.adapters.biscuit.keys import new_holder_key
 
-__all__ = ["BiscuitHolder", "BiscuitIssuer"]
+__all__ = ["BiscuitHolder", "BiscuitIssuer", "new_holder_key"]

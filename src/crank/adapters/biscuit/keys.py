@@ -88,6 +88,15 @@ def read_public(pem: str) -> ec.EllipticCurvePublicKey | None:
     return key if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1) else None
 
 
+def new_holder_key() -> tuple[bytes, bytes, str]:
+    """Return a fresh P-256 key: the private and the public part in PEM, and the thumbprint."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    public_part = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private, public_part, thumbprint(key.public_key())
+
+
 def b64(raw: bytes) -> str:
     """Write bytes as base64url without padding."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
