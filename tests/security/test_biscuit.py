@@ -24,7 +24,7 @@ from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.ids import LOCAL_TENANT, CredentialId
 from crank.domain.job import Refusal
 from crank.domain.rules.authorization import parse_details
-from crank.domain.rules.delegation import walk
+from crank.domain.rules.delegation import Ways, walk
 from crank.domain.rules.grant import lives, meet_rights
 from crank.errors import NotAuthenticated, Unavailable
 from tests.support.biscuits import (
@@ -81,7 +81,7 @@ def judged(
         GrantId(chain.claims["jti"]), LOCAL_TENANT, CredentialId("k"), "local", read(chain.claims["authorization_details"]),
         issued_us=0, expires_us=chain.claims["exp"] * 1_000_000, depth_left=chain.claims["depth"],
     )  # fmt: skip
-    found = walk(root, chain, presenter, meet=meet_rights, read=read)
+    found = walk(root, chain, presenter, Ways(meet_rights, read))
     if isinstance(found, Refusal):
         return found.code
     if not all(lives(grant, now_us) for grant in found):

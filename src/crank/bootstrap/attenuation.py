@@ -12,7 +12,7 @@ from crank.domain.ids import LOCAL_TENANT, CredentialId
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject, JsonValue
 from crank.domain.rules.authorization import details_document, parse_details
-from crank.domain.rules.delegation import walk
+from crank.domain.rules.delegation import Ways, walk
 from crank.domain.rules.grant import is_within, meet_rights, within
 from crank.errors import InvalidRequest
 
@@ -124,7 +124,7 @@ def _present(chain: Chain) -> Grant:
         GrantId(grant_id), LOCAL_TENANT, CredentialId(""), subject, _rights(claims.get("authorization_details")),
         issued_us=0, expires_us=ends * _MICRO, depth_left=depth,
     )  # fmt: skip
-    found = walk(root, chain, Presenter(chain.present_holder.name), meet=meet_rights, read=_rights)
+    found = walk(root, chain, Presenter(chain.present_holder.name), Ways(meet_rights, _rights))
     if isinstance(found, Refusal):
         raise InvalidRequest(found.message, code=found.code, field="token", fix=found.fix)
     return found[-1]

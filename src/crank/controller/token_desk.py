@@ -9,7 +9,7 @@ from crank.domain.json import JsonObject
 from crank.domain.role import Role
 from crank.domain.rules.role import SHIPPED
 from crank.errors import Unavailable
-from crank.ports import ProofReader, TokenReader
+from crank.ports import ChainIssuer, ProofReader, TokenReader
 
 
 class TokenSigner(Protocol):
@@ -28,12 +28,14 @@ class TokenSigner(Protocol):
 class TokenDesk:
     """Lives as long as the controller.
 
+    chains tokens that their holders narrow and pass on by themselves; None: there are none here
     place  the node's address: the issuer of its tokens and their only audience. Known once the port is taken
     """
 
     signer: TokenSigner
     reader: TokenReader
     proofs: ProofReader
+    chains: ChainIssuer | None = None
     roles: Mapping[str, Role] = field(default_factory=lambda: SHIPPED)
     seen: ProofWindow = field(default_factory=ProofWindow)
     place: str = ""

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from crank.adapters.biscuit import BiscuitHolder, BiscuitIssuer
-from crank.adapters.biscuit.forms import BLOCKS_MAX, TOKEN_CHARS_MAX
+from crank.adapters.biscuit.forms import BLOCKS_MAX
 from crank.adapters.biscuit.keys import point_of, secret, thumbprint
 from crank.domain.chain import Holder
+from crank.domain.rules.token import TOKEN_CHARS_MAX
 from crank.errors import InvalidRequest, NotAuthenticated
 from tests.support import biscuits
 from tests.support.biscuits import (

@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from crank.adapters.biscuit.keys import COORDINATE_BYTES, BadTokenError, b64, key_at, public, thumbprint
 from crank.domain.chain import Chain, Holder, Hop
 from crank.domain.json import JsonObject, loads_strict
+from crank.domain.rules.token import TOKEN_CHARS_MAX
 from crank.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from biscuit_auth import Biscuit, BlockBuilder, UnverifiedBiscuit
 
-# What fits into a request's head; and more blocks than delegation allows hops, since narrowing takes one each time.
-TOKEN_CHARS_MAX: Final = 32 * 1024
+# More than delegation allows hops, since narrowing takes a block each time.
 BLOCKS_MAX: Final = 24
 # The order of P-256: (r, s) and (r, ORDER - s) sign the same.
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551

@@ -4,11 +4,12 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from crank.adapters.biscuit.forms import BLOCKS_MAX, TOKEN_CHARS_MAX, block, claimed_issuer, hop_parts, verified
+from crank.adapters.biscuit.forms import BLOCKS_MAX, block, claimed_issuer, hop_parts, verified
 from crank.adapters.biscuit.keys import BadTokenError, point_of, public, read_private, read_public, secret, thumbprint
 from crank.domain.chain import Chain, Holder
 from crank.domain.identity import parse_spiffe_id
 from crank.domain.json import JsonObject, canonical
+from crank.domain.rules.token import TOKEN_CHARS_MAX
 from crank.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -1,10 +1,11 @@
 """What is left of a grant after its holders narrowed it and passed it on by themselves, hop by hop."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from crank.domain.chain import Chain, Hop, Presenter
+from crank.domain.chain import Chain, Holder, Hop, Presenter
 from crank.domain.grant import Grant, GrantId, Right
+from crank.domain.ids import CredentialId
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject, JsonValue
 
@@ -14,9 +15,22 @@ _MICRO = 1_000_000
 # Rights that lie within both lists (`rules.grant.meet_rights`), and rights from their written form, or what is wrong.
 Meet = Callable[[Sequence[Right], Sequence[Right]], tuple[Right, ...] | Refusal]
 Read = Callable[[JsonValue], tuple[Right, ...] | Refusal]
+# How a holder is called, and where a grant's new holder works.
+Call = Callable[[Holder], str]
+Place = Callable[[Grant], CredentialId]
 
 
-def walk(grant: Grant, chain: Chain, presenter: Presenter, *, meet: Meet, read: Read) -> tuple[Grant, ...] | Refusal:
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What this rule leaves to others."""
+
+    meet: Meet
+    read: Read
+    call: Call = lambda holder: holder.name
+    place: Place = lambda grant: grant.space
+
+
+def walk(grant: Grant, chain: Chain, presenter: Presenter, ways: Ways) -> tuple[Grant, ...] | Refusal:
     """Return the grant and what each hop left of it, the last one what the presenter may use, or why it is nobody's.
 
     Each hop lies within all before it, whatever it says of itself: a hop can only take away. Codes:
@@ -26,8 +40,8 @@ def walk(grant: Grant, chain: Chain, presenter: Presenter, *, meet: Meet, read: 
     grants = [replace(grant, holder_jkt=chain.holder.name)]
     for hop in chain.hops:
         # Who holds it up to here stands in `holder_jkt`, also where that is a SPIFFE ID: only a key ever signs.
-        narrowed = _narrowed(grants[-1], hop, meet, read)
-        passed = narrowed if isinstance(narrowed, Refusal) else _passed(narrowed, grants[-1], hop)
+        narrowed = _narrowed(grants[-1], hop, ways)
+        passed = narrowed if isinstance(narrowed, Refusal) else _passed(narrowed, grants[-1], hop, ways)
         if isinstance(passed, Refusal):
             return passed
         grants.append(passed)
@@ -42,13 +56,13 @@ def walk(grant: Grant, chain: Chain, presenter: Presenter, *, meet: Meet, read: 
     return tuple(grants)
 
 
-def _narrowed(before: Grant, hop: Hop, meet: Meet, read: Read) -> Grant | Refusal:
+def _narrowed(before: Grant, hop: Hop, ways: Ways) -> Grant | Refusal:
     if set(hop.claims) - _FIELDS:
         return _unreadable("it says what this node does not know")
     rights: tuple[Right, ...] | Refusal = before.rights
     if "authorization_details" in hop.claims:
-        asked = read(hop.claims["authorization_details"])
-        rights = asked if isinstance(asked, Refusal) else meet(asked, before.rights)
+        asked = ways.read(hop.claims["authorization_details"])
+        rights = asked if isinstance(asked, Refusal) else ways.meet(asked, before.rights)
     if isinstance(rights, Refusal):
         return rights
     ends = _whole(hop.claims, "exp")
@@ -63,7 +77,7 @@ def _narrowed(before: Grant, hop: Hop, meet: Meet, read: Read) -> Grant | Refusa
     )
 
 
-def _passed(narrowed: Grant, before: Grant, hop: Hop) -> Grant | Refusal:
+def _passed(narrowed: Grant, before: Grant, hop: Hop, ways: Ways) -> Grant | Refusal:
     depth = _whole(hop.claims, "depth")
     if isinstance(depth, Refusal):
         return depth
@@ -85,12 +99,13 @@ def _passed(narrowed: Grant, before: Grant, hop: Hop) -> Grant | Refusal:
             "authorization",
         )
     left = before.depth_left - 1
-    return replace(
+    passed = replace(
         narrowed,
         holder_jkt=hop.holder.name,
-        actors=(hop.holder.name, *before.actors),
+        actors=(ways.call(hop.holder), *before.actors),
         depth_left=left if depth is None else min(left, depth),
     )
+    return replace(passed, space=ways.place(passed))
 
 
 def _whole(claims: JsonObject, name: str) -> int | Refusal | None:

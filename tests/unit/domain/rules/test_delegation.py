@@ -10,7 +10,7 @@ from crank.domain.chain import Chain, Holder, Hop, Presenter
 from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.ids import LOCAL_TENANT, CredentialId
 from crank.domain.job import Refusal
-from crank.domain.rules.delegation import walk
+from crank.domain.rules.delegation import Ways, walk
 from crank.domain.rules.grant import is_within, meet_rights
 from tests.unit.domain.rules.test_grant import rights
 
@@ -44,7 +44,7 @@ def to(name: str, by: str | None, **claims: Any) -> Hop:
 
 
 def walked(*hops: Hop, presenter: str = "ann", root: Grant = ROOT) -> tuple[Grant, ...] | Refusal:
-    return walk(root, chain(*hops), Presenter(presenter), meet=meet_rights, read=read)
+    return walk(root, chain(*hops), Presenter(presenter), Ways(meet_rights, read))
 
 
 def last(*hops: Hop, presenter: str = "ann") -> Grant:
@@ -89,7 +89,7 @@ def test_what_a_hop_leaves_lies_within_what_was(outer: list[Right], inner: list[
     """Whatever two lists of rights say, each right that comes out of a hop is within one that went in."""
     root = Grant(GrantId("g"), LOCAL_TENANT, CredentialId("k"), "local", tuple(outer), 0, 9_000_000)
     hop = plain(authorization_details="x")
-    found = walk(root, chain(hop), Presenter("ann"), meet=meet_rights, read=lambda _: tuple(inner))
+    found = walk(root, chain(hop), Presenter("ann"), Ways(meet_rights, lambda _: tuple(inner)))
     if not isinstance(found, Refusal):
         assert all(any(is_within(one, whole) for whole in outer) for one in found[-1].rights)
 
@@ -112,7 +112,7 @@ def test_depth_is_counted_down() -> None:
 def test_a_holder_named_by_spiffe_id_presents_by_it() -> None:
     """A certificate's name is as good as a key's thumbprint, and the grant is bound to the key that was proven."""
     name = "spiffe://td/agent/bob"
-    found = walk(ROOT, chain(to(name, "ann")), Presenter("bobs-key", name), meet=meet_rights, read=read)
+    found = walk(ROOT, chain(to(name, "ann")), Presenter("bobs-key", name), Ways(meet_rights, read))
     assert not isinstance(found, Refusal)
     assert found[-1].holder_jkt == "bobs-key"
     assert code(to(name, "ann"), to("cat", "bobs-key"), presenter="cat") == "delegation_not_by_holder"
