@@ -50,6 +50,8 @@ async def present_chain(
     if isinstance(said, Refusal):
         raise _refused(said)
     credential, root = await desk.store.read(lambda tx: _root(tx, said))  # 3
+    if root.holder_jkt != opened.chain.holder.name:
+        raise _over()
     found = walk(root, opened.chain, presenter, _ways(desk))  # 4
     if isinstance(found, Refusal):
         raise _refused(found)
