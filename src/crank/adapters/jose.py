@@ -10,6 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
@@ -82,6 +85,17 @@ class JoseProofs:
         except NotAuthenticated as fault:
             raise NotAuthenticated(fault.message, code="invalid_dpop_proof", fix=_FIX_PROOF) from fault
         return claims, thumbprint(jwk)
+
+    def of_certificate(self, der: bytes) -> str | None:
+        """Return the thumbprint of a certificate's key: it stays the same when the certificate is renewed for it."""
+        try:
+            key = x509.load_der_x509_certificate(der).public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            return None
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            return None
+        found: str = ECKey.import_key(key).thumbprint()
+        return found
 
 
 _FIX_PROOF = "Send a fresh DPoP proof (RFC 9449) by the token's key, ES256, for this method and address."

@@ -29,6 +29,7 @@ from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
+from crank.bootstrap.tokens import ask_for_certificates, open_tokens, take_place
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -79,6 +80,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
             authority=authority,
+            tokens=open_tokens(settings, authority, clock),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
@@ -106,7 +108,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports),
+            started=lambda *ports: _tell_ready(settings, leash, ports, desk),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -118,9 +120,10 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
+def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
+    take_place(desk.tokens, f"https://{host}:{api_port}")
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
@@ -221,6 +224,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
         name="api_port",
     )
+    ask_for_certificates(api.tls, own.ca_file)
     workers = Listener(
         app=build_workers_app(desk, identify=peer_identity),
         host=settings.bind,

@@ -29,18 +29,21 @@ from crank.errors import InvalidRequest, NotAuthenticated
 from crank.ports import ChainIssuer, Transaction
 
 
-def is_chain(shown: str) -> bool:
-    """Tell a chain from an access token, which has dots."""
-    return "." not in shown
-
-
 async def present_chain(
-    desk: Desk, tokens: TokenDesk, issuer: ChainIssuer, shown: str, presenter: Presenter
+    desk: Desk, tokens: TokenDesk, issuer: ChainIssuer, shown: str, jkt: str | None, peer: str | None = None
 ) -> tuple[Credential, Grant]:
     """Return whose token this is and what is left of its grant.
 
+    jkt, peer  what the caller proved, as in `present`
     Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`: nothing was decided).
     """
+    if jkt is None:
+        raise NotAuthenticated(
+            "This token is bound to a key, and the request proves none.",
+            code="invalid_token",
+            fix="Send a DPoP proof (RFC 9449) by that key with the request, or use its client certificate.",
+        )
+    presenter = Presenter(jkt, peer)
     ids = [GrantId(name) for name in issuer.revocation_ids(shown)]
     if await desk.store.read(lambda tx: any(_is_revoked(tx, name) for name in ids)):  # 1
         raise _over()
@@ -61,6 +64,11 @@ async def present_chain(
     if not await desk.store.read(lambda tx: _are_known(tx, found[1:])):
         await desk.store.transact(lambda tx: _keep(desk, tx, found))  # 6
     return credential, found[-1]
+
+
+def present_holder(issuer: ChainIssuer, shown: str) -> str:
+    """Return who holds a chain now, by name, whoever shows it. Raises NotAuthenticated (`invalid_token`)."""
+    return issuer.open(shown).chain.present_holder.name
 
 
 def _is_revoked(tx: Transaction, grant_id: GrantId) -> bool:

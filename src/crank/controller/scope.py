@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from crank.controller.desk import Desk
 from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
-from crank.domain.grant import Grant
-from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.grant import Grant, GrantId
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Refusal, Status
 from crank.domain.record import Record
 from crank.domain.rules import access
@@ -138,7 +138,7 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
-        self.grants: GrantStore = tx.grants
+        self.grants: GrantStore = _Grants(tx, asker)
 
 
 class _Granted(_Scoped):
@@ -149,6 +149,7 @@ class _Granted(_Scoped):
         self.jobs = _GrantedJobs(tx, asker, grant)
         self.sessions = _GrantedSessions(tx, asker, grant)
         self.registry = _GrantedRegistry(tx, asker, credential, grant)
+        self.grants = _Grants(tx, credential)
         if may(grant, access.Action.READ_RECORDS):
             self.records = tx.records
 
@@ -249,6 +250,47 @@ class _Records(_Part):
         if job_id is None or not self._sees_job(self._asker.tenant, job_id):
             return []
         return self._tx.records.page(job_id=job_id, after=after, limit=limit)
+
+
+class _Grants(_Part):
+    """Grants that stem from one credential; there are no others."""
+
+    def insert(self, grant: Grant) -> None:
+        raise NotAllowed("Grants are made at the token endpoint alone.", code="owner_only")
+
+    def find(self, tenant: TenantId, grant_id: GrantId) -> Grant | None:
+        grant = self._tx.grants.find(tenant, grant_id)
+        return grant if grant is not None and grant.credential_id == self._own else None
+
+    def chain(self, tenant: TenantId, grant_id: GrantId) -> Sequence[Grant]:
+        # All of a chain stem from the same credential.
+        return [] if self.find(tenant, grant_id) is None else self._tx.grants.chain(tenant, grant_id)
+
+    def page(
+        self, tenant: TenantId, *, limit: int, before: str | None, credential_id: object = None
+    ) -> Sequence[Grant]:
+        return self._tx.grants.page(tenant, limit=limit, before=before, credential_id=self._own)
+
+    def revoke(self, tenant: TenantId, grant_id: GrantId, at_us: int) -> Sequence[GrantId]:
+        return [] if self.find(tenant, grant_id) is None else self._tx.grants.revoke(tenant, grant_id, at_us)
+
+    def count(self, tenant: TenantId, grant_id: GrantId, place: int) -> tuple[int, int]:
+        return self._tx.grants.count(tenant, grant_id, place)
+
+    def add(self, tenant: TenantId, grant_id: GrantId, place: int, cost: int) -> None:
+        self._tx.grants.add(tenant, grant_id, place, cost)
+
+    def note(self, tenant: TenantId, used_for: str, grant_id: GrantId) -> None:
+        self._tx.grants.note(tenant, used_for, grant_id)
+
+    def noted(self, tenant: TenantId, used_for: str) -> GrantId | None:
+        return self._tx.grants.noted(tenant, used_for)
+
+    def spaces(self, tenant: TenantId, credential_id: CredentialId) -> set[CredentialId]:
+        return self._tx.grants.spaces(tenant, credential_id) if credential_id == self._own else set()
+
+    def purge(self, before_us: int) -> int:
+        return self._tx.grants.purge(before_us)
 
 
 class _Registry(_Part):

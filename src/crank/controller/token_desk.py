@@ -1,10 +1,11 @@
 """What use cases need to make, read and believe capability tokens, gathered once at start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from crank.controller.proof_window import ProofWindow
+from crank.domain.identity import SpiffeId
 from crank.domain.json import JsonObject
 from crank.domain.role import Role
 from crank.domain.rules.role import SHIPPED
@@ -28,13 +29,15 @@ class TokenSigner(Protocol):
 class TokenDesk:
     """Lives as long as the controller.
 
-    chains tokens that their holders narrow and pass on by themselves; None: there are none here
+    identify  reads whom a verified certificate speaks for. Raises UntrustedPeer
+    chains  tokens that their holders narrow and pass on by themselves; None: there are none here
     place  the node's address: the issuer of its tokens and their only audience. Known once the port is taken
     """
 
     signer: TokenSigner
     reader: TokenReader
     proofs: ProofReader
+    identify: Callable[[bytes], SpiffeId]
     chains: ChainIssuer | None = None
     roles: Mapping[str, Role] = field(default_factory=lambda: SHIPPED)
     seen: ProofWindow = field(default_factory=ProofWindow)

@@ -1,8 +1,16 @@
 """A chain: a token that its holders narrow and pass on by themselves, one signed hop after the other."""
 
+import base64
+import binascii
 from dataclasses import dataclass, field
+from typing import Any
 
 from crank.domain.json import JsonObject
+
+_COORDINATE_BYTES = 32
+# A key's number as a varint of at most five bytes, then the first block: no secret of a key is so long and begins so.
+_HEAD_CHARS = 12
+_CHAIN_CHARS_MIN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +76,31 @@ class Chain:
     def present_holder(self) -> Holder:
         """Return whom it was passed on to last."""
         return next((hop.holder for hop in reversed(self.hops) if hop.holder is not None), self.holder)
+
+
+def looks_like_chain(text: str) -> bool:
+    """Tell whether a credential is a Biscuit that names its key, by its length and its first bytes."""
+    if len(text) < _CHAIN_CHARS_MIN or not text.isascii():
+        return False
+    try:
+        head = base64.urlsafe_b64decode(text[:_HEAD_CHARS])
+    except binascii.Error:
+        return False
+    ends = next((place for place in range(1, 6) if head[place] < 0x80), None)
+    return head[0] == 0x08 and ends is not None and head[ends + 1] == 0x12
+
+
+def point_of_jwk(jwk: JsonObject) -> bytes | None:
+    """Return a public P-256 JWK, whose form was checked, as a compressed point; None where it is none."""
+    parts = [_coordinate(jwk.get(name)) for name in ("x", "y")]
+    if parts[0] is None or parts[1] is None:
+        return None
+    return bytes([2 + (parts[1][-1] & 1)]) + parts[0]
+
+
+def _coordinate(text: Any) -> bytes | None:
+    try:
+        raw = base64.urlsafe_b64decode(text + "=")
+    except (TypeError, ValueError):
+        return None
+    return raw if len(raw) == _COORDINATE_BYTES else None

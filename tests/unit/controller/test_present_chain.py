@@ -45,7 +45,7 @@ class Rig:
             MemoryStore(), None, None, self.clock, self.ids, JsonSchemaChecker(), FakeFailpoints(),  # type: ignore[arg-type]
             Policy("n1", "c1", "test.internal", (str(Path("/nowhere")),)),
         )  # fmt: skip
-        self.tokens = TokenDesk(None, None, None, chains=ISSUER, place=PLACE)  # type: ignore[arg-type]
+        self.tokens = TokenDesk(None, None, None, None, chains=ISSUER, place=PLACE)  # type: ignore[arg-type]
         self.ann, self.bob, self.cat = Agent(), Agent("spiffe://test.internal/agent/bob"), Agent()
         now_us = self.clock.now_us()
         self.grant = Grant(
@@ -68,7 +68,7 @@ class Rig:
 
     async def present(self, token: str, agent: Agent, issuer: BiscuitIssuer = ISSUER) -> Grant:
         """Return what an agent may do with a token."""
-        _, grant = await present_chain(self.desk, self.tokens, issuer, token, agent.presenter)
+        _, grant = await present_chain(self.desk, self.tokens, issuer, token, agent.jkt, agent.spiffe_id)
         return grant
 
     async def refused(self, token: str, agent: Agent) -> str | None:
