@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from crank.adapters.biscuit.keys import COORDINATE_BYTES, BadTokenError, b64, key_at, public, thumbprint
+from crank.adapters.biscuit.keys import COORDINATE_BYTES, BadTokenError, b64, name_of, public
 from crank.domain.chain import Chain, Holder, Hop
 from crank.domain.json import JsonObject, loads_strict
 from crank.domain.rules.token import TOKEN_CHARS_MAX
@@ -57,7 +57,7 @@ Parts = tuple[str, dict[str, Any], dict[str, Any]]
 def grant_parts(written: bytes, exp: Any, holder: bytes, issuer: bytes) -> Parts:
     """Return the first block's text, with the values for its places. Raises BadTokenError."""
     values = {
-        "claims": written, "key": holder, "issuer": issuer, "exp": _date(exp), "name": thumbprint(key_at(holder)), "after": 1,
+        "claims": written, "key": holder, "issuer": issuer, "exp": _date(exp), "name": name_of(holder), "after": 1,
     }  # fmt: skip
     return _GRANT + _ENDS + _BOUND, values, {"next": public(holder)}
 
@@ -138,7 +138,7 @@ def _read(biscuit: "Biscuit", issuer: bytes) -> Chain:
     if found is None or biscuit.block_external_key(0) is not None:
         raise BadTokenError("its first block is not of a known form")
     written, point, by = (bytes.fromhex(part) for part in found.groups())
-    claims, holder = _claims(written), Holder(thumbprint(key_at(point)), point)
+    claims, holder = _claims(written), Holder(name_of(point), point)
     if by != issuer or repr(block(grant_parts(written, claims.get("exp"), point, by))) != source:
         raise BadTokenError("its first block is not of a known form")
     hops: list[Hop] = []
@@ -170,7 +170,7 @@ def _holder(name: str, key_hex: str | None) -> Holder:
     if key_hex is None:
         return Holder(name)
     point = bytes.fromhex(key_hex)
-    if thumbprint(key_at(point)) != name:
+    if name_of(point) != name:
         raise BadTokenError("it names one holder and the key of another")
     return Holder(name, point)
 
@@ -202,7 +202,7 @@ def _signer(external: str) -> str:
     found = _EXTERNAL.fullmatch(external)
     if found is None:
         raise BadTokenError("a block is signed by a key that is not of P-256")
-    return thumbprint(key_at(bytes.fromhex(found[1])))
+    return name_of(bytes.fromhex(found[1]))
 
 
 def revocation_id(signature_hex: str) -> str:

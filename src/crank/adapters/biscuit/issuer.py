@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from crank.adapters.biscuit.forms import grant_parts, revocation_id, unverified, verified
-from crank.adapters.biscuit.keys import BadTokenError, key_at, point_of, published, secret, thumbprint
+from crank.adapters.biscuit.keys import BadTokenError, name_of, number_of, point_of, published, secret
 from crank.domain.chain import Chain, Holder, Presenter
 from crank.domain.json import JsonObject, canonical
 from crank.errors import InvalidRequest, NotAuthenticated, Unavailable
@@ -48,17 +48,17 @@ class BiscuitIssuer:
         """Make a token for a holder whose key is known; `claims` has `exp` (seconds). Raises InvalidRequest."""
         import biscuit_auth
 
-        if holder.public_key is None or holder.name != thumbprint(key_at(holder.public_key)):
+        if holder.public_key is None or holder.name != name_of(holder.public_key):
             raise InvalidRequest(
                 "A Biscuit is bound to a key, so its holder must prove one.",
                 code="holder_key_missing",
                 field="requested_token_type",
-                fix="Send a DPoP proof or use a client certificate, or ask for an access token.",
+                fix="Send a DPoP proof by the key that shall hold it, or ask for an access token.",
             )
         signing = self._keys.signing()
         own = point_of(signing.public_key())
         builder = biscuit_auth.BiscuitBuilder(*grant_parts(canonical(claims), claims["exp"], holder.public_key, own))
-        builder.set_root_key_id(published(signing.public_key())["root_key_id"])
+        builder.set_root_key_id(number_of(own))
         return builder.build(secret(signing)).to_base64()
 
     def revocation_ids(self, token: str) -> Sequence[str]:
@@ -67,7 +67,7 @@ class BiscuitIssuer:
 
     def open(self, token: str) -> "OpenedBiscuit":
         """Check size, signatures and forms. Raises NotAuthenticated (`invalid_token`)."""
-        points = {published(key)["root_key_id"]: point_of(key) for key in self._keys.believed()}
+        points: dict[int | None, bytes] = {number_of(point): point for point in map(point_of, self._keys.believed())}
         biscuit, chain = _believed(lambda: verified(token, points.__getitem__))
         return OpenedBiscuit(biscuit, chain, self._evaluation_sec)
 

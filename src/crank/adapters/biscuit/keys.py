@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from biscuit_auth import PrivateKey, PublicKey
 
 COORDINATE_BYTES: Final = 32
+# Of holders and issuers that were seen lately: to know one again is quicker than to read it again.
+KEYS_KNOWN_MAX: Final = 1024
 
 
 class BadTokenError(Exception):
@@ -28,9 +31,20 @@ def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
 
 def published(key: ec.EllipticCurvePublicKey) -> JsonObject:
     """Return the public JWK of an issuer's key, with the 32 bits that a Biscuit has to name it by."""
-    kid = thumbprint(key)
-    short = int.from_bytes(base64.urlsafe_b64decode(kid + "=")[:4], "big")
-    return {**_jwk(key), "kid": kid, "use": "sig", "alg": "ES256", "root_key_id": short}
+    point = point_of(key)
+    return {**_jwk(key), "kid": name_of(point), "use": "sig", "alg": "ES256", "root_key_id": number_of(point)}
+
+
+@lru_cache(maxsize=KEYS_KNOWN_MAX)
+def name_of(point: bytes) -> str:
+    """Return the thumbprint of the key at a compressed point. Raises BadTokenError."""
+    return thumbprint(key_at(point))
+
+
+@lru_cache(maxsize=KEYS_KNOWN_MAX)
+def number_of(point: bytes) -> int:
+    """Return the 32 bits by which a Biscuit names the issuer's key at a compressed point."""
+    return int.from_bytes(base64.urlsafe_b64decode(name_of(point) + "=")[:4], "big")
 
 
 def key_at(point: bytes) -> ec.EllipticCurvePublicKey:
