@@ -7,6 +7,7 @@ change much, and beside it by the clock on the wall; the share of the bare signa
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from benchmarks import identity_node
 from benchmarks.identity_ways import NOW_US, Ways, tokens_of
+from benchmarks.node import running_node
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,6 +31,7 @@ from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import InstanceId
 from crank.domain.trust import Attestation, Workload
 
+REPO = Path(__file__).resolve().parents[1]
 BURST_SEC = 0.25
 _CSRS = 64
 _TRUST_DOMAIN = "bench.internal"
@@ -180,9 +184,18 @@ def main() -> None:
     """Measure this part alone and print it as JSON."""
     parser = argparse.ArgumentParser(prog="identity", description="Measure what identity costs.")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each rate is measured")
+    parser.add_argument("--rounds", type=int, default=200, help="how often each way of asking a node is used")
+    parser.add_argument("--node", action="store_true", help="start a node and measure it, too")
     options = parser.parse_args()
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="crank-bench-") as folder:
-        print(json.dumps(asyncio.run(measure(Path(folder), options.seconds)), indent=2, ensure_ascii=False))
+        found: dict[str, Any] = {"rates": asyncio.run(measure(Path(folder), options.seconds))}
+        if options.node:
+            os.environ.setdefault("CRANK_PROFILES_BUILDS", str(REPO / ".cache" / "profiles"))
+            os.environ.update(CRANK_HOME=f"{folder}/home", CRANK_API_PORT="0", CRANK_WORKERS_PORT="0")
+            with running_node():
+                found |= asyncio.run(identity_node.measure(options.rounds, notes))
+    print(json.dumps({**found, "notes": notes}, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,6 @@ class Ways:
     many_bound: list[str]
     biscuits: tuple[tuple[str, Presenter], tuple[str, Presenter]]
     prover: Prover
-    clock: SystemClock
 
     def forget(self) -> None:
         """Let the gate forget whom it knows."""
@@ -76,9 +75,14 @@ class Ways:
 
     def prove(self, token: str) -> str:
         """Return a fresh proof for a request with a token."""
-        digest = base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()
-        now_sec = self.clock.now_us() // 1_000_000
-        return self.prover.prove("GET", f"{PLACE}/v1/jobs", now_sec=now_sec, ath=digest)
+        return proof(self.prover, "GET", f"{PLACE}/v1/jobs", token)
+
+
+def proof(prover: Prover, method: str, url: str, token: str | None) -> str:
+    """Return a fresh proof of a key for a request (RFC 9449)."""
+    digest = None if token is None else base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest())
+    now_sec = SystemClock().now_us() // 1_000_000
+    return prover.prove(method, url, now_sec=now_sec, ath=None if digest is None else digest.rstrip(b"=").decode())
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +104,7 @@ async def tokens_of(folder: Path) -> AsyncIterator[Ways]:
         bearers = [await _token(desk, None) for _ in range(_TOKENS)]
         bound = [await _token(desk, prover.jkt) for _ in range(_TOKENS)]
         issuer, holder = BiscuitIssuer(_Keys()), BiscuitHolder()
-        yield Ways(Gate(desk), reader, issuer, holder, bearers, bound, _biscuits(issuer, holder), prover, clock)
+        yield Ways(Gate(desk), reader, issuer, holder, bearers, bound, _biscuits(issuer, holder), prover)
     finally:
         await store.stop()
 
