@@ -86,7 +86,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             authority=authority,
             roots=authority,
             trust=open_trust(authority, clock),
-            tokens=open_tokens(settings, authority),
+            tokens=open_tokens(settings, authority, clock),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)

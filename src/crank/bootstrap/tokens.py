@@ -4,19 +4,22 @@ import ssl
 from pathlib import Path
 
 from crank.adapters.jose import JoseProofs, JoseTokens
+from crank.bootstrap.biscuits import open_biscuits
 from crank.config import Settings
 from crank.controller.token_desk import TokenDesk, TokenSigner
 from crank.domain.rules.token import ACCESS_TYPE
+from crank.ports import Clock
 from crank.security import peer_identity
 
 
-def open_tokens(settings: Settings, signer: TokenSigner) -> TokenDesk:
+def open_tokens(settings: Settings, signer: TokenSigner, clock: Clock) -> TokenDesk:
     """Return what makes and reads this node's tokens. Raises ConfigurationError (roles)."""
     return TokenDesk(
         signer=signer,
         reader=JoseTokens(signer.access_token_keys, typ=ACCESS_TYPE),
         proofs=JoseProofs(),
         identify=peer_identity,
+        chains=open_biscuits(settings, clock),
         place=settings.public_url.rstrip("/"),
     )
 

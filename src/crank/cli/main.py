@@ -116,6 +116,14 @@ _GROUPS = (
         ),
     ),
     (
+        "token",
+        "Capability tokens: what an agent holds, and may do with it.",
+        (
+            ("attenuate", "crank.cli.attenuate:attenuate_one", "Make less of a token, or pass it on; needs no node."),
+            ("keygen", "crank.cli.attenuate:keygen", "Make a key to hold tokens with."),
+        ),
+    ),
+    (
         "worker",
         "Workers and what they offer.",
         (

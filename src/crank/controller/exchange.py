@@ -18,6 +18,7 @@ from crank.controller.present import over, present, token_desk
 from crank.controller.scope import desk_for
 from crank.controller.spend import note_refusal
 from crank.controller.token_desk import TokenDesk
+from crank.domain.chain import Holder
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.job import Refusal
@@ -52,6 +53,7 @@ class Wanted:
     peer          who the connection's certificate says that asks, where there is one, and `proven` is its key
     holder_jkt    thumbprint of the key of somebody else who shall hold it
     lifetime_sec, depth   at most so much
+    form          what kind of token it shall be; proven_key the key that is proven, as a compressed point
     """
 
     subject: Shown
@@ -63,6 +65,8 @@ class Wanted:
     holder_jkt: str | None = None
     lifetime_sec: int | None = None
     depth: int | None = None
+    form: str = exchange.ACCESS_TOKEN
+    proven_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +106,29 @@ async def _issue(desk: Desk, tokens: TokenDesk, wanted: Wanted, subject: Subject
     if grant.expires_us <= now_us:
         raise over()
     # Signed first: a token that was never shown does no harm, a grant without one would only be dead weight.
-    signed = tokens.signer.sign_access_token(token.claims_of(grant, issuer=tokens.issuer, audience=tokens.issuer))  # 5
+    signed = _signed(tokens, wanted, grant)  # 5
     if len(signed) > token.TOKEN_CHARS_MAX:
         raise InvalidRequest("The token would be too long to be sent.", code="token_too_long", field="scope")
     await desk.store.transact(lambda tx: _keep(desk, tx, grant, subject, role))  # 4
     return Issued(signed, grant)
 
 
+def _signed(tokens: TokenDesk, wanted: Wanted, grant: Grant) -> str:
+    claims = token.claims_of(grant, issuer=tokens.issuer, audience=tokens.issuer)
+    if wanted.form != exchange.BISCUIT:
+        return tokens.signer.sign_access_token(claims)
+    if tokens.chains is None:
+        raise InvalidRequest("This node makes no Biscuits.", code="not_supported", field="requested_token_type")
+    # Of a holder who is only named no key is known, and one that none is bound to could be passed on by anybody.
+    own = grant.holder_jkt is not None and grant.holder_jkt == wanted.proven
+    holder = Holder(grant.holder_jkt or "", wanted.proven_key if own else None)
+    return tokens.chains.mint({**claims, "depth": grant.depth_left}, holder)
+
+
 async def _subject(desk: Desk, shown: Shown, proven: str | None) -> Subject:
     if shown.kind == exchange.API_KEY:
         return Subject(await authenticate(desk, hash_of(shown.text), access.API_KINDS))
-    if shown.kind in (exchange.ACCESS_TOKEN, exchange.JWT):
+    if shown.kind in (exchange.ACCESS_TOKEN, exchange.JWT, exchange.BISCUIT):
         credential, grant = await present(desk, shown.text, proven)
         return Subject(credential, grant)
     raise InvalidRequest(

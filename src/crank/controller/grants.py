@@ -3,7 +3,9 @@
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
 from crank.controller.present import present, token_desk
+from crank.controller.present_chain import present_holder
 from crank.controller.withdraw import withdraw_grants
+from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant, GrantId
 from crank.domain.ids import TenantId
@@ -34,11 +36,14 @@ async def introspect(desk: Desk, shown: str) -> JsonObject:
 async def _alive(desk: Desk, shown: str) -> Grant | None:
     tokens = token_desk(desk)
     try:
-        said = token.read_claims(
-            tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
-        )
         # To be told of it nobody has to hold its key; to use it they do.
-        bound = said.holder_jkt if isinstance(said, token.Presented) else None
+        if tokens.chains is not None and looks_like_chain(shown):
+            bound: str | None = present_holder(tokens.chains, shown)
+        else:
+            said = token.read_claims(
+                tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
+            )
+            bound = said.holder_jkt if isinstance(said, token.Presented) else None
         _, grant = await present(desk, shown, bound)
     except NotAuthenticated:
         return None

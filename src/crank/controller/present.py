@@ -5,8 +5,10 @@ key that it is bound to, and the store still has its grant alive under a credent
 """
 
 from crank.controller.desk import Desk
+from crank.controller.present_chain import present_chain
 from crank.controller.scope import unknown
 from crank.controller.token_desk import TokenDesk
+from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant
 from crank.domain.ids import LOCAL_TENANT
@@ -24,13 +26,16 @@ def token_desk(desk: Desk) -> TokenDesk:
     return desk.tokens
 
 
-async def present(desk: Desk, shown: str, jkt: str | None) -> tuple[Credential, Grant]:
+async def present(desk: Desk, shown: str, jkt: str | None, peer: str | None = None) -> tuple[Credential, Grant]:
     """Return whose token this is and what it grants.
 
-    jkt  thumbprint of the key that the caller proved with this very request; None: they proved none
-    Raises NotAuthenticated (`invalid_token`).
+    jkt   thumbprint of the key that the caller proved with this very request; None: they proved none
+    peer  SPIFFE ID of the certificate by which they proved it, where there was one
+    Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`).
     """
     tokens = token_desk(desk)
+    if tokens.chains is not None and looks_like_chain(shown):
+        return await present_chain(desk, tokens, tokens.chains, shown, jkt, peer)
     said = token.read_claims(
         tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
     )

@@ -10,7 +10,7 @@ from crank.domain.json import JsonObject
 from crank.domain.role import Role
 from crank.domain.rules.role import SHIPPED
 from crank.errors import Unavailable
-from crank.ports import ProofReader, TokenReader
+from crank.ports import ChainIssuer, ProofReader, TokenReader
 
 
 class TokenSigner(Protocol):
@@ -30,6 +30,7 @@ class TokenDesk:
     """Lives as long as the controller.
 
     identify  reads whom a verified certificate speaks for. Raises UntrustedPeer
+    chains  tokens that their holders narrow and pass on by themselves; None: there are none here
     place  the node's address: the issuer of its tokens and their only audience. Known once the port is taken
     """
 
@@ -37,6 +38,7 @@ class TokenDesk:
     reader: TokenReader
     proofs: ProofReader
     identify: Callable[[bytes], SpiffeId]
+    chains: ChainIssuer | None = None
     roles: Mapping[str, Role] = field(default_factory=lambda: SHIPPED)
     seen: ProofWindow = field(default_factory=ProofWindow)
     place: str = ""

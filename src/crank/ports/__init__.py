@@ -2,6 +2,7 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
+from crank.ports.attenuation import ChainHolder, ChainIssuer, OpenedChain
 from crank.ports.attestation import Appraiser, ManifestSigner
 from crank.ports.authority import Authority, RootRotation
 from crank.ports.checks import GpuProbe, SchemaChecker
@@ -50,6 +51,8 @@ __all__ = [
     "BundlePublishers",
     "Caller",
     "CallerWitness",
+    "ChainHolder",
+    "ChainIssuer",
     "Clock",
     "Connector",
     "ControllerLink",
@@ -73,6 +76,7 @@ __all__ = [
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
+    "OpenedChain",
     "OutputSink",
     "OwnIdentity",
     "PoolCount",
