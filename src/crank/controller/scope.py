@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from crank.controller.desk import Desk
 from crank.domain.credential import OWNER_SUBJECT, Credential
+from crank.domain.handle import Called
 from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.record import Record
@@ -136,6 +137,16 @@ class _Jobs(_Part):
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Job]:
         return self._tx.jobs.ended_before(at_us, limit)
+
+    def called(self, tenant: TenantId, caller: JobId, epoch: int, number: int) -> Job | None:
+        job = self._tx.jobs.called(tenant, caller, epoch, number)
+        return job if job is not None and job.owner == self._own else None
+
+    def calls(self, tenant: TenantId, root: JobId) -> Sequence[Called]:
+        return self._tx.jobs.calls(tenant, root) if self._sees_job(tenant, root) else []
+
+    def called_open(self) -> Sequence[Job]:
+        return self._tx.jobs.called_open()
 
     def delete(self, tenant: TenantId, job_id: JobId) -> None:
         self._tx.jobs.delete(tenant, job_id)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from crank.domain import job_codec
 from crank.domain.credential import Credential
+from crank.domain.handle import CalledBy
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import dumps
@@ -23,6 +24,7 @@ class Row:
     ended_us: int | None
     session_id: SessionId | None
     owner: CredentialId | None
+    called_by: CalledBy | None
     text: str
 
     def job(self) -> Job:
@@ -33,7 +35,9 @@ class Row:
 def row_of(seq: int, job: Job) -> Row:
     """Make the row of a job."""
     text = dumps(job_codec.job_document(job))
-    return Row(seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, job.owner, text)
+    return Row(
+        seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, job.owner, job.called_by, text
+    )
 
 
 @dataclass(slots=True)

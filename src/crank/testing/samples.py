@@ -2,6 +2,7 @@
 
 from crank.domain.capability import Accelerator, Capability, Effects
 from crank.domain.credential import Credential, CredentialKind
+from crank.domain.handle import CalledBy
 from crank.domain.ids import (
     LOCAL_TENANT,
     CredentialId,
@@ -77,6 +78,7 @@ def sample_full_job(job_id: str) -> Job:
         outcome_blob=DIGEST,
         hold=2**53 + 1,
         owner=CredentialId("k-full"),
+        called_by=CalledBy(JobId("above"), 2, 7, "convert", 1, JobId("above")),
     )
 
 
