@@ -42,7 +42,9 @@ async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) 
         for job, entry in resumed:
             if job is not None and entry.verdict == "continue":
                 next_seq = await _next_seq(desk, job.job_id, entry.epoch)
-                worker.leases[job.job_id] = LiveLease(entry.epoch, next_seq)
+                worker.leases[job.job_id] = LiveLease(
+                    entry.epoch, next_seq, hands=bool(job.request.handles), called=job.called_by is not None
+                )
         older = desk.roster.enter(worker)  # 5
         if older is not None:
             await older.link.close("replaced", "A newer connection of this worker took over.")
@@ -63,6 +65,9 @@ async def leave(desk: Desk, *, worker: LiveWorker) -> None:
     for waiting in worker.calls.values():
         if not waiting.done():
             waiting.set_exception(Unavailable("The worker's connection was lost.", code="worker_gone"))
+    # Its calls are said again on its next link.
+    for answering in list(worker.answering.values()):
+        answering.cancel()
     if desk.roster.leave(worker, desk.clock.monotonic_sec()):
         known = worker.known
         seen = KnownWorker(

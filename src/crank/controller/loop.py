@@ -9,6 +9,7 @@ import structlog
 from crank.controller.attended import end_unattended, recall
 from crank.controller.desk import Desk
 from crank.controller.dispatch import BATCH_JOBS_MAX, dispatch
+from crank.controller.forsake import end_forsaken
 from crank.controller.reap import reap, sweep
 from crank.errors import CrankError
 
@@ -35,6 +36,7 @@ class ControllerLoop:
             asyncio.create_task(self._dispatch(), name="dispatch"),
             asyncio.create_task(self._every(REAP_EVERY_SEC, reap), name="reap"),
             asyncio.create_task(self._every(REAP_EVERY_SEC, end_unattended), name="end-unattended"),
+            asyncio.create_task(self._every(REAP_EVERY_SEC, end_forsaken), name="end-forsaken"),
             asyncio.create_task(self._every(SWEEP_EVERY_SEC, sweep), name="sweep"),
         ]
 

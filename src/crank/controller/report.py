@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+from crank.controller.call_from_job import begin_call
 from crank.controller.complete import complete, end_job
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_ended, on_listed, on_opened, on_unknown
+from crank.controller.forsake import end_forsaken
 from crank.controller.reach import answered
 from crank.controller.roster import LiveWorker
 from crank.domain.capability import CAPABILITIES_MAX
@@ -30,6 +32,7 @@ from crank.wire import (
     Sessions,
     Started,
 )
+from crank.wire.calls import Call
 
 # Why a worker may hand a lease back so that another try is right; every other code ends the job.
 _TRY_ELSEWHERE = frozenset({"busy", "draining"})
@@ -50,11 +53,13 @@ async def receive(desk: Desk, *, worker: LiveWorker, message: Message) -> None:
         case Output():
             await _output(desk, worker, message)
         case Finished():
-            await complete(desk, worker=worker, message=message)
+            await _finished(desk, worker, message)
         case Declined():
             await _declined(desk, worker, message)
         case Draining():
             worker.draining = True
+        case Call():
+            begin_call(desk, worker, message)
         case _:
             await _receive_of_session(desk, worker, message)
 
@@ -71,6 +76,14 @@ async def _receive_of_session(desk: Desk, worker: LiveWorker, message: Message) 
             answered(worker, message)
         case _:
             raise ProtocolError(f"A worker may not send {type(message).__name__}.")
+
+
+async def _finished(desk: Desk, worker: LiveWorker, message: Finished) -> None:
+    held = worker.leases.get(JobId(message.job_id))
+    await complete(desk, worker=worker, message=message)
+    if held is not None and held.hands:
+        # At once, and not at the next look: what it called for is of use to nobody any more.
+        await end_forsaken(desk)
 
 
 async def _started(desk: Desk, worker: LiveWorker, message: Started) -> None:

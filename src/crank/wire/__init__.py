@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from crank.domain.json import JsonObject, JsonValue, dumps, loads_strict
 from crank.domain.quantity import JSON_DEPTH_MAX, MIB
 from crank.errors import InvalidRequest, ProtocolError
-from crank.wire.calls import Call, CallAnswer, CallFile, CallMount, LeaseHandle
+from crank.wire.calls import Call, CallAnswer, LeaseHandle
 from crank.wire.strict import later_fields, read
 
 VERSION_MIN = 1

@@ -20,8 +20,9 @@ from crank.domain.handle import (
 )
 from crank.domain.ids import JobId, parse_name
 from crank.domain.job import Job, Refusal
-from crank.domain.json import JsonObject, canonical
+from crank.domain.json import JsonObject, JsonValue, canonical
 from crank.domain.quantity import KIB, MOUNTS_MAX
+from crank.domain.rules.grant import EVERYTHING, Satisfies, within
 from crank.errors import InvalidRequest, NotSupported, TooLarge
 
 _SCHEMA_BYTES_MAX = 8 * KIB
@@ -116,7 +117,7 @@ def _needed(entry: Mapping[str, Any], name: str, where: str) -> str:
 
 def _right(entry: Mapping[str, Any], where: str) -> Right:
     capability = _needed(entry, "capability", where)
-    if capability != "*" and not (len(capability) <= 128 and _PREFIX.fullmatch(capability)):
+    if capability != EVERYTHING and not (len(capability) <= 128 and _PREFIX.fullmatch(capability)):
         parse_capability_name(capability, field=f"{where}.capability")
     version = entry.get("version")
     if version is not None and parse_version_wanted(version, field=f"{where}.version").count(".") != 2:
@@ -163,28 +164,40 @@ def _check_mounts(found: Mapping[str, DraftHandle]) -> None:
 # --- using -------------------------------------------------------------------------------------
 
 
-def covers(pattern: str, capability: str) -> bool:
-    """Tell whether a right over `pattern` (a name, a prefix that ends in `.*`, or `*`) covers a capability."""
-    return pattern in ("*", capability) or (pattern.endswith(".*") and capability.startswith(pattern[:-1]))
-
-
-def call_refusal(job: Job, call: JobCall) -> Refusal | None:
-    """Return why a job's call is not within its handles, or None; counts and schemas are looked at elsewhere."""
+def call_refusal(job: Job, call: JobCall, satisfies: Satisfies) -> Refusal | None:
+    """Return why a job's call is not within its handles, or None; counts are looked at by `count_refusal`."""
     held = {handle.name: handle for handle in job.request.handles}
     used = held.get(call.handle)
     if used is None or used.right is None:
         return _refused("no_handle", f"The job has no handle {call.handle[:80]!r} that something can be called for with.")
     right = used.right
-    if not covers(right.capability, call.capability):
+    if not within(call.capability, right.capability):
         return _refused("handle_capability", f"The handle {used.name!r} is for {right.capability}, not for {call.capability}.")
     if right.version is not None and call.version not in (None, right.version):
         return _refused("handle_version", f"The handle {used.name!r} is for version {right.version}.")
+    if right.constraints and call.code is not None:
+        # What code does is said by no schema of its args.
+        return _refused("handle_constraints", f"The handle {used.name!r} is for args that fit its schema, and for no code.")
+    if not _fits(right, call.args, satisfies):
+        return _refused("handle_constraints", f"The args are not what the handle {used.name!r} allows.")
+    return _taken_along_refusal(job, call, right, held)
+
+
+def _fits(right: Right, args: JsonValue, satisfies: Satisfies) -> bool:
+    # Most words of a schema say nothing about values that are no objects: left to themselves they would pass.
+    args = {} if args is None else args
+    return not right.constraints or (
+        isinstance(args, dict) and all(satisfies(schema, args) for schema in right.constraints)
+    )
+
+
+def _taken_along_refusal(job: Job, call: JobCall, right: Right, held: Mapping[str, Handle]) -> Refusal | None:
     for name in call.mounts.values():
         mount = held.get(name)
         if mount is None or mount.mount_id is None:
             return _refused("handle_mount", f"The job has no handle {name[:80]!r} of kind mount.")
         if right.mounts is not None and name not in right.mounts:
-            return _refused("handle_mount", f"The handle {used.name!r} takes no mount {name!r} along.")
+            return _refused("handle_mount", f"The handle {call.handle!r} takes no mount {name!r} along.")
     for name in call.handles:
         if name not in held:
             return _refused("no_handle", f"The job has no handle {name[:80]!r} that it could pass on.")
