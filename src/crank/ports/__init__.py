@@ -3,6 +3,7 @@ in `crank.testing.contracts`, which every adapter passes.
 """
 
 from crank.ports.authority import Authority
+from crank.ports.calls import CallTaker
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
@@ -38,6 +39,7 @@ from crank.ports.store import (
 __all__ = [
     "Authority",
     "BlobStore",
+    "CallTaker",
     "Clock",
     "Connector",
     "ControllerLink",
