@@ -267,9 +267,12 @@ async def _told(desk: Desk, asked: _Asked, made: Job) -> CallAnswer:
         files=files,
         left_out=left_out,
     )
-    if len(dumps(answer.result)) > CALL_RESULT_BYTES_MAX:
+    fix = "Let it write a file to /out and return the name."
+    if answer.verdict == "done" and not answer.has_result and answer.message:
+        # It had one that its own sandbox did not keep; nothing must not be taken for it.
+        return replace(answer, verdict="failed", code="result_not_kept", fix=fix)
+    if len(dumps(answer.result).encode()) > CALL_RESULT_BYTES_MAX:
         message = f"The called job succeeded, but its result is larger than {CALL_RESULT_BYTES_MAX} bytes."
-        fix = "Let it write a file to /out and return the name."
         return replace(answer, verdict="failed", code="result_too_large", message=message, fix=fix, has_result=False, result=None)
     return answer
 
