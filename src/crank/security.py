@@ -11,7 +11,11 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from crank.domain.identity import SpiffeId, parse_spiffe_id
+from crank.domain.trust import Workload
+from crank.domain.workload_codec import WORKLOAD_OID, decode_workload
 from crank.errors import ConfigurationError, InvalidRequest, UntrustedPeer
+
+_WORKLOAD = x509.ObjectIdentifier(WORKLOAD_OID)
 
 
 def server_context(*, certificate_file: Path, key_file: Path, ca_file: Path) -> ssl.SSLContext:
@@ -97,3 +101,23 @@ def _check_leaf(certificate: x509.Certificate) -> None:
     usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     if constraints.ca or usage.key_cert_sign or usage.crl_sign:
         raise UntrustedPeer("The peer showed the certificate of an authority, not its own.")
+
+
+def read_workload(der: bytes) -> Workload | None:
+    """Read what a certificate says of its workload beyond the name; None where it has no such extension.
+
+    Like `peer_identity` it says nothing about trust by itself. Raises UntrustedPeer when the extension is malformed
+    or critical, which ours never is.
+    """
+    try:
+        found = x509.load_der_x509_certificate(der).extensions.get_extension_for_oid(_WORKLOAD)
+    except x509.ExtensionNotFound:
+        return None
+    except (ValueError, x509.DuplicateExtension) as fault:
+        raise UntrustedPeer("The peer's certificate cannot be read.", detail=str(fault)) from fault
+    if found.critical or not isinstance(found.value, x509.UnrecognizedExtension):
+        raise UntrustedPeer("The peer's certificate has a critical workload-type extension.")
+    try:
+        return decode_workload(found.value.value)
+    except InvalidRequest as fault:
+        raise UntrustedPeer(fault.message) from fault

@@ -5,18 +5,18 @@ from pathlib import Path
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.sqlite import SqliteStore
 from crank.ports import Store
-from crank.testing.contracts_credentials import CredentialStoreContract
+from crank.testing.contracts_grants import GrantStoreContract
 from crank.testing.memory import MemoryStore
 
 
-class TestSqliteStore(CredentialStoreContract):
+class TestSqliteStore(GrantStoreContract):
     """The durable store."""
 
     def make(self, folder: Path) -> Store:
         return SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
 
 
-class TestMemoryStore(CredentialStoreContract):
+class TestMemoryStore(GrantStoreContract):
     """The one for tests."""
 
     def make(self, folder: Path) -> Store:

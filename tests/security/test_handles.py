@@ -92,7 +92,7 @@ def test_without_a_handle_nothing_is_called_for(node: Node) -> None:
 def test_a_call_outside_of_its_handle_is_refused(node: Node, asked: str, code: str) -> None:
     """Another name, capability, version, mount, or args that break the schema: refused, and kept as evidence."""
     schema = {"type": "object", "properties": {"to": {"const": "markdown"}}}
-    handles = [
+    handles: list[dict[str, Any]] = [
         {**RUN, "version": "1.0.0"},
         {"name": "convert", "kind": "call", "capability": "document.*", "constraints": schema},
     ]

@@ -6,7 +6,21 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 
-from crank.api import actions, actions_document, agents, files, keys, metrics, nodes, problem, rest, sessions, streams
+from crank.api import (
+    actions,
+    actions_document,
+    agents,
+    files,
+    grants,
+    keys,
+    metrics,
+    nodes,
+    problem,
+    rest,
+    sessions,
+    streams,
+    tokens,
+)
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
 from crank.api.peer import Gate
@@ -45,7 +59,7 @@ def build_api(
     app.state.names = known_names(bind, more_names)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, keys, metrics, agents, actions_document):
+    for part in (rest, streams, files, sessions, nodes, keys, grants, tokens, metrics, agents, actions_document):
         app.include_router(part.router)
     # A document of their own describes them.
     app.include_router(actions.router, include_in_schema=False)

@@ -9,12 +9,12 @@ from pathlib import Path
 import structlog
 
 import crank
-from crank.adapters.authority import FileAuthority
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.spool import FileSpool
+from crank.bootstrap.authority import open_authority, worker_id_of
 from crank.bootstrap.confinement import dialer_to, give_folders, log_layers, shut_in, spool_dir, worker_view
-from crank.bootstrap.controller import make_failpoints, worker_id_of
+from crank.bootstrap.controller import make_failpoints
 from crank.bootstrap.declare import declare
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
@@ -50,7 +50,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
     address = f"{document['workers_api']}/v1/worker"
     clock, ids = SystemClock(), SystemIdSource()
     # The owner of the node runs this, and the owner holds the authority; join tokens come with step 4.
-    authority = FileAuthority(settings.authority_dir, trust_domain=settings.trust_domain, clock=clock, ids=ids)
+    authority = open_authority(settings, clock, ids)
     identity = authority.issue_worker(worker_id_of(settings), settings.identity_dir)
     worker_id = worker_id_of(settings)
     offers = [offer.capped(settings.ceilings, str(NamespaceRunner.tier)) for offer in declared.offers]

@@ -159,7 +159,7 @@ def log_layers(layers: Sequence[Layer]) -> None:
 def _not_for_workers(settings: Settings, view: View) -> Iterator[Path]:
     """Name files that a worker has no business with."""
     yield from (settings.database, settings.token_file, settings.node_file)
-    yield from settings.authority_dir.glob("*")
+    yield from settings.authority_dir.rglob("*")
     yield Path("/etc/shadow")
     home = Path.home()
     shown = {*view.readable, *view.writable}

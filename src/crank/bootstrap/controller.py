@@ -2,15 +2,14 @@
 
 import asyncio
 import os
-import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import structlog
 from fastapi import FastAPI
 
 import crank
-from crank.adapters.authority import FileAuthority, Identity
+from crank.adapters.authority import Identity
 from crank.adapters.blobs import FileBlobStore
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
@@ -25,10 +24,12 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
+from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
+from crank.bootstrap.tokens import ask_for_certificates, open_tokens, take_place
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -44,18 +45,12 @@ from crank.security import bearer_server_context, peer_identity, server_context
 
 # A clock before the year this was written is wrong, and every certificate would be invalid.
 EARLIEST_US = 1_767_225_600_000_000
-RENEW_EVERY_SEC = 6 * 3600.0
 _log = structlog.get_logger(__name__)
 
 
 def make_failpoints(settings: Settings) -> Failpoints:
     """Return the failpoints that the settings name; none in ordinary life."""
     return EnvFailpoints(settings.failpoints) if settings.failpoints else NoFailpoints()
-
-
-def worker_id_of(settings: Settings) -> str:
-    """Return the name of this node's own worker in the trust domain."""
-    return f"{settings.worker_name}-{node_id(settings)}"
 
 
 async def serve_controller(settings: Settings, leash: Leash) -> None:
@@ -66,9 +61,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     make_home(settings)
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
-    authority = FileAuthority(settings.authority_dir, trust_domain=settings.trust_domain, clock=clock, ids=ids)
-    authority.ensure()
-    own = _issue(settings, authority)
+    authority = start_authority(settings, clock, ids)
+    own = issue_own(settings, authority)
     async with AsyncExitStack() as opened:
         store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
         await store.start()
@@ -85,6 +79,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             mount_register=FileMountRegister(settings.mounts_register),
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
+            authority=authority,
+            tokens=open_tokens(settings, authority),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
@@ -106,13 +102,13 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             opened.callback(asyncio.create_task(work).cancel)
         public = _public_name(settings, api)
         contexts = [each.tls for each in (api, workers, *more) if each.tls]
-        renewing = asyncio.create_task(_renew(settings, authority, contexts, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(settings, authority, contexts, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports),
+            started=lambda *ports: _tell_ready(settings, leash, ports, desk),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -124,9 +120,10 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
+def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
+    take_place(desk.tokens, f"https://{host}:{api_port}")
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
@@ -154,38 +151,12 @@ def _check_clock(clock: SystemClock) -> None:
         )
 
 
-def _issue(settings: Settings, authority: FileAuthority) -> Identity:
-    names = [name for name in settings.api_names.split(",") if name]
-    own = authority.issue_controller(node_id(settings), addresses=[settings.bind, *names])
-    authority.issue_worker(worker_id_of(settings), settings.identity_dir)
-    authority.publish_ca(settings.api_ca_file)
-    return own
-
-
 def _public_name(settings: Settings, api: Listener) -> PublicName | None:
     if settings.tls_cert is None or settings.tls_key is None or api.tls is None:
         return None
     public = PublicName(settings.tls_cert, settings.tls_key)
     public.join(api.tls)
     return public
-
-
-async def _renew(
-    settings: Settings, authority: FileAuthority, listening: Sequence[ssl.SSLContext], public: PublicName | None
-) -> None:
-    while True:
-        await asyncio.sleep(RENEW_EVERY_SEC)
-        try:
-            # Issues only what nears its end.
-            own = await asyncio.to_thread(_issue, settings, authority)
-            for context in listening:
-                # For connections from now on; those that are open keep what they proved.
-                context.load_cert_chain(own.certificate_file, own.key_file)
-            if public is not None:
-                # Whoever issues it renews the files in place.
-                await asyncio.to_thread(public.load)
-        except (CrankError, OSError) as fault:
-            _log.error("renewal_failed", cause=str(fault))
 
 
 def _policy(settings: Settings) -> Policy:
@@ -253,6 +224,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
         name="api_port",
     )
+    ask_for_certificates(api.tls, own.ca_file)
     workers = Listener(
         app=build_workers_app(desk, identify=peer_identity),
         host=settings.bind,

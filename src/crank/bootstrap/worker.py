@@ -18,8 +18,9 @@ from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.nvml import NvmlProbe
 from crank.adapters.spool import FileSpool
+from crank.bootstrap.authority import RENEW_LOOK_SEC, worker_id_of
 from crank.bootstrap.confinement import dialer_to, document, give_folders, log_layers, shut_in, spool_dir, worker_view
-from crank.bootstrap.controller import RENEW_EVERY_SEC, make_failpoints, worker_id_of
+from crank.bootstrap.controller import make_failpoints
 from crank.bootstrap.files import node_id
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
@@ -176,7 +177,7 @@ async def leave_when_lost(link: LauncherLink, dialer: Dialer, worker: Worker) ->
 async def reload_identity(tls: ssl.SSLContext, folder: Path) -> None:
     """Take up a renewed certificate for the connections to come, for as long as the process runs."""
     while True:
-        await asyncio.sleep(RENEW_EVERY_SEC)
+        await asyncio.sleep(RENEW_LOOK_SEC)
         try:
             tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
         except OSError as fault:

@@ -40,6 +40,8 @@ from crank.errors import ConfigurationError, Problem
 PREFIX = "CRANK_"
 FILE_NAME = "crank.toml"
 PORT_MAX = 65_535
+# What an operator chooses from: ten minutes to an hour. Shorter ones are for drills of expiry and are warned of.
+LEAF_TTL_SEC_MIN, LEAF_TTL_SEC_USUAL, LEAF_TTL_SEC_MAX = 30.0, 600.0, 3600.0
 
 # What pip and TLS need of the environment when a profile is built; nothing else is handed on.
 _BUILD_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -72,6 +74,7 @@ class Settings:
     public_url        address under which others reach the API from outside, `https://crank.example.org`; empty for none
     tls_cert, tls_key  files of a certificate that others trust and its key; shown to those who ask for its name
     actions_file_hosts   hosts that files of GPT Actions may be fetched from, with commas between; none means never
+    leaf_ttl_sec      how long an identity lives; it is renewed at half of that
     failpoints        `name:action,…`, for tests only
     build_environment what a profile build may see of the environment
     """
@@ -106,6 +109,7 @@ class Settings:
     e2b: bool = False
     e2b_port: int = 7445
     e2b_tls: bool = False
+    leaf_ttl_sec: float = LEAF_TTL_SEC_MAX
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -216,6 +220,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "e2b": a_flag,
     "e2b_port": whole(0, PORT_MAX),
     "e2b_tls": a_flag,
+    "leaf_ttl_sec": seconds(LEAF_TTL_SEC_MIN, LEAF_TTL_SEC_MAX),
     **_CEILINGS,
 }
 
@@ -315,6 +320,7 @@ def _defaults(home: Path) -> dict[str, Any]:
         "e2b": False,
         "e2b_port": 7445,
         "e2b_tls": False,
+        "leaf_ttl_sec": LEAF_TTL_SEC_MAX,
     }
 
 

@@ -19,15 +19,16 @@ import structlog
 from crank.controller.desk import Desk
 from crank.controller.follow import wait_ended
 from crank.controller.roster import LiveWorker
-from crank.controller.scope import desk_for, unknown
+from crank.controller.scope import desk_for, desk_for_grant, unknown
 from crank.controller.submit import Origin, Submission, submit
 from crank.controller.views import find_outcome
-from crank.domain.credential import OWNER_SUBJECT
+from crank.domain.credential import OWNER_SUBJECT, Credential
+from crank.domain.grant import Grant, GrantId
 from crank.domain.handle import (
+    ASKED_CALLS_MAX,
     CALL_FILES_BYTES_MAX,
     CALL_FILES_MAX,
     CALL_RESULT_BYTES_MAX,
-    CALLS_ASKED_MAX,
     CalledBy,
     JobCall,
 )
@@ -129,7 +130,7 @@ def _fenced(tx: Transaction, worker_id: WorkerId, job_id: str, epoch: int) -> Jo
 
 
 def _check(desk: Desk, asked: _Asked) -> None:
-    if not 1 <= asked.call.number <= CALLS_ASKED_MAX:
+    if not 1 <= asked.call.number <= ASKED_CALLS_MAX:
         raise InvalidRequest("A call has another number.", code="invalid_field", field="number")
     _pass(rules.call_refusal(asked.caller, asked.call, lambda schema, args: not desk.schemas.check(schema, args, field="args")))
 
@@ -165,14 +166,23 @@ async def _submit(desk: Desk, worker: LiveWorker, asked: _Asked) -> Job:
 
 
 async def _desk_of(desk: Desk, caller: Job) -> Desk:
-    """Return the desk on which requests of the calling job's credential are served. Raises NotAuthenticated."""
-    owner = caller.owner
-    if owner is None:
+    """Return the desk on which requests of the calling job's token or key are served. Raises NotAuthenticated.
+
+    So a token covers and counts each call anew, whatever the handles say: nobody handed over more than they held.
+    """
+
+    def find(tx: Transaction) -> tuple[GrantId | None, Grant | None, Credential | None]:
+        grant_id = tx.grants.noted(caller.tenant, caller.job_id)
+        grant = None if grant_id is None else tx.grants.find(caller.tenant, grant_id)
+        owner = caller.owner if grant is None else grant.credential_id
+        return grant_id, grant, None if owner is None else tx.credentials.find(caller.tenant, owner)
+
+    grant_id, grant, credential = await desk.store.read(find)
+    if grant_id is None and caller.owner is None:
         return desk
-    credential = await desk.store.read(lambda tx: tx.credentials.find(caller.tenant, owner))
-    if credential is None:
+    if credential is None or (grant_id is not None and grant is None):
         raise unknown()
-    return desk_for(desk, credential)
+    return desk_for(desk, credential) if grant is None else desk_for_grant(desk, credential, grant)
 
 
 def _hold(desk: Desk, tx: Transaction, asked: _Asked) -> None:

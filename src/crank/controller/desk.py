@@ -9,14 +9,17 @@ from crank.controller.keyring import Keyring
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
 from crank.controller.tally import Tally
+from crank.controller.token_desk import TokenDesk
 from crank.controller.watch import Watch
 from crank.domain.credential import Credential
+from crank.domain.grant import Grant
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
 from crank.domain.quantity import GIB, OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import (
+    Authority,
     BlobStore,
     Clock,
     Downloads,
@@ -75,9 +78,12 @@ class Desk:
     mount_register  where this machine's launcher looks up what may be mounted; None where there is no launcher
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
+    authority       issues identities and signs tokens; None where nothing is served that needs them
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
+    grant           the grant of the token that it was asked with; None: the credential itself was shown
+    tokens          makes and reads tokens; None where there are none
     """
 
     store: Store
@@ -94,6 +100,7 @@ class Desk:
     mount_register: MountRegister | None = None
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    authority: Authority | None = None
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
@@ -102,6 +109,8 @@ class Desk:
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
     asker: Credential | None = None
+    grant: Grant | None = None
+    tokens: TokenDesk | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:
         """Make a record of what happens now; the caller appends it in the transaction of the change."""
@@ -112,5 +121,5 @@ class Desk:
             kind=kind,
             subject=subject,
             job_id=job_id,
-            facts=facts,
+            facts=facts if self.grant is None else {**facts, "grant": self.grant.grant_id},
         )

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from crank.controller.desk import Desk
+from crank.controller.spend import note_refusal
 from crank.domain.handle import Handle
 from crank.domain.ids import TenantId
 from crank.domain.job import Mount
+from crank.domain.rules.grant import reaches
 from crank.domain.rules.handle import DraftHandle
 from crank.domain.wanted import DraftMount
 from crank.errors import InvalidRequest, NotAllowed
@@ -43,6 +45,7 @@ async def hand_over(desk: Desk, *, tenant: TenantId, drafts: Sequence[DraftHandl
     """Make handles of what was asked for. Raises NotAllowed for what is not the caller's, InvalidRequest for a bad schema."""
     if not drafts:
         return ()
+    await _check_granted(desk, drafts)
     for position, draft in enumerate(drafts):
         for schema in draft.right.constraints if draft.right is not None else ():
             problem = desk.schemas.check_schema(schema)
@@ -66,3 +69,18 @@ async def hand_over(desk: Desk, *, tenant: TenantId, drafts: Sequence[DraftHandl
         Handle(draft.name, draft.kind, draft.right, mounts[draft.name].mount_id if draft.mount is not None else None)
         for draft in drafts
     )
+
+
+async def _check_granted(desk: Desk, drafts: Sequence[DraftHandle]) -> None:
+    """Refuse a handle for what the caller's token does not name. Whatever else the token asks of a call, each call is asked anew."""
+    for position, draft in enumerate(drafts):
+        right, grant = draft.right, desk.grant
+        if grant is None or right is None or reaches(grant.rights, right.capability):
+            continue
+        await note_refusal(desk, "handle_not_granted", right.capability)
+        raise NotAllowed(
+            f"The token does not allow {right.capability}, so it cannot be handed over.",
+            code="handle_not_granted",
+            field=f"handles.{position}.capability",
+            fix="Hand over what 'crank token inspect' shows, or less.",
+        )

@@ -7,6 +7,8 @@ from crank.domain.ids import CredentialId, TenantId
 from crank.domain.json import JsonObject
 
 GrantId = NewType("GrantId", str)
+# A space that holds nothing: what a grant has before somebody says where its holder works.
+_NOWHERE = CredentialId("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Grant:
     holder_jkt     RFC 7638 SHA-256 thumbprint of the key that the holder must prove; None: a bearer
     parent         the grant that it was exchanged for; revoking that one ends this one, too
     depth_left     how often it may still be exchanged for a narrower one for somebody else
+    space          whose jobs, sessions and files it sees: the key's that it stems from, or that of its holder alone
     """
 
     grant_id: GrantId
@@ -53,3 +56,9 @@ class Grant:
     parent: GrantId | None = None
     depth_left: int = 0
     revoked_us: int | None = None
+    space: CredentialId = _NOWHERE
+
+    @property
+    def holder(self) -> str:
+        """Return who acts with it now."""
+        return self.actors[0] if self.actors else self.subject

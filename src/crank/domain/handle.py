@@ -10,11 +10,11 @@ from crank.domain.json import JsonValue
 
 # Of one job. Calls of a tree are those of a job, of the jobs that it called for, and so on.
 HANDLES_MAX = 16
-CALLS_AT_ONCE_MAX = 8
-CALLS_OF_TREE_MAX = 64
+OPEN_CALLS_MAX = 8
+TREE_CALLS_MAX = 64
 CALL_DEPTH_MAX = 3
 # What one attempt may ask for, whatever becomes of it: beyond that nobody is asked any more.
-CALLS_ASKED_MAX = 256
+ASKED_CALLS_MAX = 256
 
 # One call and its answer, as the frames that carry them; files travel beside.
 CALL_BYTES_MAX = 1 << 20

@@ -1,7 +1,7 @@
 """What trust is made of: how well a workload was attested, what is issued to it, and what its peers check that by."""
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import InstanceId
@@ -74,3 +74,16 @@ class TrustBundle:
     refresh_hint_sec: int
     x509_authorities: tuple[bytes, ...]
     jwt_authorities: tuple[JwtAuthority, ...] = ()
+
+
+class RotationPhase(StrEnum):
+    """How far the change to another root is.
+
+    settled    one root
+    prepared   a new root is published beside the one that signs
+    activated  the new root signs; the old one is still published
+    """
+
+    SETTLED = "settled"
+    PREPARED = "prepared"
+    ACTIVATED = "activated"

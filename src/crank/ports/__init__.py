@@ -8,6 +8,7 @@ from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
+from crank.ports.grants import GrantStore
 from crank.ports.links import Connector, ControllerLink, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
@@ -35,6 +36,7 @@ from crank.ports.store import (
     StreamLog,
     Transaction,
 )
+from crank.ports.tokens import ProofReader, TokenReader
 
 __all__ = [
     "Authority",
@@ -51,6 +53,7 @@ __all__ = [
     "FunctionRunner",
     "FunctionSpec",
     "GpuProbe",
+    "GrantStore",
     "IdSource",
     "JobStore",
     "ModuleBuild",
@@ -59,6 +62,7 @@ __all__ = [
     "OutputSink",
     "PoolCount",
     "ProfileBuild",
+    "ProofReader",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
@@ -72,6 +76,7 @@ __all__ = [
     "Spooled",
     "Store",
     "StreamLog",
+    "TokenReader",
     "Transaction",
     "WorkerLink",
 ]

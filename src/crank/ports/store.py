@@ -1,4 +1,4 @@
-"""What must not be lost: six small stores behind one unit of work, blobs, and the log of output."""
+"""What must not be lost: small stores behind one unit of work, blobs, and the log of output."""
 
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol, TypeVar
@@ -10,6 +10,7 @@ from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
+from crank.ports.grants import GrantStore
 from crank.wire import JobEvent
 
 T = TypeVar("T")
@@ -184,7 +185,7 @@ class RegistryStore(Protocol):
 
 
 class Transaction(Protocol):
-    """Six small stores that change together or not at all."""
+    """Small stores that change together or not at all."""
 
     jobs: JobStore
     sessions: SessionStore
@@ -192,6 +193,7 @@ class Transaction(Protocol):
     records: RecordStore
     registry: RegistryStore
     credentials: CredentialStore
+    grants: GrantStore
 
 
 class Store(Protocol):

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crank.domain.handle import CALL_BYTES_MAX, CALL_FILES_MAX, CALLS_ASKED_MAX, CALLS_AT_ONCE_MAX, HANDLES_MAX, JobCall
+from crank.domain.handle import ASKED_CALLS_MAX, CALL_BYTES_MAX, CALL_FILES_MAX, HANDLES_MAX, OPEN_CALLS_MAX, JobCall
 from crank.domain.json import JsonObject, dumps, loads_strict
 from crank.domain.quantity import JSON_DEPTH_MAX, KIB, MIB
 from crank.errors import ProtocolError
@@ -23,7 +23,7 @@ ANSWER_HEAD = struct.Struct("!IH")
 # Answers that the guest has not read: beyond this nothing more is heard of it.
 BACKLOG_BYTES_MAX = 2 * MIB
 _TEXT_CHARS_MAX = 1024
-_ENDLESS = 4 * CALLS_ASKED_MAX
+_ENDLESS = 4 * ASKED_CALLS_MAX
 _FIELDS = frozenset(
     {"number", "handle", "capability", "version", "args", "code", "files", "mounts", "handles", "timeout_sec"}
 )
@@ -62,10 +62,10 @@ class Calls:
             self.answers.append(_framed(refusal(call.number, code, message, None)))
 
     def _refusal(self, call: JobCall) -> tuple[str, str] | None:
-        if self._asked > CALLS_ASKED_MAX:
-            return "too_many_calls", f"A job asks at most {CALLS_ASKED_MAX} times."
-        if self.open >= CALLS_AT_ONCE_MAX:
-            return "too_many_calls_at_once", f"A job has at most {CALLS_AT_ONCE_MAX} calls open at once."
+        if self._asked > ASKED_CALLS_MAX:
+            return "too_many_calls", f"A job asks at most {ASKED_CALLS_MAX} times."
+        if self.open >= OPEN_CALLS_MAX:
+            return "too_many_calls_at_once", f"A job has at most {OPEN_CALLS_MAX} calls open at once."
         if call.handle not in self._names:
             return "no_handle", f"This job has no handle for {call.capability!r}." if not call.handle else (
                 f"This job has no handle {call.handle!r} that something can be called for with."

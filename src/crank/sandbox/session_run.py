@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from crank.domain.handle import CALLS_AT_ONCE_MAX
+from crank.domain.handle import OPEN_CALLS_MAX
 from crank.domain.json import JsonObject, JsonValue, loads_strict
 from crank.domain.profile import Limits
 from crank.domain.quantity import JSON_DEPTH_MAX
@@ -79,7 +79,7 @@ class SessionRun:
 
     def begin_call(self, payload: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Work on a call of the code's; `send` hands its answer to the supervisor."""
-        if self.calls is None or len(self.calling) >= CALLS_AT_ONCE_MAX:
+        if self.calls is None or len(self.calling) >= OPEN_CALLS_MAX:
             self.broken = "it asked for more than it may."
             return
         calling = asyncio.ensure_future(self._call(self.calls, payload, send))

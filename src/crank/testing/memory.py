@@ -19,8 +19,18 @@ from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
-from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore, Transaction
+from crank.ports import (
+    CredentialStore,
+    GrantStore,
+    JobStore,
+    RecordStore,
+    RegistryStore,
+    ReplayStore,
+    SessionStore,
+    Transaction,
+)
 from crank.testing.memory_credentials import Credentials
+from crank.testing.memory_grants import Grants
 from crank.testing.memory_state import Part, Row, State, row_of
 
 T = TypeVar("T")
@@ -90,10 +100,12 @@ class _Jobs(Part):
             last = self._state.jobs.get((tenant, JobId(before)))
             limit_seq = 0 if last is None else last.seq
         rows = self._sorted(
-            lambda row: row.tenant == tenant
-            and row.seq < limit_seq
-            and (status is None or row.status is status)
-            and (owner is None or row.owner == owner)
+            lambda row: (
+                row.tenant == tenant
+                and row.seq < limit_seq
+                and (status is None or row.status is status)
+                and (owner is None or row.owner == owner)
+            )
         )
         return [row.job() for row in rows[::-1][:limit]]
 
@@ -289,6 +301,7 @@ class _Transaction:
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
+        self.grants: GrantStore = Grants(state, writable=writable)
 
 
 class MemoryStore:

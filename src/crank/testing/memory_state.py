@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from crank.domain import job_codec
 from crank.domain.credential import Credential
+from crank.domain.grant import GrantId
 from crank.domain.handle import CalledBy
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
@@ -54,6 +55,9 @@ class State:
     mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
     references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
+    grants: dict[tuple[TenantId, GrantId], str] = field(default_factory=dict)
+    grant_counts: dict[tuple[TenantId, GrantId, int], tuple[int, int]] = field(default_factory=dict)
+    grant_uses: dict[tuple[TenantId, str], GrantId] = field(default_factory=dict)
 
     def copy(self) -> "State":
         """Return a copy that can change without this one."""
@@ -68,6 +72,9 @@ class State:
             mounts=dict(self.mounts),
             workers=dict(self.workers),
             references=set(self.references),
+            grants=dict(self.grants),
+            grant_counts=dict(self.grant_counts),
+            grant_uses=dict(self.grant_uses),
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.faults import is_unique_violation
+from crank.adapters.sqlite.grants import SqlGrants
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.domain import job_codec
 from crank.domain.handle import Called, CalledBy
@@ -16,7 +17,7 @@ from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
-from crank.ports import CredentialStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
+from crank.ports import CredentialStore, GrantStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
 
 # Columns of a job, and the fields of `CalledBy` that they hold.
 _CALL_FIELDS = {
@@ -291,7 +292,7 @@ class SqlRegistry:
 
 
 class SqlTransaction:
-    """Six stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
+    """The stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.jobs: JobStore = SqlJobs(connection)
@@ -300,3 +301,4 @@ class SqlTransaction:
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
+        self.grants: GrantStore = SqlGrants(connection)

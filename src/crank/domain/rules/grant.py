@@ -217,6 +217,25 @@ def covering(rights: Sequence[Right], call: Call, satisfies: Satisfies) -> tuple
     return closest or _not_named(call)
 
 
+def spent(right: Right, calls: int, cost_before: int, cost: int) -> Refusal | None:
+    """Return why a right has nothing left for one more call at this cost, or None (`calls_spent`, `budget_spent`)."""
+    if right.calls_max is not None and calls >= right.calls_max:
+        return Refusal(
+            "calls_spent",
+            f"This token allowed {right.calls_max} calls of {right.capability}, and they were made.",
+            "Ask for a new token, or one with a higher count.",
+            "capability",
+        )
+    if right.budget_max is not None and cost_before + cost > right.budget_max:
+        return Refusal(
+            "budget_spent",
+            f"This token's budget for {right.capability} does not last for one more call.",
+            "Ask for a new token, or one with a higher budget.",
+            "capability",
+        )
+    return None
+
+
 # How far a call came before it was refused: the last one of these says most about what to change.
 _ORDER = ("capability_not_granted", "version_not_granted", "mounts_not_granted", "args_not_granted")
 

@@ -9,9 +9,9 @@ from crank.domain.capability import parse_capability_name, parse_version_wanted
 from crank.domain.grant import Right
 from crank.domain.handle import (
     CALL_DEPTH_MAX,
-    CALLS_AT_ONCE_MAX,
-    CALLS_OF_TREE_MAX,
     HANDLES_MAX,
+    OPEN_CALLS_MAX,
+    TREE_CALLS_MAX,
     Called,
     CalledBy,
     Handle,
@@ -235,11 +235,11 @@ def count_refusal(job: Job, by: CalledBy, tree: Sequence[Called], held_above: Se
     tree        every call of the tree that the job belongs to
     held_above  the jobs on the way up from this one whose handle of the same name this one was passed, this one first
     """
-    if len(tree) >= CALLS_OF_TREE_MAX:
-        return _too_many("too_many_calls", f"One job and all that it calls for make at most {CALLS_OF_TREE_MAX} calls.")
+    if len(tree) >= TREE_CALLS_MAX:
+        return _too_many("too_many_calls", f"One job and all that it calls for make at most {TREE_CALLS_MAX} calls.")
     open_now = sum(not one.ended and (one.by.job_id, one.by.epoch) == (job.job_id, by.epoch) for one in tree)
-    if open_now >= CALLS_AT_ONCE_MAX:
-        return _too_many("too_many_calls_at_once", f"A job has at most {CALLS_AT_ONCE_MAX} calls open at once.")
+    if open_now >= OPEN_CALLS_MAX:
+        return _too_many("too_many_calls_at_once", f"A job has at most {OPEN_CALLS_MAX} calls open at once.")
     for above in held_above:
         right = next(one.right for one in above.request.handles if one.name == by.handle)
         if right is not None and right.calls_max is not None and used(tree, above.job_id, by.handle) >= right.calls_max:

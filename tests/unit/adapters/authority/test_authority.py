@@ -2,16 +2,14 @@
 
 import os
 import stat
-from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from crank.adapters.authority import FileAuthority
 from crank.domain.identity import make_spiffe_id
 from crank.errors import ConfigurationError, UntrustedPeer
-from crank.security import peer_identity
+from crank.security import peer_identity, read_workload
 from crank.testing.fakes import FakeClock, FakeIdSource
 
 DAY_SEC = 86_400
@@ -48,7 +46,10 @@ def test_keys_are_nobody_elses(authority, tmp_path):
         worker = authority.issue_worker("w1", tmp_path / "w1")
     finally:
         os.umask(before)
-    for key in (tmp_path / "authority" / "ca-key.pem", worker.key_file):
+    keys = [path for path in (tmp_path / "authority").rglob("*.pem") if b"PRIVATE" in path.read_bytes()]
+    # Root, authority, one of each kind for tokens; the issuing key is nowhere.
+    assert len(keys) == 4
+    for key in (*keys, worker.key_file):
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
         assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
     assert not list(tmp_path.rglob("*.new"))
@@ -66,14 +67,24 @@ def test_certificates_can_be_read_by_whoever_may_look(authority, tmp_path):
         assert stat.S_IMODE(public.stat().st_mode) == 0o644
 
 
-def test_the_authority_signs_leaves_only(authority):
-    """Its certificate may sign certificates, one level deep, and says for which trust domain."""
-    authority.ensure()
-    assert extension(authority.ca_file, x509.BasicConstraints) == (x509.BasicConstraints(ca=True, path_length=0), True)
-    usage, critical = extension(authority.ca_file, x509.KeyUsage)
-    assert (usage.key_cert_sign, usage.digital_signature, critical) == (True, False, True)
-    with pytest.raises(UntrustedPeer):
-        peer_identity(certificate(authority.ca_file).public_bytes(encoding=_der()))
+def test_each_tier_may_sign_so_deep(authority, tmp_path):
+    """Root, authority and issuing key: three, two and one level, each for the trust domain, none to authenticate."""
+    worker = authority.issue_worker("w1", tmp_path / "w1")
+    chain = x509.load_pem_x509_certificates(worker.certificate_file.read_bytes())
+    root = certificate(authority.ca_file)
+    depths = []
+    for each in (root, chain[2], chain[1]):
+        constraints = each.extensions.get_extension_for_class(x509.BasicConstraints)
+        usage = each.extensions.get_extension_for_class(x509.KeyUsage)
+        assert constraints.critical
+        assert usage.critical
+        assert (usage.value.key_cert_sign, usage.value.digital_signature) == (True, False)
+        depths.append(constraints.value.path_length)
+        with pytest.raises(UntrustedPeer):
+            peer_identity(each.public_bytes(encoding=_der()))
+    assert depths == [2, 1, 0]
+    lives = [(each.not_valid_after_utc - each.not_valid_before_utc).days for each in (root, chain[2], chain[1])]
+    assert lives == [3650, 730, 1]
 
 
 def _der():
@@ -82,12 +93,10 @@ def _der():
     return Encoding.DER
 
 
-def test_a_worker_is_a_client_and_a_controller_both(authority, tmp_path):
-    """Purposes and names are those of the role, and the identity is read back from them."""
+def test_a_controller_serves_where_it_is_reached(authority, tmp_path):
+    """Its names are those of the role, and the identity is read back from them."""
     worker = authority.issue_worker("w1", tmp_path / "w1")
     controller = authority.issue_controller("c1", addresses=["192.0.2.7", "0.0.0.0", "box.test"])
-    assert list(extension(worker.certificate_file, x509.ExtendedKeyUsage)[0]) == [ExtendedKeyUsageOID.CLIENT_AUTH]
-    assert len(list(extension(controller.certificate_file, x509.ExtendedKeyUsage)[0])) == 2
     names, _ = extension(controller.certificate_file, x509.SubjectAlternativeName)
     assert names.get_values_for_type(x509.DNSName) == ["localhost", "box.test"]
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1", "192.0.2.7"]
@@ -103,22 +112,31 @@ def test_serials_are_random_and_positive(authority, tmp_path):
     assert all(0 < serial < 1 << 159 for serial in serials)
 
 
-def test_a_leaf_is_renewed_when_a_third_is_left(authority, clock, tmp_path):
-    """Nothing changes for 20 of 30 days; then a new certificate for the same key."""
+def test_a_leaf_is_renewed_at_half_of_its_life(authority, clock, tmp_path):
+    """Nothing changes for 24 of 60 minutes; a new certificate for the same key comes before 31 are gone."""
     first = authority.issue_worker("w1", tmp_path / "w1").certificate_file.read_bytes()
     key = (tmp_path / "w1" / "key.pem").read_bytes()
-    clock.advance(19 * DAY_SEC)
+    clock.advance(23 * 60)
     assert authority.issue_worker("w1", tmp_path / "w1").certificate_file.read_bytes() == first
-    clock.advance(2 * DAY_SEC)
+    clock.advance(8 * 60)
     assert authority.issue_worker("w1", tmp_path / "w1").certificate_file.read_bytes() != first
     assert (tmp_path / "w1" / "key.pem").read_bytes() == key
 
 
-def test_a_certificate_is_backdated_a_little(authority, clock, tmp_path):
-    """It is valid half a minute before it was made, for a peer whose clock is behind."""
-    made = certificate(authority.issue_worker("w1", tmp_path / "w1").certificate_file)
-    assert made.not_valid_before_utc.timestamp() == clock.now_us() // 1_000_000 - 30
-    assert made.not_valid_after_utc - made.not_valid_before_utc == timedelta(days=30, seconds=30)
+def test_a_worker_stays_the_same_instance_when_it_is_renewed(authority, clock, tmp_path):
+    """Renewal keeps the instance; once it has expired, whoever comes is another one."""
+    first = read_workload(_leaf_der(authority.issue_worker("w1", tmp_path / "w1")))
+    clock.advance(31 * 60)
+    assert read_workload(_leaf_der(authority.issue_worker("w1", tmp_path / "w1"))) == first
+    clock.advance(3601)
+    later = read_workload(_leaf_der(authority.issue_worker("w1", tmp_path / "w1")))
+    assert later is not None
+    assert first is not None
+    assert later.instance_id != first.instance_id
+
+
+def _leaf_der(identity):
+    return certificate(identity.certificate_file).public_bytes(_der())
 
 
 def test_an_interrupted_start_is_finished(authority, tmp_path):
@@ -141,6 +159,11 @@ def test_a_lost_authority_makes_new_leaves(authority, clock, tmp_path):
     assert worker.ca_file.read_bytes() == other.ca_file.read_bytes()
 
 
+def _another_key(path):
+    others = [each for each in path.parents[1].rglob("*.pem") if each != path and b"PRIVATE" in each.read_bytes()]
+    return others[0].read_bytes()
+
+
 def break_nothing_known(path):
     """Overwrite a file with noise."""
     path.write_bytes(b"-----BEGIN NOISE-----\n")
@@ -149,23 +172,34 @@ def break_nothing_known(path):
 @pytest.mark.parametrize(
     ("victim", "damage"),
     [
-        ("authority/ca-key.pem", break_nothing_known),
-        ("authority/ca.pem", break_nothing_known),
-        ("authority/ca-key.pem", lambda path: path.unlink()),
-        ("authority/ca-key.pem", lambda path: path.chmod(0o644)),
-        ("authority/ca.pem", lambda path: path.write_bytes((path.parents[1] / "w1" / "cert.pem").read_bytes())),
+        ("authority/state.json", break_nothing_known),
+        ("authority/state.json", lambda path: path.write_text('{"version": 2}')),
+        ("authority/state.json", lambda path: path.write_text("[]")),
+        ("authority/*/authority-key.pem", break_nothing_known),
+        ("authority/*/authority-key.pem", lambda path: path.unlink()),
+        ("authority/*/authority-key.pem", lambda path: path.chmod(0o644)),
+        ("authority/*/authority-key.pem", lambda path: path.write_bytes(_another_key(path))),
+        ("authority/*/authority.pem", break_nothing_known),
+        ("authority/*/authority.pem", lambda path: path.write_bytes((path.parents[2] / "w1" / "cert.pem").read_bytes())),
+        ("authority/*/root.pem", break_nothing_known),
+        ("authority/*/root.pem", lambda path: path.write_bytes(path.with_name("authority.pem").read_bytes())),
+        ("authority/jwt-svid/keys.json", break_nothing_known),
+        ("authority/jwt-svid/*.pem", lambda path: path.write_bytes(_another_key(path))),
+        ("authority/access-token/*.pem", lambda path: path.unlink()),
         ("w1/key.pem", break_nothing_known),
         ("w1/cert.pem", break_nothing_known),
         ("w1/key.pem", lambda path: path.unlink()),
-        ("w1/cert.pem", lambda path: path.write_bytes((path.parents[1] / "authority" / "ca.pem").read_bytes())),
+        ("w1/cert.pem", lambda path: path.write_bytes((path.parents[1] / "authority" / "roots.pem").read_bytes())),
     ],
 )
-def test_damage_is_named_with_a_fix(authority, tmp_path, victim, damage):
+def test_damage_is_named_with_a_fix(authority, tmp_path, clock, victim, damage):
     """Files that are damaged, missing, open to others or of another pair are refused by name."""
     authority.issue_worker("w1", tmp_path / "w1")
-    damage(tmp_path / victim)
+    (path,) = tmp_path.glob(victim)
+    damage(path)
+    again = FileAuthority(tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource())
     with pytest.raises(ConfigurationError) as caught:
-        authority.issue_worker("w1", tmp_path / "w1")
+        again.issue_worker("w1", tmp_path / "w1")
     assert caught.value.error_code == "identity_damaged"
     assert victim.partition("/")[0] in caught.value.message
     assert caught.value.fix

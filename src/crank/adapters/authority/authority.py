@@ -1,0 +1,316 @@
+"""The authority of one trust domain: three tiers of keys, what they sign, and what they are checked by."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from crank.adapters.authority.bundles import REFRESH_HINT_SEC, Bundles, digest_of
+from crank.adapters.authority.files import damaged, der, pem, write
+from crank.adapters.authority.flat import FLAT_LEAF_DAYS, find_flat, forget_flat
+from crank.adapters.authority.generation import Generation, Generations
+from crank.adapters.authority.identities import Identity, Wanted, keep_in_files
+from crank.adapters.authority.issuing import Issuing
+from crank.adapters.authority.key_store import FileKeys, KeyStore
+from crank.adapters.authority.linter import lint_leaf
+from crank.adapters.authority.revocations import sign_list
+from crank.adapters.authority.shapes import Shapes, Signer, names_of
+from crank.adapters.authority.state import AuthorityState, read_state, write_state
+from crank.adapters.authority.token_keys import TokenKeys
+from crank.domain.identity import SpiffeId, make_spiffe_id, parse_trust_domain
+from crank.domain.ids import InstanceId
+from crank.domain.json import JsonObject
+from crank.domain.trust import Attestation, JwtAuthority, Svid, TrustBundle, Workload
+from crank.errors import InvalidRequest
+from crank.ports import Clock, IdSource
+
+LEAF_SEC = 3600.0
+TTL_SEC_MIN = 1.0
+_US = 1_000_000
+_DAY_SEC = 86_400
+_log = structlog.get_logger(__name__)
+
+
+class FileAuthority:
+    """The Authority port, kept in a folder that only the controller reads.
+
+    `ensure` makes and maintains it and belongs to the controller; another process of the owner may open the same
+    folder and issue, and changes nothing in it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        trust_domain: str,
+        clock: Clock,
+        ids: IdSource,
+        leaf_ttl_sec: float = LEAF_SEC,
+        keys: KeyStore | None = None,
+    ) -> None:
+        self._root = root
+        self._state_file = root / "state.json"
+        self._clock = clock
+        self._ids = ids
+        self._leaf_ttl_sec = leaf_ttl_sec
+        self._shapes = Shapes(parse_trust_domain(trust_domain), clock, ids)
+        self._generations = Generations(root, self._shapes, keys or FileKeys(root))
+        self._svid_keys = TokenKeys(root / "jwt-svid", use="jwt-svid", clock=clock)
+        self._token_keys = TokenKeys(root / "access-token", use="sig", clock=clock)
+        self._bundles = Bundles()
+        # Held while the authority changes; issuing takes what it needs under it and signs outside.
+        self._lock = threading.RLock()
+        self._state: AuthorityState | None = None
+        self._loaded: dict[str, Generation] = {}
+        self._issuing: dict[str, Issuing] = {}
+        self._flat: Signer | None = None
+        self._instance = InstanceId(ids.uuid7())
+
+    @property
+    def trust_domain(self) -> str:
+        """Return the name of the trust domain."""
+        return self._shapes.trust_domain
+
+    @property
+    def ca_file(self) -> Path:
+        """Return the published roots, which are no secret."""
+        return self._root / "roots.pem"
+
+    def ensure(self) -> None:
+        """Make the authority if there is none, check it, and do what has become due. Safe to call again.
+
+        Raises ConfigurationError when its files are damaged, do not fit or are for another trust domain.
+        """
+        with self._lock:
+            self._opened()
+            self._maintain()
+
+    def issue(
+        self,
+        spiffe_id: SpiffeId,
+        workload: Workload,
+        public_key: bytes,
+        *,
+        hosts: Sequence[str] = (),
+        ttl_sec: float | None = None,
+    ) -> Svid:
+        """Issue an X.509-SVID. Raises InvalidRequest (`invalid_key`, …), ConfigurationError."""
+        with self._lock:
+            issuing = self._issuing_now()
+        signer = issuing.signer()
+        leaf = self._sign(spiffe_id, workload, public_key, hosts, signer, self._life(ttl_sec))
+        return Svid(
+            spiffe_id=spiffe_id,
+            workload=workload,
+            chain=(der(leaf), der(signer.certificate), der(issuing.authority.certificate)),
+            serial=f"{leaf.serial_number:x}",
+            not_before_us=int(leaf.not_valid_before_utc.timestamp()) * _US,
+            not_after_us=int(leaf.not_valid_after_utc.timestamp()) * _US,
+        )
+
+    def sign_jwt_svid(self, claims: JsonObject) -> str:
+        """Sign the claims of a JWT-SVID."""
+        self._opened()
+        return self._svid_keys.sign(claims, kind="JWT")
+
+    def sign_access_token(self, claims: JsonObject) -> str:
+        """Sign the claims of a capability token."""
+        self._opened()
+        return self._token_keys.sign(claims, kind="at+jwt")
+
+    def access_token_keys(self) -> Sequence[JsonObject]:
+        """Return the public keys of capability tokens, the newest first."""
+        self._opened()
+        return self._token_keys.public()
+
+    def bundle(self) -> TrustBundle:
+        """Return the bundle as it stands."""
+        self._opened()
+        current = self._bundles.current()
+        assert current is not None
+        return current
+
+    async def next_bundle(self, sequence: int) -> TrustBundle:
+        """Return the bundle once its sequence is another than this one."""
+        self._opened()
+        return await self._bundles.next(sequence)
+
+    def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> bytes:
+        """Return a DER revocation list by the authority that signs now."""
+        with self._lock:
+            authority = self._issuing_now().authority
+        return sign_list(authority, serials, number=number, now=self._shapes.now(), next_update_sec=next_update_sec)
+
+    # --- the node's own files -----------------------------------------------------------------
+
+    def issue_controller(self, controller_id: str, *, addresses: Sequence[str] = ()) -> Identity:
+        """Return the controller's identity, good for servers on loopback and on `addresses`.
+
+        Renewed when half of its life is gone, an address is new, or another authority signs.
+        Raises ConfigurationError for damaged files.
+        """
+        identity = Identity(make_spiffe_id(self.trust_domain, "controller", controller_id), self._root / "controller")
+        workload = Workload("controller", self._instance, Attestation.JOIN)
+        self._keep(identity, ["localhost", "127.0.0.1", "::1", *addresses], workload, flat=True)
+        return identity
+
+    def issue_worker(self, worker_id: str, folder: Path) -> Identity:
+        """Return a worker's identity in `folder`; renewed like the controller's.
+
+        Raises ConfigurationError for damaged files.
+        """
+        identity = Identity(make_spiffe_id(self.trust_domain, "worker", worker_id), folder)
+        self._keep(identity, [], None, flat=False)
+        return identity
+
+    def publish_ca(self, target: Path) -> None:
+        """Write the roots to where callers of the API find them."""
+        self._opened()
+        write(target, self.ca_file.read_bytes(), mode=0o644)
+
+    def _keep(self, identity: Identity, hosts: Sequence[str], workload: Workload | None, *, flat: bool) -> None:
+        with self._lock:
+            issuing = self._issuing_now()
+            old = self._flat if flat else None
+            roots = self.ca_file.read_bytes()
+
+        def sign(
+            public_key: bytes, spiffe_id: SpiffeId, hosts: Sequence[str], workload: Workload
+        ) -> Sequence[x509.Certificate]:
+            signer = old or issuing.signer()
+            leaf = self._sign(spiffe_id, workload, public_key, hosts, signer, self._leaf_ttl_sec)
+            return [leaf] if old else [leaf, signer.certificate, issuing.authority.certificate]
+
+        # Whoever has the folder of a node's part was let in by the node's owner, on this machine.
+        fresh = Workload(identity.spiffe_id.kind, InstanceId(self._ids.uuid7()), Attestation.JOIN)
+        issuer = (old or issuing.authority).certificate
+        keep_in_files(Wanted(identity, hosts, workload, lambda: fresh, issuer), roots, self._shapes, sign)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _sign(
+        self,
+        spiffe_id: SpiffeId,
+        workload: Workload,
+        public_key: bytes,
+        hosts: Sequence[str],
+        signer: Signer,
+        life_sec: float,
+    ) -> x509.Certificate:
+        if spiffe_id.trust_domain != self.trust_domain:
+            raise InvalidRequest(
+                f"This authority issues for {self.trust_domain}, not for {spiffe_id.trust_domain}.",
+                code="foreign_trust_domain",
+                field="spiffe_id",
+            )
+        key = read_public_key(public_key)
+        leaf = self._shapes.leaf(key, names_of(spiffe_id, hosts), workload, signer, life_sec)
+        lint_leaf(leaf, signer.certificate, self.trust_domain)
+        return leaf
+
+    def _life(self, ttl_sec: float | None) -> float:
+        if ttl_sec is None:
+            return self._leaf_ttl_sec
+        if not ttl_sec >= TTL_SEC_MIN:
+            raise InvalidRequest("A certificate lives one second at least.", code="invalid_ttl", field="ttl_sec")
+        return min(ttl_sec, self._leaf_ttl_sec)
+
+    def _opened(self) -> AuthorityState:
+        with self._lock:
+            if self._state is None:
+                made = not self._state_file.exists()
+                self._state = self._open()
+                if made:
+                    self._maintain()
+                else:
+                    self._bundles.put(self._bundle_of(self._state))
+            return self._state
+
+    def _issuing_now(self) -> Issuing:
+        mark = self._opened().current
+        if mark not in self._issuing:
+            self._issuing[mark] = Issuing(self._loaded[mark].authority, self._shapes)
+        return self._issuing[mark]
+
+    def _open(self) -> AuthorityState:
+        state = read_state(self._state_file)
+        flat = find_flat(self._root, self._shapes)
+        if state is None:
+            state = self._first_state(flat)
+        if state.trust_domain != self.trust_domain:
+            cause = f"the authority is not that of the trust domain {self.trust_domain}"
+            raise damaged(self._state_file, cause)
+        marks = [state.current, *([state.other] if state.other else [])]
+        self._loaded = {mark: self._generations.load(mark) for mark in marks}
+        self._flat = flat if state.flat_until_us is not None else None
+        self._svid_keys.load()
+        self._token_keys.load()
+        return state
+
+    def _first_state(self, flat: Signer | None) -> AuthorityState:
+        made = self._generations.complete()
+        if len(made) > 1:
+            raise damaged(self._state_file, "it is gone, and there is more than one authority")
+        # One that was made just before a crash, else a new one.
+        mark = made[0] if made else self._generations.make().mark
+        until_us = None if flat is None else self._clock.now_us() + FLAT_LEAF_DAYS * _DAY_SEC * _US
+        state = AuthorityState(self.trust_domain, mark, flat_until_us=until_us)
+        write_state(self._state_file, state)
+        return state
+
+    def _maintain(self) -> None:
+        state = self._opened()
+        self._svid_keys.rotate()
+        self._token_keys.rotate()
+        if state.flat_until_us is not None and self._clock.now_us() >= state.flat_until_us:
+            _log.info("flat_authority_retired")
+            state = replace(state, flat_until_us=None)
+            self._flat = None
+        self._publish(state)
+        if self._flat is None:
+            forget_flat(self._root)
+
+    def _roots(self, state: AuthorityState) -> list[x509.Certificate]:
+        certificates = [self._loaded[mark].root for mark in (state.current, state.other) if mark is not None]
+        return [*certificates, *([self._flat.certificate] if self._flat else [])]
+
+    def _bundle_of(self, state: AuthorityState) -> TrustBundle:
+        return TrustBundle(
+            trust_domain=self.trust_domain,
+            sequence=state.sequence,
+            refresh_hint_sec=REFRESH_HINT_SEC,
+            x509_authorities=tuple(der(each) for each in self._roots(state)),
+            jwt_authorities=tuple(JwtAuthority(str(key["kid"]), key) for key in self._svid_keys.public()),
+        )
+
+    def _publish(self, state: AuthorityState) -> None:
+        """Keep a state, and the bundle that follows from it with a sequence of its own."""
+        bundle = self._bundle_of(state)
+        content = digest_of(bundle)
+        if content != state.content:
+            # Grows also where an older state was restored from a backup: time went on meanwhile.
+            sequence = max(state.sequence + 1, self._clock.now_us() // _US)
+            state, bundle = replace(state, content=content, sequence=sequence), replace(bundle, sequence=sequence)
+        write(self.ca_file, pem(*self._roots(state)), mode=0o644)
+        if state != self._state:
+            write_state(self._state_file, state)
+        self._state = state
+        if self._bundles.current() != bundle:
+            self._bundles.put(bundle)
+
+
+def read_public_key(octets: bytes) -> ec.EllipticCurvePublicKey:
+    """Read a DER SubjectPublicKeyInfo. Raises InvalidRequest (`invalid_key`) for anything but P-256."""
+    try:
+        key = load_der_public_key(octets)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
+        raise InvalidRequest("The public key cannot be read.", code="invalid_key", field="public_key") from fault
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise InvalidRequest("The public key is not one on the curve P-256.", code="invalid_key", field="public_key")
+    return key
