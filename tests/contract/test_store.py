@@ -5,18 +5,19 @@ from pathlib import Path
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.sqlite import SqliteStore
 from crank.ports import Store
+from crank.testing.contracts_calls import CallContract
 from crank.testing.contracts_grants import GrantStoreContract
 from crank.testing.memory import MemoryStore
 
 
-class TestSqliteStore(GrantStoreContract):
+class TestSqliteStore(GrantStoreContract, CallContract):
     """The durable store."""
 
     def make(self, folder: Path) -> Store:
         return SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
 
 
-class TestMemoryStore(GrantStoreContract):
+class TestMemoryStore(GrantStoreContract, CallContract):
     """The one for tests."""
 
     def make(self, folder: Path) -> Store:

@@ -79,7 +79,7 @@ def sample_full_job(job_id: str) -> Job:
         outcome_blob=DIGEST,
         hold=2**53 + 1,
         owner=CredentialId("k-full"),
-        called_by=CalledBy(JobId("above"), 2, 7, "convert", 1, JobId("above")),
+        called_by=CalledBy(JobId(f"above-{job_id}"), 2, 7, "convert", 1, JobId(f"above-{job_id}")),
     )
 
 
