@@ -60,8 +60,11 @@ class QueueLink:
 class ScriptedWorker:
     """A worker that says exactly what a test tells it to."""
 
-    def __init__(self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2) -> None:
+    def __init__(
+        self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2, *, version: int = 1
+    ) -> None:
         self.desk = desk
+        self.version = version
         self.name = name
         self.capabilities = capabilities
         self.slots = slots
@@ -73,7 +76,7 @@ class ScriptedWorker:
         """Enroll over a fresh link."""
         self.link = QueueLink()
         hello = Hello(
-            1, 1, self.name, self.instance_id, "n1", "0", self.slots,
+            1, self.version, self.name, self.instance_id, "n1", "0", self.slots,
             [capability_document(capability) for capability in self.capabilities], holding or [],
         )  # fmt: skip
         peer = make_spiffe_id(TRUST_DOMAIN, "worker", self.name)

@@ -165,8 +165,10 @@ CALLS: dict[str, wire.Message] = {
 }
 MESSAGES |= CALLS
 # A lease with everything that version 3 brought.
+_LEASE = MESSAGES["lease"]
+assert isinstance(_LEASE, wire.Lease)
 HANDED = replace(
-    MESSAGES["lease"],
+    _LEASE,
     handles=[
         LeaseHandle("convert", "call", "document.*", "1.0.0", ["papers"], 3),
         LeaseHandle("papers", "mount", None, None, None, None),
