@@ -69,8 +69,11 @@ def peer_named(name: str, *, jkt: str = "") -> Peer:
 class ScriptedWorker:
     """A worker that says exactly what a test tells it to."""
 
-    def __init__(self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2) -> None:
+    def __init__(
+        self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2, *, version: int = 1
+    ) -> None:
         self.desk = desk
+        self.version = version
         self.name = name
         self.capabilities = capabilities
         self.slots = slots
@@ -79,12 +82,12 @@ class ScriptedWorker:
         self.live: LiveWorker | None = None
 
     async def connect(
-        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] = (1, 1), renews: bool = False
+        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] | None = None, renews: bool = False
     ) -> Welcome:
         """Enroll over a fresh link."""
         self.link = QueueLink()
         hello = Hello(
-            *versions, self.name, self.instance_id, "n1", "0", self.slots,
+            *(versions or (1, self.version)), self.name, self.instance_id, "n1", "0", self.slots,
             [capability_document(capability) for capability in self.capabilities], holding or [], renews,
         )  # fmt: skip
         self.live = await enroll(self.desk, hello=hello, peer=peer_named(self.name).spiffe_id, link=self.link)

@@ -122,6 +122,8 @@ class Desk:
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
+    # Refusals of calls that jobs make, apart from those of credentials: a job shall not push them out.
+    refused_calls: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
     appraiser: Appraiser | None = None

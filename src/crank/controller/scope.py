@@ -17,6 +17,7 @@ from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
 from crank.domain.enrolment import Enrolment
 from crank.domain.federation import Federated
 from crank.domain.grant import Grant, GrantId
+from crank.domain.handle import Called
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.job import Job, Mount, Refusal, Status
 from crank.domain.record import Record
@@ -234,6 +235,16 @@ class _Jobs(_Part):
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Job]:
         return self._tx.jobs.ended_before(at_us, limit)
+
+    def called(self, tenant: TenantId, caller: JobId, epoch: int, number: int) -> Job | None:
+        job = self._tx.jobs.called(tenant, caller, epoch, number)
+        return job if job is not None and job.owner == self._own else None
+
+    def calls(self, tenant: TenantId, root: JobId) -> Sequence[Called]:
+        return self._tx.jobs.calls(tenant, root) if self._sees_job(tenant, root) else []
+
+    def called_open(self) -> Sequence[Job]:
+        return self._tx.jobs.called_open()
 
     def delete(self, tenant: TenantId, job_id: JobId) -> None:
         self._tx.jobs.delete(tenant, job_id)

@@ -5,6 +5,7 @@ in `crank.testing.contracts`, which every adapter passes.
 from crank.ports.attenuation import ChainHolder, ChainIssuer, OpenedChain
 from crank.ports.attestation import Appraiser, ManifestSigner
 from crank.ports.authority import Authority, RootRotation
+from crank.ports.calls import CallTaker
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
@@ -49,6 +50,7 @@ __all__ = [
     "BlobStore",
     "BundleFormat",
     "BundlePublishers",
+    "CallTaker",
     "Caller",
     "CallerWitness",
     "ChainHolder",

@@ -8,6 +8,7 @@ from crank.domain.credential import Credential
 from crank.domain.enrolment import Enrolment
 from crank.domain.federation import Federated
 from crank.domain.grant import GrantId
+from crank.domain.handle import CalledBy
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.issued import Ban, IssuedIdentity
@@ -29,6 +30,7 @@ class Row:
     ended_us: int | None
     session_id: SessionId | None
     owner: CredentialId | None
+    called_by: CalledBy | None
     text: str
 
     def job(self) -> Job:
@@ -39,7 +41,9 @@ class Row:
 def row_of(seq: int, job: Job) -> Row:
     """Make the row of a job."""
     text = dumps(job_codec.job_document(job))
-    return Row(seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, job.owner, text)
+    return Row(
+        seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, job.owner, job.called_by, text
+    )
 
 
 @dataclass(slots=True)

@@ -321,7 +321,21 @@ CREATE TABLE federation (
 """
 _V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
 
-_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
+# Which job called for which. The row is the memory of the call: the same one never makes a second job.
+_V4_CALLS = """
+ALTER TABLE job ADD COLUMN caller_id    TEXT;
+ALTER TABLE job ADD COLUMN caller_epoch INTEGER;
+ALTER TABLE job ADD COLUMN call_number  INTEGER;
+ALTER TABLE job ADD COLUMN call_handle  TEXT;
+ALTER TABLE job ADD COLUMN call_depth   INTEGER;
+ALTER TABLE job ADD COLUMN call_root    TEXT;
+CREATE UNIQUE INDEX job_call ON job (tenant, caller_id, caller_epoch, call_number) WHERE caller_id IS NOT NULL;
+CREATE INDEX job_tree ON job (tenant, call_root) WHERE call_root IS NOT NULL;
+-- Partial: few are open at any time, and they are looked at each second.
+CREATE INDEX job_called_open ON job (seq) WHERE caller_id IS NOT NULL AND ended_us IS NULL;
+"""
+
+_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION + _V4_CALLS
 
 # MIGRATIONS[n] leads from version n to n + 1.
 MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
