@@ -88,7 +88,7 @@ class ScriptedWorker:
         self.link = QueueLink()
         hello = Hello(
             *(versions or (1, self.version)), self.name, self.instance_id, "n1", "0", self.slots,
-            [capability_document(capability) for capability in self.capabilities], holding or [], renews,
+            [capability_document(capability) for capability in self.capabilities], holding or [], renews=renews,
         )  # fmt: skip
         self.live = await enroll(self.desk, hello=hello, peer=peer_named(self.name).spiffe_id, link=self.link)
         welcome: Welcome = await self.link.next(Welcome)
