@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import httpx2
 import pytest
@@ -151,7 +152,7 @@ async def test_renewal_is_ahead_of_the_end(node):
     async with AsyncClient(node.options(exchange=TokenWanted(lifetime_sec=60))) as client:
         await asyncio.gather(*(client.list() for _ in range(8)))
         assert len(await _grants(node)) == 1
-        renewing = client._link._http.auth
+        renewing: Any = client._link._http.auth
         renewing._renew_at_sec = 0.0
         await asyncio.gather(*(client.list() for _ in range(8)))
         assert len(await _grants(node)) == 2

@@ -93,6 +93,7 @@ _GROUPS = (
             ("verify", "crank.cli.token:verify", "Ask the node whether a token is good now."),
             ("revoke", "crank.cli.token:revoke", "Revoke a token with all that came of it."),
             ("list", "crank.cli.token:list_tokens", "List the last tokens, the ended ones too."),
+            ("roles", "crank.cli.token:list_roles", "List the roles that a token may be made under."),
         ),
     ),
     (
