@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crank.adapters.authority import FileAuthority, Identity
+from crank.adapters.certificate_request import read_request
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.api.app import build_api
 from crank.api.server import Listener, serve
@@ -58,7 +59,7 @@ async def open_listeners(desk: Desk, folder: Path) -> AsyncIterator[Listeners]:
     bundle = bundle_from_pem(TRUST_DOMAIN, own.ca_file.read_bytes())
     verifier = Verifier(lambda domain: bundle if domain == TRUST_DOMAIN else None, now_us=SystemClock().now_us)
     workers = Listener(
-        build_workers_app(desk, identify=verifier.peer),
+        build_workers_app(desk, identify=verifier.peer, read_request=read_request),
         "127.0.0.1",
         0,
         server_context(**files, ca_file=own.ca_file),

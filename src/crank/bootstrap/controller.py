@@ -11,6 +11,7 @@ from fastapi import FastAPI
 import crank
 from crank.adapters.authority import Identity
 from crank.adapters.blobs import FileBlobStore
+from crank.adapters.certificate_request import read_request
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
 from crank.adapters.https_download import HttpsDownloads
@@ -61,8 +62,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     make_home(settings)
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
-    authority = start_authority(settings, clock, ids)
-    own = issue_own(settings, authority)
+    authority = start_authority(settings, clock, ids, make_failpoints(settings))
     async with AsyncExitStack() as opened:
         store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
         await store.start()
@@ -81,6 +81,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             profiles=_profiles(settings),
             authority=authority,
             trust=open_trust(authority, clock),
+            roots=authority,
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
@@ -88,6 +89,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         await loop.start()
         opened.push_async_callback(loop.stop)
         opened.push_async_callback((await start_polling(desk)).stop)
+        own = await issue_own(settings, desk, authority)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
@@ -103,7 +105,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             opened.callback(asyncio.create_task(work).cancel)
         public = _public_name(settings, api)
         contexts = [each.tls for each in (api, workers, *more) if each.tls]
-        renewing = asyncio.create_task(keep_renewed(settings, authority, contexts, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, contexts, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
@@ -225,7 +227,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         name="api_port",
     )
     workers = Listener(
-        app=build_workers_app(desk, identify=verifier_of(desk).peer),
+        app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),

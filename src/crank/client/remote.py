@@ -16,6 +16,7 @@ import httpx2
 
 from crank.client.contents import CHUNK_BYTES, Contents, Mounts, chunks, digest_of, mount_uses
 from crank.client.federation import AsyncFederation
+from crank.client.identities import AsyncIdentities
 from crank.client.keys import AsyncKeys
 from crank.client.link import EVENT_BYTES_MAX, ClientOptions, Link, transport_fault
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page, parse_job, parse_mount, parse_page
@@ -48,6 +49,7 @@ class AsyncClient:
         self._link = Link(options)
         self.keys = AsyncKeys(self._link)
         self.federation = AsyncFederation(self._link)
+        self.identities = AsyncIdentities(self._link)
 
     async def __aenter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ from crank.ports import (
     Clock,
     CredentialStore,
     FederationStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -93,6 +94,8 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
+        # Only use cases that the owner alone may ask for read or change it.
+        self.identities: IdentityStore = tx.identities
         self.federation: FederationStore = _Federation()
 
 

@@ -10,6 +10,7 @@ from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
 from crank.ports.federation import FederationStore
+from crank.ports.identities import IdentityStore
 from crank.wire import JobEvent
 
 T = TypeVar("T")
@@ -177,6 +178,7 @@ class Transaction(Protocol):
     records: RecordStore
     registry: RegistryStore
     credentials: CredentialStore
+    identities: IdentityStore
     federation: FederationStore
 
 

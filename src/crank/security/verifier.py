@@ -94,9 +94,9 @@ class Verifier:
             self._remember(shown, known)
         peer = known.peer
         if now_us < peer.not_before_us - self._skew_us:
-            raise UntrustedPeer("The peer's certificate is not valid yet.")
+            raise _early()
         if now_us > peer.not_after_us + self._skew_us:
-            raise UntrustedPeer("The peer's certificate has expired.")
+            raise _expired()
         if self._revoked(peer.spiffe_id, peer.serials):
             raise UntrustedPeer(f"The identity {peer.spiffe_id} was revoked.", code="identity_revoked")
         return peer
@@ -139,10 +139,21 @@ class Verifier:
         first_us, last_us = micros(leaf.not_valid_before_utc), micros(leaf.not_valid_after_utc)
         nearest_us = max(first_us, min(now_us, last_us))
         if now_us < nearest_us - self._skew_us:
-            raise UntrustedPeer("The peer's certificate is not valid yet.")
+            raise _early()
         if now_us > nearest_us + self._skew_us:
-            raise UntrustedPeer("The peer's certificate has expired.")
+            raise _expired()
         return nearest_us
+
+
+def _early() -> UntrustedPeer:
+    return UntrustedPeer("The peer's certificate is not valid yet.", code="identity_not_yet_valid", fix=_CLOCKS)
+
+
+def _expired() -> UntrustedPeer:
+    return UntrustedPeer("The peer's certificate has expired.", code="identity_expired", fix=_CLOCKS)
+
+
+_CLOCKS = "Let it be renewed, and compare the clocks of both machines: 'timedatectl' shows whether one is wrong."
 
 
 def peer_chain(tls: Any) -> tuple[bytes, ...]:

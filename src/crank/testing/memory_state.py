@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from crank.domain import job_codec
 from crank.domain.credential import Credential
 from crank.domain.federation import Federated
+from crank.domain.identity import SpiffeId
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.issued import Ban, IssuedIdentity
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.worker import Replay
@@ -51,6 +53,9 @@ class State:
     mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
     references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
+    identities: dict[str, IssuedIdentity] = field(default_factory=dict)
+    bans: dict[SpiffeId, Ban] = field(default_factory=dict)
+    revocation_lists: int = 0
     federation: dict[str, Federated] = field(default_factory=dict)
 
     def copy(self) -> "State":
@@ -66,6 +71,9 @@ class State:
             mounts=dict(self.mounts),
             workers=dict(self.workers),
             references=set(self.references),
+            identities=dict(self.identities),
+            bans=dict(self.bans),
+            revocation_lists=self.revocation_lists,
             federation=dict(self.federation),
         )
 

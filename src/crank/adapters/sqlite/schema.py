@@ -183,7 +183,38 @@ CREATE INDEX session_owner ON session (owner, seq) WHERE owner IS NOT NULL;
 """
 
 # Certificates that were issued and are not long expired, and what was revoked.
-_V4_IDENTITIES = ""
+_V4_IDENTITIES = """
+CREATE TABLE identity (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    serial       TEXT    NOT NULL UNIQUE,
+    spiffe_id    TEXT    NOT NULL,
+    kind         TEXT    NOT NULL,
+    instance_id  TEXT    NOT NULL,
+    attestation  INTEGER NOT NULL,
+    node         TEXT,
+    issued_us    INTEGER NOT NULL,
+    not_after_us INTEGER NOT NULL,
+    revoked_us   INTEGER,
+    reason       TEXT
+) STRICT;
+CREATE INDEX identity_of      ON identity (spiffe_id, not_after_us);
+CREATE INDEX identity_expiry  ON identity (not_after_us);
+-- Partial: few are revoked.
+CREATE INDEX identity_revoked ON identity (not_after_us) WHERE revoked_us IS NOT NULL;
+
+-- A SPIFFE ID as a whole: it outlives its certificates.
+CREATE TABLE identity_ban (
+    spiffe_id TEXT    PRIMARY KEY,
+    since_us  INTEGER NOT NULL,
+    reason    TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row: the number of the last list of revocations that was signed.
+CREATE TABLE revocation_list (
+    only   INTEGER PRIMARY KEY CHECK (only = 1),
+    number INTEGER NOT NULL
+) STRICT;
+"""
 
 # Join tokens, by their hash, and the nodes that were registered or joined.
 _V4_ENROLMENTS = ""

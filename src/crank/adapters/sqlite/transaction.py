@@ -8,6 +8,7 @@ from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.faults import is_unique_violation
 from crank.adapters.sqlite.federation import SqlFederation
+from crank.adapters.sqlite.identities import SqlIdentities
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.domain import job_codec
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
@@ -19,6 +20,7 @@ from crank.errors import Conflict, NotFound
 from crank.ports import (
     CredentialStore,
     FederationStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -262,7 +264,7 @@ class SqlRegistry:
 
 
 class SqlTransaction:
-    """The stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
+    """All stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.jobs: JobStore = SqlJobs(connection)
@@ -271,4 +273,5 @@ class SqlTransaction:
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
+        self.identities: IdentityStore = SqlIdentities(connection)
         self.federation: FederationStore = SqlFederation(connection)

@@ -26,6 +26,9 @@ class Action(StrEnum):
     READ_RECORDS = "records.read"
     CHANGE_FEDERATION = "federation.change"
     READ_FEDERATION = "federation.read"
+    READ_IDENTITIES = "identities.list"
+    CHANGE_IDENTITIES = "identities.change"
+    ROTATE_ROOT = "root.rotate"
 
 
 _DOING = {
@@ -35,6 +38,9 @@ _DOING = {
     Action.READ_RECORDS: "Reading the whole audit trail is",
     Action.CHANGE_FEDERATION: "Choosing which trust domains this node is federated with is",
     Action.READ_FEDERATION: "Reading which trust domains this node is federated with is",
+    Action.READ_IDENTITIES: "Reading the list of identities is",
+    Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
+    Action.ROTATE_ROOT: "Changing the root of trust is",
 }
 
 
