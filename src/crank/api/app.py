@@ -10,6 +10,7 @@ from crank.api import (
     actions,
     actions_document,
     agents,
+    federation,
     files,
     identities,
     keys,
@@ -19,6 +20,7 @@ from crank.api import (
     rest,
     sessions,
     streams,
+    trust,
     workloads,
 )
 from crank.api.documents import openapi
@@ -61,7 +63,8 @@ def build_api(
     app.state.names = known_names(bind, more_names)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, keys, identities, workloads, metrics, agents, actions_document):
+    parts = (rest, streams, files, sessions, nodes, keys, identities, workloads, metrics, agents, actions_document, trust)
+    for part in (*parts, federation):
         app.include_router(part.router)
     app.include_router(identities.open_router)
     # A document of their own describes them.

@@ -27,11 +27,11 @@ from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap import spiffe
 from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
+from crank.bootstrap.federation import open_trust, start_polling, verifier_of
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
-from crank.bootstrap.verifying import verifier_of
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -81,6 +81,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
             authority=authority,
+            trust=open_trust(authority, clock),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
@@ -88,6 +89,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         await loop.start()
         opened.push_async_callback(loop.stop)
         own = await issue_own(settings, desk, authority)
+        opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
@@ -227,7 +229,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         name="api_port",
     )
     workers = Listener(
-        app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
+        app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),

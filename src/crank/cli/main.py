@@ -84,6 +84,17 @@ _GROUPS = (
         ),
     ),
     (
+        "federation",
+        "Other trust domains whose identities can be checked here.",
+        (
+            ("add", "crank.cli.federation:add", "Federate with a trust domain by where its bundle is published."),
+            ("list", "crank.cli.federation:list_domains", "List the domains, and whether they are believed now."),
+            ("show", "crank.cli.federation:show", "Show one domain with its bundle."),
+            ("refresh", "crank.cli.federation:refresh", "Fetch a domain's bundle now."),
+            ("remove", "crank.cli.federation:remove", "End a federation; nobody of that domain is believed any more."),
+        ),
+    ),
+    (
         "identity",
         "Who may speak for this node and its workers, and identities of this machine's programs.",
         (

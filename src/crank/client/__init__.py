@@ -2,6 +2,7 @@
 
 from crank.client.face import Client
 from crank.client.face_session import Session
+from crank.client.federation import FederatedDomain
 from crank.client.keys import Key
 from crank.client.link import ClientOptions, job_id_of
 from crank.client.remote import AsyncClient
@@ -15,6 +16,7 @@ __all__ = [
     "AsyncSession",
     "Client",
     "ClientOptions",
+    "FederatedDomain",
     "JobEnd",
     "JobEvent",
     "JobResult",

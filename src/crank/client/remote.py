@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx2
 
 from crank.client.contents import CHUNK_BYTES, Contents, Mounts, chunks, digest_of, mount_uses
+from crank.client.federation import AsyncFederation
 from crank.client.identities import AsyncIdentities
 from crank.client.keys import AsyncKeys
 from crank.client.link import EVENT_BYTES_MAX, ClientOptions, Link, transport_fault
@@ -50,6 +51,7 @@ class AsyncClient:
         self.keys = AsyncKeys(self._link)
         self.identities = AsyncIdentities(self._link)
         self.workloads = AsyncWorkloads(self._link)
+        self.federation = AsyncFederation(self._link)
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crank.controller.bell import Bell
+from crank.controller.bundles import Trust
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
 from crank.controller.pace import Pace
@@ -80,6 +81,7 @@ class Desk:
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     authority       issues identities and signs tokens; None where nothing is served that needs them
+    trust           publishes our bundle and keeps those of federated domains; None as with the authority
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
@@ -102,6 +104,7 @@ class Desk:
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     authority: Authority | None = None
+    trust: Trust | None = None
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)

@@ -28,6 +28,8 @@ class Action(StrEnum):
     CHANGE_IDENTITIES = "identities.change"
     CHANGE_WORKLOADS = "workloads.change"
     LIST_WORKLOADS = "workloads.list"
+    CHANGE_FEDERATION = "federation.change"
+    READ_FEDERATION = "federation.read"
 
 
 _DOING = {
@@ -39,6 +41,8 @@ _DOING = {
     Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
     Action.CHANGE_WORKLOADS: "Registering and removing workloads is",
     Action.LIST_WORKLOADS: "Reading the list of workloads is",
+    Action.CHANGE_FEDERATION: "Choosing which trust domains this node is federated with is",
+    Action.READ_FEDERATION: "Reading which trust domains this node is federated with is",
 }
 
 
