@@ -19,7 +19,7 @@ from crank.controller.bell import Bell
 from crank.controller.bundles import Bundles
 from crank.controller.desk import Desk
 from crank.controller.issue import IdentityWanted, authority_of, issue
-from crank.domain.identity import SpiffeId, parse_spiffe_id
+from crank.domain.identity import SpiffeId, parse_spiffe_id, parse_workload_path
 from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
 from crank.domain.rules import workload as rules
@@ -227,7 +227,7 @@ class Svids:
 
     async def _make(self, entry: WorkloadEntry) -> HeldSvid:
         private, public = self._keys.make()
-        kind = "agent" if entry.spiffe_id.kind == "agent" else "workload"
+        kind = str(parse_workload_path(entry.spiffe_id).kind)
         svid = await issue(
             self._desk,
             IdentityWanted(
