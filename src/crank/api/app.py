@@ -22,6 +22,7 @@ from crank.api import (
     sessions,
     streams,
     trust,
+    workloads,
 )
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
@@ -64,7 +65,8 @@ def build_api(
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
     for part in (
-        rest, streams, files, sessions, nodes, keys, identities, authority, federation, metrics, agents, trust, actions_document,
+        rest, streams, files, sessions, nodes, keys, identities, authority, workloads, federation, metrics, agents, trust,
+        actions_document,
     ):  # fmt: skip
         app.include_router(part.router)
     app.include_router(identities.open_router)

@@ -25,6 +25,7 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
+from crank.bootstrap import spiffe
 from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
 from crank.bootstrap.federation import open_trust, start_polling, verifier_of
 from crank.bootstrap.files import make_home, node_id, write_whole
@@ -88,8 +89,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        opened.push_async_callback((await start_polling(desk)).stop)
         own = await issue_own(settings, desk, authority)
+        opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
@@ -103,6 +104,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             more.append(e2b.listener(settings, boxes, own))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
+        workloads = await opened.enter_async_context(spiffe.served(settings, desk))
         public = _public_name(settings, api)
         contexts = [each.tls for each in (api, workers, *more) if each.tls]
         renewing = asyncio.create_task(keep_renewed(settings, desk, authority, contexts, public), name="renew")
@@ -111,7 +113,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports),
+            started=lambda *ports: _tell_ready(settings, leash, ports, workloads),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -123,12 +125,13 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
+def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...], workloads: JsonObject) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
+            **workloads,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,

@@ -8,6 +8,7 @@ from crank.client.link import ClientOptions, job_id_of
 from crank.client.remote import AsyncClient
 from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics, Mount, Page, Skipped, StreamMetrics
 from crank.client.sessions import AsyncSession, SessionFile, SessionState
+from crank.client.workloads import WorkloadEntry
 
 __all__ = [
     "Artifact",
@@ -28,5 +29,6 @@ __all__ = [
     "SessionState",
     "Skipped",
     "StreamMetrics",
+    "WorkloadEntry",
     "job_id_of",
 ]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crank.controller.bell import Bell
 from crank.controller.bundles import Trust
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
@@ -86,6 +87,7 @@ class Desk:
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
+    workloads       rings when workloads were registered or removed
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
 
@@ -114,6 +116,7 @@ class Desk:
     shelf: Shelf = field(default_factory=Shelf)
     standing: Standing = field(default_factory=Standing)
     renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
+    workloads: Bell = field(default_factory=Bell)
     asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:

@@ -29,6 +29,8 @@ class Action(StrEnum):
     READ_IDENTITIES = "identities.list"
     CHANGE_IDENTITIES = "identities.change"
     ROTATE_ROOT = "root.rotate"
+    CHANGE_WORKLOADS = "workloads.change"
+    LIST_WORKLOADS = "workloads.list"
 
 
 _DOING = {
@@ -41,6 +43,8 @@ _DOING = {
     Action.READ_IDENTITIES: "Reading the list of identities is",
     Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
     Action.ROTATE_ROOT: "Changing the root of trust is",
+    Action.CHANGE_WORKLOADS: "Registering and removing workloads is",
+    Action.LIST_WORKLOADS: "Reading the list of workloads is",
 }
 
 
