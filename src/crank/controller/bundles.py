@@ -52,6 +52,13 @@ class Bundles:
         if self._foreign.pop(trust_domain, None) is not None:
             self._tell()
 
+    def forget_stale(self) -> Sequence[str]:
+        """Drop the bundles that were not confirmed for too long, so that followers hear of it; return their domains."""
+        stale = [name for name in self._foreign if self.find(name) is None]
+        for name in stale:
+            self.drop(name)
+        return stale
+
     def acknowledged(self, subject: str, sequence: int) -> None:
         """Note that a proven caller has our bundle of this sequence."""
         self._pollers[subject] = (sequence, self._clock.now_us())
