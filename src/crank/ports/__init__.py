@@ -2,13 +2,15 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
-from crank.ports.authority import Authority
+from crank.ports.authority import Authority, RootRotation
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
+from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.grants import GrantStore
-from crank.ports.links import Connector, ControllerLink, WorkerLink
+from crank.ports.identities import IdentityStore
+from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
 from crank.ports.sandbox import (
@@ -36,16 +38,22 @@ from crank.ports.store import (
     Transaction,
 )
 from crank.ports.tokens import ProofReader, TokenReader
+from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker, WorkloadStore
 
 __all__ = [
     "Authority",
     "BlobStore",
+    "BundleFormat",
+    "BundlePublishers",
+    "Caller",
+    "CallerWitness",
     "Clock",
     "Connector",
     "ControllerLink",
     "CredentialStore",
     "Downloads",
     "Failpoints",
+    "FederationStore",
     "FileEntry",
     "FunctionCall",
     "FunctionRunner",
@@ -53,17 +61,22 @@ __all__ = [
     "GpuProbe",
     "GrantStore",
     "IdSource",
+    "IdentityStore",
     "JobStore",
+    "JwtSvidReader",
+    "KeyMaker",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
     "OutputSink",
+    "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
     "ProofReader",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
+    "RootRotation",
     "SandboxRunner",
     "SandboxSession",
     "SandboxSpec",
@@ -77,4 +90,5 @@ __all__ = [
     "TokenReader",
     "Transaction",
     "WorkerLink",
+    "WorkloadStore",
 ]
