@@ -236,7 +236,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
         name="api_port",
     )
-    ask_for_certificates(api.tls, own.ca_file)
+    ask_for_certificates(desk.tokens, api.tls, own.ca_file, verifier_of(desk).peer)
     workers = Listener(
         app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,

@@ -43,7 +43,7 @@ async def served(settings: Settings, desk: Desk) -> AsyncIterator[JsonObject]:
     path = socket_path(settings)
     witness = KernelWitness(desk.clock)
     listening = witness.listen(str(path), shared=settings.spiffe_shared)
-    svids = Svids(desk, FreshKeys(), JoseSvidReader())
+    svids = Svids(desk, FreshKeys(), JoseSvidReader(), None if desk.trust is None else desk.trust.bundles)
     await svids.start()
     opening = asyncio.create_task(_open(svids, witness, listening), name="open-spiffe")
     try:

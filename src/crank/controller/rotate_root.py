@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
 from crank.controller.tell_trust import unaware
-from crank.domain.ids import LOCAL_TENANT, WorkerId
+from crank.domain.ids import LOCAL_TENANT
 from crank.domain.json import JsonObject
 from crank.domain.rules.access import Action
 from crank.domain.rules.root_rotation import refusal
@@ -25,10 +25,10 @@ from crank.ports import RootRotation
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How the authority stands; `unaware` are connected workers that have not acknowledged its bundle."""
+    """How the authority stands; `unaware` are workers and other followers of its bundle that do not have it yet."""
 
     status: AuthorityStatus
-    unaware: tuple[WorkerId, ...]
+    unaware: tuple[str, ...]
 
 
 async def show_authority(desk: Desk) -> Shown:

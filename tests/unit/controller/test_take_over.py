@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crank.controller.roster import LiveWorker
 from crank.errors import Unavailable
 from crank.testing.fake_identity import FakeIdentity
 from crank.testing.fake_sandbox import ScriptedRun
