@@ -23,7 +23,7 @@ from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
 from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
-from crank.api.server import Listener, serve
+from crank.api.server import CONNECTION_SEC_MAX, Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
 from crank.bootstrap.files import make_home, node_id, write_whole
@@ -222,6 +222,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         port=settings.api_port,
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
         name="api_port",
+        age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
     workers = Listener(
         app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
@@ -229,6 +230,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         port=settings.workers_port,
         tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),
         name="workers_port",
+        age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
     return api, workers
 
