@@ -194,7 +194,7 @@ class FileAuthority:
             if mark is None:
                 continue
             generation = self._loaded[mark]
-            yield _shown("root", mark, generation.root, "away from this node")
+            yield _shown("root", mark, generation.root, "offline: never read by the node")
             yield _shown("authority", mark, generation.authority.certificate, generation.key_place)
             signer = self._issuing[mark].current() if mark in self._issuing else None
             if signer is not None:
