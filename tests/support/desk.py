@@ -25,6 +25,7 @@ from crank.domain.identity import make_spiffe_id
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.errors import Unavailable
+from crank.ports import Authority
 from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
 TRUST_DOMAIN = "test.internal"
@@ -108,11 +109,12 @@ class ScriptedWorker:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
-    """Give a desk whose services run."""
+async def open_desk(folder: Path, *, issuer: Authority | None = None, **policy: Any) -> AsyncIterator[Desk]:
+    """Give a desk whose services run; `issuer` is its authority."""
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
-    rules = Policy("n1", "c1", TRUST_DOMAIN, (str(folder),), **policy)
+    controller_id = policy.pop("controller_id", "c1")
+    rules = Policy("n1", controller_id, TRUST_DOMAIN, (str(folder),), **policy)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
@@ -122,6 +124,7 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
         JsonSchemaChecker(),
         NoFailpoints(),
         rules,
+        authority=issuer,
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crank.controller.roster import LiveWorker
 from crank.errors import Unavailable
 from crank.testing.fake_identity import FakeIdentity
 from crank.testing.fake_sandbox import ScriptedRun
@@ -118,7 +119,7 @@ async def test_a_link_that_cannot_be_renewed_stays(tmp_path):
                 raise Unavailable("No answer.")
             return await connect()
 
-        pair.connector.connect = failing
+        pair.connector.connect = failing  # type: ignore[method-assign]
         pair.clock.advance(own.due_sec)
         await until(lambda: tries)
         done = await api.post("/v1/jobs", json={"code": "print(1)"}, headers={"Prefer": "wait=10"})
@@ -144,7 +145,7 @@ async def test_a_failed_renewal_is_tried_again_with_a_pause(tmp_path):
 # --- a controller beside a scripted worker ----------------------------------------------------------
 
 
-async def _renewed(worker: ScriptedWorker, holding: list[Holding]) -> tuple[QueueLink, object]:
+async def _renewed(worker: ScriptedWorker, holding: list[Holding]) -> tuple[QueueLink, LiveWorker | None]:
     """Let a scripted worker renew its link; return the older one, and what the controller keeps of it."""
     older, live = worker.link, worker.live
     await worker.connect(holding, versions=(2, 3), renews=True)
