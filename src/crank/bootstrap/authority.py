@@ -24,6 +24,7 @@ from crank.security import bearer_server_context, server_context
 # Looked at so often; issued is only what has become due. A tenth of the shortest leaf's life.
 RENEW_LOOK_SEC = 3.0
 RENEW_RETRY_SEC = 1.0
+_SOON_US = 90 * 86_400 * 1_000_000
 # Of workers of this machine whose certificates are noted.
 _FOLDERS_MAX = 200
 _log = structlog.get_logger(__name__)
@@ -70,6 +71,9 @@ def start_authority(settings: Settings, clock: Clock, ids: IdSource, failpoints:
         _log.warning("leaf_ttl_short", leaf_ttl_sec=settings.leaf_ttl_sec, usual_sec=[LEAF_TTL_SEC_USUAL, 3600])
     authority = open_authority(settings, clock, ids, failpoints)
     authority.ensure()
+    for each in authority.status().certificates:
+        if each.tier != "issuing" and each.not_after_us - clock.now_us() < _SOON_US:
+            _log.warning("authority_ends_soon", tier=each.tier, root=each.mark, fix="crank identity rotate prepare")
     return authority
 
 
