@@ -2,7 +2,7 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
-from crank.ports.authority import Authority
+from crank.ports.authority import Authority, RootRotation
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
@@ -67,6 +67,7 @@ __all__ = [
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
+    "RootRotation",
     "SandboxRunner",
     "SandboxSession",
     "SandboxSpec",

@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from crank.adapters.authority.files import damaged, new_key, pem, read_certificate, sync, write, write_key
+from crank.adapters.authority.files import damaged, new_key, pem, read_certificate, remove, sync, write, write_key
 from crank.adapters.authority.key_store import FileKeys, KeyStore
 from crank.adapters.authority.linter import lint_signing
 from crank.adapters.authority.shapes import Shapes, Signer, mark_of
@@ -25,6 +25,11 @@ class Generation:
     root: x509.Certificate
     authority: Signer
     key_place: str
+
+
+def root_keys_in(folder: Path) -> tuple[Path, ...]:
+    """Return root keys that still lie beside the node; looked for by name, never opened."""
+    return tuple(sorted((folder / OFFLINE).glob("root-key*.pem")))
 
 
 class Generations:
@@ -79,6 +84,7 @@ class Generations:
         """Destroy the keys and files of every other generation, half-made ones too."""
         for folder in self._folder.glob("?" * _MARK_DIGITS):
             if folder.name not in marks and (folder / ROOT_FILE).exists():
+                remove(self._folder / OFFLINE / f"root-key-{folder.name}.pem")
                 self._files.remove(folder.name)
                 self._keys.remove(folder.name)
                 shutil.rmtree(folder)
@@ -88,10 +94,6 @@ class Generations:
         path = self._folder / OFFLINE / "root-key.pem"
         # The first one's name is told everywhere; a later one never takes the place of a key that lies there.
         return path if not self.complete() else path.with_name(f"root-key-{mark}.pem")
-
-    def root_keys(self) -> tuple[Path, ...]:
-        """Return root keys that still lie beside the node; looked for by name, never opened."""
-        return tuple(sorted((self._folder / OFFLINE).glob("root-key*.pem")))
 
     def _check(self, folder: Path, root: x509.Certificate, authority: Signer) -> None:
         certificate = authority.certificate
@@ -107,4 +109,8 @@ class Generations:
             if uris != [f"spiffe://{self._shapes.trust_domain}"]:
                 raise damaged(path, f"it is not of the trust domain {self._shapes.trust_domain}")
             if each.not_valid_after_utc <= self._shapes.now():
-                raise damaged(path, "it has expired", fix="Run 'crank identity rotate prepare' before this happens.")
+                raise damaged(
+                    path,
+                    "it has expired, and was not replaced in time by 'crank identity rotate'",
+                    fix=f"Move {self._folder} away: the node makes another authority, and workers elsewhere join again.",
+                )

@@ -26,6 +26,7 @@ class Action(StrEnum):
     READ_RECORDS = "records.read"
     READ_IDENTITIES = "identities.list"
     CHANGE_IDENTITIES = "identities.change"
+    ROTATE_ROOT = "root.rotate"
 
 
 _DOING = {
@@ -35,6 +36,7 @@ _DOING = {
     Action.READ_RECORDS: "Reading the whole audit trail is",
     Action.READ_IDENTITIES: "Reading the list of identities is",
     Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
+    Action.ROTATE_ROOT: "Changing the root of trust is",
 }
 
 
