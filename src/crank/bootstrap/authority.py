@@ -1,14 +1,16 @@
 """The authority of this node, wired: opened at start, and kept up while the controller runs."""
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from crank.adapters.authority import FileAuthority, Identity
 from crank.adapters.authority.key_store import KeyStore
+from crank.api.fresh_tls import FreshTls
 from crank.api.public_name import PublicName
 from crank.bootstrap.files import node_id
 from crank.config import LEAF_TTL_SEC_USUAL, Settings
@@ -17,9 +19,12 @@ from crank.controller.issue import note_issued
 from crank.domain.identity import make_spiffe_id
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Clock, Failpoints, IdSource
+from crank.security import bearer_server_context, server_context
 
 # Looked at so often; issued is only what has become due. A tenth of the shortest leaf's life.
 RENEW_LOOK_SEC = 3.0
+RENEW_RETRY_SEC = 1.0
+_SOON_US = 90 * 86_400 * 1_000_000
 # Of workers of this machine whose certificates are noted.
 _FOLDERS_MAX = 200
 _log = structlog.get_logger(__name__)
@@ -66,6 +71,9 @@ def start_authority(settings: Settings, clock: Clock, ids: IdSource, failpoints:
         _log.warning("leaf_ttl_short", leaf_ttl_sec=settings.leaf_ttl_sec, usual_sec=[LEAF_TTL_SEC_USUAL, 3600])
     authority = open_authority(settings, clock, ids, failpoints)
     authority.ensure()
+    for each in authority.status().certificates:
+        if each.tier != "issuing" and each.not_after_us - clock.now_us() < _SOON_US:
+            _log.warning("authority_ends_soon", tier=each.tier, root=each.mark, fix="crank identity rotate prepare")
     return authority
 
 
@@ -110,28 +118,67 @@ async def _note(desk: Desk, authority: FileAuthority, folder: Path) -> None:
         await note_issued(desk, found, node=desk.policy.node_id, asked_by="local")
 
 
+class ListeningTls:
+    """What the controller's listeners show and believe: its own identity's files, read anew when they change."""
+
+    def __init__(self, own: Identity) -> None:
+        self._own = own
+        self._listening: list[FreshTls] = []
+        self._seen = self._read()
+
+    def api(self, *, asks: bool = False) -> ssl.SSLContext:
+        """Return what a listener speaks whose callers show a credential inside; `asks`: a certificate too, if they have one."""
+        own = self._own
+        ca_file = own.ca_file if asks else None
+        return self._add(
+            lambda: bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=ca_file)
+        )
+
+    def workers(self) -> ssl.SSLContext:
+        """Return what a listener speaks whose callers show a certificate below one of the roots."""
+        own = self._own
+        return self._add(
+            lambda: server_context(
+                certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file
+            )
+        )
+
+    def renew(self) -> bool:
+        """Take up what changed, for connections from now on; tell whether anything did. Raises ConfigurationError."""
+        found = self._read()
+        if found == self._seen:
+            return False
+        for each in self._listening:
+            each.renew()
+        self._seen = found
+        return True
+
+    def _add(self, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        self._listening.append(FreshTls(make))
+        return self._listening[-1].front
+
+    def _read(self) -> tuple[bytes, bytes]:
+        return self._own.certificate_file.read_bytes(), self._own.ca_file.read_bytes()
+
+
 async def keep_renewed(
-    settings: Settings,
-    desk: Desk,
-    authority: FileAuthority,
-    listening: Sequence[ssl.SSLContext],
-    public: PublicName | None,
+    settings: Settings, desk: Desk, authority: FileAuthority, tls: ListeningTls, public: PublicName | None
 ) -> None:
     """Renew certificates and rotate keys as they become due, for as long as the controller runs."""
-    shown: bytes | None = None
     while True:
+        sequence = authority.bundle().sequence
         try:
             await asyncio.to_thread(authority.ensure)
-            own = await issue_own(settings, desk, authority)
-            certificate = await asyncio.to_thread(own.certificate_file.read_bytes)
-            if certificate != shown:
-                for each in listening:
-                    # For connections from now on; those that are open keep what they proved.
-                    each.load_cert_chain(own.certificate_file, own.key_file)
-                shown = certificate
+            await issue_own(settings, desk, authority)
+            await asyncio.to_thread(tls.renew)
+            desk.sight.sequence = sequence
             if public is not None:
                 # Whoever issues it renews the files in place.
                 await asyncio.to_thread(public.load)
         except (CrankError, OSError) as fault:
             _log.error("renewal_failed", cause=str(fault))
-        await asyncio.sleep(RENEW_LOOK_SEC)
+            await asyncio.sleep(RENEW_RETRY_SEC)
+        # A root that is new must be believed here before anybody shows a certificate below it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RENEW_LOOK_SEC):
+                await authority.next_bundle(sequence)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from crank.adapters.authority.bundles import REFRESH_HINT_SEC, Bundles, digest_of
 from crank.adapters.authority.files import damaged, der, pem, read_certificates, write
 from crank.adapters.authority.flat import FLAT_LEAF_DAYS, KEY_FILE, find_flat, forget_flat
-from crank.adapters.authority.generation import Generation, Generations
+from crank.adapters.authority.generation import Generation, Generations, root_keys_in
 from crank.adapters.authority.identities import Identity, Wanted, keep_in_files, workload_of
 from crank.adapters.authority.issuing import Issuing
 from crank.adapters.authority.key_store import FileKeys, KeyStore
@@ -82,6 +82,7 @@ class FileAuthority:
         self._state: AuthorityState | None = None
         self._loaded: dict[str, Generation] = {}
         self._issuing: dict[str, Issuing] = {}
+        self._current: Issuing | None = None
         self._flat: Signer | None = None
         self._instance = InstanceId(ids.uuid7())
 
@@ -114,8 +115,7 @@ class FileAuthority:
         ttl_sec: float | None = None,
     ) -> Svid:
         """Issue an X.509-SVID. Raises InvalidRequest (`invalid_key`, …), ConfigurationError."""
-        with self._lock:
-            issuing = self._issuing_now()
+        issuing = self._issuing_now()
         signer = issuing.signer()
         leaf = self._sign(spiffe_id, workload, public_key, hosts, signer, self._life(ttl_sec))
         return svid_of(spiffe_id, workload, [leaf, signer.certificate, issuing.authority.certificate])
@@ -149,8 +149,7 @@ class FileAuthority:
 
     def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> bytes:
         """Return a DER revocation list by the authority that signs now."""
-        with self._lock:
-            authority = self._issuing_now().authority
+        authority = self._issuing_now().authority
         return sign_list(authority, serials, number=number, now=self._shapes.now(), next_update_sec=next_update_sec)
 
     # --- the operator's side ----------------------------------------------------------------
@@ -159,14 +158,13 @@ class FileAuthority:
         """Return how the authority stands."""
         with self._lock:
             state = self._opened()
-            left = self._generations.root_keys()
             return AuthorityStatus(
                 trust_domain=self.trust_domain,
                 rotation=state.rotation,
                 sequence=state.sequence,
                 leaf_ttl_sec=self._leaf_ttl_sec,
                 certificates=tuple(self._own_certificates(state)),
-                root_keys=tuple(str(path) for path in left),
+                root_keys=tuple(str(path) for path in root_keys_in(self._root)),
             )
 
     def turn_root(self, step: RotationStep, *, unaware: Sequence[str] = (), force: bool = False) -> Rotation:
@@ -194,7 +192,7 @@ class FileAuthority:
             if mark is None:
                 continue
             generation = self._loaded[mark]
-            yield _shown("root", mark, generation.root, "away from this node")
+            yield _shown("root", mark, generation.root, "offline: never read by the node")
             yield _shown("authority", mark, generation.authority.certificate, generation.key_place)
             signer = self._issuing[mark].current() if mark in self._issuing else None
             if signer is not None:
@@ -302,6 +300,10 @@ class FileAuthority:
         return min(ttl_sec, self._leaf_ttl_sec)
 
     def _opened(self) -> AuthorityState:
+        current = self._state
+        if current is not None:
+            # Nobody who issues waits for a change that is under way.
+            return current
         with self._lock:
             if self._state is None:
                 made = not self._state_file.exists()
@@ -313,7 +315,14 @@ class FileAuthority:
             return self._state
 
     def _issuing_now(self) -> Issuing:
-        mark = self._opened().current
+        self._opened()
+        current = self._current
+        if current is None:
+            with self._lock:
+                current = self._current = self._issuing_of(self._opened().current)
+        return current
+
+    def _issuing_of(self, mark: str) -> Issuing:
         if mark not in self._issuing:
             self._issuing[mark] = Issuing(self._loaded[mark].authority, self._shapes)
         return self._issuing[mark]
@@ -402,7 +411,7 @@ class FileAuthority:
             self._reach("rotation.before_state")
             write_state(self._state_file, state)
             self._reach("rotation.after_state")
-        self._state = state
+        self._state, self._current = state, self._issuing_of(state.current)
         write(self.ca_file, pem(*self._roots(state)), mode=0o644)
         if self._bundles.current() != bundle:
             self._bundles.put(bundle)

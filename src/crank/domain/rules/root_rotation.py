@@ -75,7 +75,7 @@ def _not_acknowledged(unaware: Sequence[str]) -> Refusal:
     named = ", ".join(sorted(unaware)[:_NAMED_MAX]) + (", …" if len(unaware) > _NAMED_MAX else "")
     return Refusal(
         "bundle_not_acknowledged",
-        f"{len(unaware)} connected worker(s) have not said yet that they believe the new root: {named}.",
+        f"{len(unaware)} of those connected have not said yet that they believe the new root: {named}.",
         "Wait a moment and try again, or stop those workers; with --force they lose this node until they start anew.",
         "step",
     )
