@@ -25,7 +25,7 @@ from crank.domain.identity import make_spiffe_id
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.errors import Unavailable
-from crank.ports import Authority
+from crank.ports import Authority, Clock
 from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
 TRUST_DOMAIN = "test.internal"
@@ -109,8 +109,10 @@ class ScriptedWorker:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(folder: Path, *, issuer: Authority | None = None, **policy: Any) -> AsyncIterator[Desk]:
-    """Give a desk whose services run; `issuer` is its authority."""
+async def open_desk(
+    folder: Path, *, issuer: Authority | None = None, clock: Clock | None = None, **policy: Any
+) -> AsyncIterator[Desk]:
+    """Give a desk whose services run; `issuer` is its authority, `clock` the system's unless another is given."""
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
     controller_id = policy.pop("controller_id", "c1")
@@ -119,7 +121,7 @@ async def open_desk(folder: Path, *, issuer: Authority | None = None, **policy: 
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
         FileStreamLog(folder / "streams"),
-        SystemClock(),
+        clock or SystemClock(),
         SystemIdSource(),
         JsonSchemaChecker(),
         NoFailpoints(),

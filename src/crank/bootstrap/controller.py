@@ -23,7 +23,7 @@ from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
 from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
-from crank.api.server import Listener, serve
+from crank.api.server import CONNECTION_SEC_MAX, Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap.authority import ListeningTls, issue_own, keep_renewed, start_authority
 from crank.bootstrap.files import make_home, node_id, write_whole
@@ -222,6 +222,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI, tls:
         port=settings.api_port,
         tls=tls.api(),
         name="api_port",
+        age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
     workers = Listener(
         app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
@@ -229,6 +230,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI, tls:
         port=settings.workers_port,
         tls=tls.workers(),
         name="workers_port",
+        age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
     return api, workers
 
