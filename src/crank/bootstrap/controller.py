@@ -25,10 +25,11 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import CONNECTION_SEC_MAX, Listener, serve
 from crank.api.workers import build_workers_app
-from crank.bootstrap.authority import ListeningTls, issue_own, keep_renewed, start_authority
+from crank.bootstrap.authority import ListeningTls, keep_renewed, start_authority
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
+from crank.bootstrap.own_identities import OwnIdentities
 from crank.bootstrap.processes import watched
 from crank.bootstrap.verifying import verifier_of
 from crank.config import Settings
@@ -86,7 +87,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        own = await issue_own(settings, desk, authority)
+        identities = OwnIdentities(settings, desk, authority)
+        own = await identities.issue(strict=True)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         tls = ListeningTls(own)
@@ -102,7 +104,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
         public = _public_name(settings, api)
-        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, tls, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(desk, authority, identities, tls, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
