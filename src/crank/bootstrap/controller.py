@@ -27,11 +27,12 @@ from crank.api.public_name import PublicName
 from crank.api.server import CONNECTION_SEC_MAX, Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap import spiffe
-from crank.bootstrap.authority import ListeningTls, issue_own, keep_renewed, start_authority
+from crank.bootstrap.authority import ListeningTls, keep_renewed, start_authority
 from crank.bootstrap.federation import open_trust, start_polling, verifier_of
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
+from crank.bootstrap.own_identities import OwnIdentities
 from crank.bootstrap.processes import watched
 from crank.bootstrap.tokens import open_tokens, take_place
 from crank.config import Settings
@@ -92,7 +93,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        own = await issue_own(settings, desk, authority)
+        identities = OwnIdentities(settings, desk, authority)
+        own = await identities.issue(strict=True)
         opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
@@ -110,7 +112,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             opened.callback(asyncio.create_task(work).cancel)
         workloads = await opened.enter_async_context(spiffe.served(settings, desk))
         public = _public_name(settings, api)
-        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, tls, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(desk, authority, identities, tls, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
