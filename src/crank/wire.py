@@ -49,8 +49,8 @@ class Holding:
 class Hello:
     """First message of a worker. `capabilities` are documents of `domain.capability`.
 
-    manifest  these, signed (compact JWS); `capabilities` is empty then
     renews    the older link, agreed on version 3, stands; the worker reads it to its end, and says `held`
+    manifest  these, signed (compact JWS); `capabilities` is empty then
     """
 
     version_min: int
@@ -62,8 +62,8 @@ class Hello:
     slots: int
     capabilities: list[JsonObject]
     holding: list[Holding]
-    manifest: str | None = None
     renews: bool = False
+    manifest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,7 +256,7 @@ async def test_one_that_may_not_return_is_told_what_to_do(desk, node: Listeners,
     member = await joins(settings, command(node, await invited(desk)))
     with pytest.raises(ConfigurationError) as caught:
         come_back(settings, member)
-    assert caught.value.error_code == "identity_expired"
+    assert caught.value.error_code == "joined_identity_ended"
     assert "crank node invite" in caught.value.fix
     pinned = settings_of(tmp_path / "p")
     member = await joins(pinned, command(node, await invited(desk, pins=True)))

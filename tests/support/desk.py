@@ -22,13 +22,17 @@ from crank.controller.loop import ControllerLoop
 from crank.controller.report import receive
 from crank.controller.roster import LiveWorker
 from crank.domain.capability import Capability, capability_document
+from crank.domain.enrolment import Manifest
 from crank.domain.identity import make_spiffe_id
+from crank.domain.json import JsonObject
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.domain.trust import Peer
 from crank.errors import Unavailable
+from crank.ports import Authority
 from crank.testing.memory_authority import MemoryAuthority
-from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
+from crank.wire import MANIFEST_SINCE, Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
+from tests.support.signing import OwnKey
 
 TRUST_DOMAIN = "test.internal"
 SECRET = "a-secret-for-tests"
@@ -74,19 +78,31 @@ class ScriptedWorker:
         self.capabilities = capabilities
         self.slots = slots
         self.instance_id = desk.ids.uuid7()
+        self.key = OwnKey()
         self.link = QueueLink()
         self.live: LiveWorker | None = None
 
-    async def connect(self, holding: list[Holding] | None = None) -> Welcome:
+    async def connect(
+        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] = (1, 1), renews: bool = False
+    ) -> Welcome:
         """Enroll over a fresh link."""
         self.link = QueueLink()
+        documents = [capability_document(capability) for capability in self.capabilities]
+        peer = peer_named(self.name, jkt=self.key.jkt)
+        signed = self._signed(documents) if versions[1] >= MANIFEST_SINCE else None
         hello = Hello(
-            1, 1, self.name, self.instance_id, "n1", "0", self.slots,
-            [capability_document(capability) for capability in self.capabilities], holding or [],
+            *versions, self.name, self.instance_id, "n1", "0", self.slots,
+            documents if signed is None else [], holding or [], renews, signed,
         )  # fmt: skip
-        self.live = await enroll(self.desk, hello=hello, peer=peer_named(self.name).spiffe_id, link=self.link)
+        shown = None if signed is None else peer
+        self.live = await enroll(self.desk, hello=hello, peer=peer.spiffe_id, link=self.link, shown=shown)
         welcome: Welcome = await self.link.next(Welcome)
         return welcome
+
+    def _signed(self, documents: list[JsonObject]) -> str:
+        now_sec = self.desk.clock.now_us() // 1_000_000
+        ids = self.desk.ids.uuid7(), self.name, self.instance_id, "n1"
+        return self.key.sign_manifest(Manifest(*ids, now_sec, tuple(documents)))
 
     async def disconnect(self) -> None:
         """Lose the connection."""
@@ -113,11 +129,12 @@ class ScriptedWorker:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
-    """Give a desk whose services run."""
+async def open_desk(folder: Path, *, issuer: Authority | None = None, **policy: Any) -> AsyncIterator[Desk]:
+    """Give a desk whose services run; `issuer` is its authority."""
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
-    rules = Policy("n1", "c1", TRUST_DOMAIN, (str(folder),), **policy)
+    controller_id = policy.pop("controller_id", "c1")
+    rules = Policy("n1", controller_id, TRUST_DOMAIN, (str(folder),), **policy)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
@@ -128,7 +145,7 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
         NoFailpoints(),
         rules,
         appraiser=JwsAppraiser(),
-        authority=MemoryAuthority(TRUST_DOMAIN, SystemClock(), SystemIdSource()),
+        authority=issuer or MemoryAuthority(TRUST_DOMAIN, SystemClock(), SystemIdSource()),
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

@@ -10,6 +10,7 @@ from crank.api import (
     actions,
     actions_document,
     agents,
+    authority,
     enrolment,
     files,
     identities,
@@ -61,7 +62,7 @@ def build_api(
     app.state.names = known_names(bind, more_names)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, keys, identities, metrics, agents, actions_document):
+    for part in (rest, streams, files, sessions, nodes, keys, identities, authority, metrics, agents, actions_document):
         app.include_router(part.router)
     for router in (enrolment.router, enrolment.door):
         app.include_router(router)

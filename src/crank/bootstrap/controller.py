@@ -26,10 +26,9 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
-from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
+from crank.bootstrap.authority import ListeningTls, issue_own, keep_renewed, start_authority
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
-from crank.bootstrap.local_worker import issue_local_worker, keep_local_worker
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
 from crank.bootstrap.verifying import verifier_of
@@ -44,7 +43,6 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Failpoints
-from crank.security import bearer_server_context, server_context
 
 # A clock before the year this was written is wrong, and every certificate would be invalid.
 EARLIEST_US = 1_767_225_600_000_000
@@ -64,8 +62,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     make_home(settings)
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
-    authority = start_authority(settings, clock, ids)
-    own = issue_own(settings, authority)
+    authority = start_authority(settings, clock, ids, make_failpoints(settings))
     async with AsyncExitStack() as opened:
         store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
         await store.start()
@@ -84,17 +81,18 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             profiles=_profiles(settings),
             appraiser=JwsAppraiser(),
             authority=authority,
+            roots=authority,
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        await issue_local_worker(settings, desk)
-        opened.callback(asyncio.create_task(keep_local_worker(settings, desk), name="local-worker").cancel)
+        own = await issue_own(settings, desk, authority)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
-        api, workers = _listeners(settings, desk, own, app)
+        tls = ListeningTls(own)
+        api, workers = _listeners(settings, desk, own, app, tls)
         more: list[Listener] = []
         if settings.e2b:
             # Loaded where it is served: nobody else waits for it.
@@ -102,12 +100,11 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
 
             boxes = await e2b.open_boxes(settings, desk)
             opened.push_async_callback(boxes.close)
-            more.append(e2b.listener(settings, boxes, own))
+            more.append(e2b.listener(settings, boxes, tls.api() if settings.e2b_tls else None))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
         public = _public_name(settings, api)
-        contexts = [each.tls for each in (api, workers, *more) if each.tls]
-        renewing = asyncio.create_task(keep_renewed(settings, authority, contexts, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, tls, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
@@ -220,19 +217,19 @@ def _api(settings: Settings, desk: Desk) -> FastAPI:
     )
 
 
-def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> tuple[Listener, Listener]:
+def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI, tls: ListeningTls) -> tuple[Listener, Listener]:
     api = Listener(
         app=app,
         host=settings.bind,
         port=settings.api_port,
-        tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
+        tls=tls.api(),
         name="api_port",
     )
     workers = Listener(
         app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
-        tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),
+        tls=tls.workers(),
         name="workers_port",
     )
     return api, workers

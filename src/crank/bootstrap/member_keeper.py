@@ -88,7 +88,7 @@ def come_back(settings: Settings, member: Member) -> Member:
     if not member.returns:
         raise ConfigurationError(
             f"The identity of {member.node_id} has ended while this machine could not renew it.",
-            code="identity_expired",
+            code="joined_identity_ended",
             fix=f"On the controller run 'crank node forget {member.node_id}' and 'crank node invite', and paste here "
             "what that prints. With 'crank node invite --pin' a machine may come back by itself.",
         )

@@ -75,6 +75,9 @@ class Settings:
     tls_cert, tls_key  files of a certificate that others trust and its key; shown to those who ask for its name
     actions_file_hosts   hosts that files of GPT Actions may be fetched from, with commas between; none means never
     leaf_ttl_sec      how long an identity lives; it is renewed at half of that
+    hsm_module        path of the PKCS#11 library of an HSM that keeps the authority's key; without it a file does
+    hsm_token         label of the HSM's token
+    hsm_pin_file      file, readable for this user alone, that holds the PIN of the token's user
     failpoints        `name:action,…`, for tests only
     build_environment what a profile build may see of the environment
     """
@@ -110,6 +113,9 @@ class Settings:
     e2b_port: int = 7445
     e2b_tls: bool = False
     leaf_ttl_sec: float = LEAF_TTL_SEC_MAX
+    hsm_module: Path | None = None
+    hsm_token: str = ""
+    hsm_pin_file: Path | None = None
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -221,6 +227,9 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "e2b_port": whole(0, PORT_MAX),
     "e2b_tls": a_flag,
     "leaf_ttl_sec": seconds(LEAF_TTL_SEC_MIN, LEAF_TTL_SEC_MAX),
+    "hsm_module": a_path,
+    "hsm_token": a_text,
+    "hsm_pin_file": a_path,
     **_CEILINGS,
 }
 
@@ -260,10 +269,14 @@ def load(flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, st
 
 
 def _pair_problems(values: Mapping[str, Any]) -> list[Problem]:
-    if (values["tls_cert"] is None) == (values["tls_key"] is None):
-        return []
-    missing = "tls_key" if values["tls_key"] is None else "tls_cert"
-    return [Problem(missing, "is missing, and the other is there", "Give both tls_cert and tls_key, or neither.")]
+    problems = []
+    for names in (("tls_cert", "tls_key"), ("hsm_module", "hsm_token", "hsm_pin_file")):
+        missing = [name for name in names if not values[name]]
+        if 0 < len(missing) < len(names):
+            listed = f"{', '.join(names[:-1])} and {names[-1]}"
+            fix = f"Give {'both' if len(names) == 2 else 'all of'} {listed}, or {'neither' if len(names) == 2 else 'none'}."
+            problems += [Problem(name, "is missing, and the other is there", fix) for name in missing]
+    return problems
 
 
 def _plain_problems(values: Mapping[str, Any]) -> list[Problem]:
@@ -321,6 +334,9 @@ def _defaults(home: Path) -> dict[str, Any]:
         "e2b_port": 7445,
         "e2b_tls": False,
         "leaf_ttl_sec": LEAF_TTL_SEC_MAX,
+        "hsm_module": None,
+        "hsm_token": "",
+        "hsm_pin_file": None,
     }
 
 

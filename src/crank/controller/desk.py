@@ -11,6 +11,7 @@ from crank.controller.manifests import Manifests
 from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
+from crank.controller.sight import Sight
 from crank.controller.standing import Standing
 from crank.controller.tally import Tally
 from crank.controller.watch import Watch
@@ -29,6 +30,7 @@ from crank.ports import (
     Failpoints,
     IdSource,
     MountRegister,
+    RootRotation,
     SchemaChecker,
     Store,
     StreamLog,
@@ -82,6 +84,8 @@ class Desk:
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     authority       issues identities and signs tokens; None where nothing is served that needs them
+    roots           the operator's side of it; root_gate is held while a step of a change of root is taken
+    sight           which bundle this controller's own listeners believe
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     appraiser       checks what nodes and workers signed; None: none is believed
     arrivals        who tried to join of late
@@ -106,6 +110,9 @@ class Desk:
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     authority: Authority | None = None
+    roots: RootRotation | None = None
+    root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sight: Sight = field(default_factory=Sight)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)

@@ -61,6 +61,19 @@ async def issue(desk: Desk, wanted: IdentityWanted) -> Svid:
     return svid
 
 
+async def note_issued(desk: Desk, svid: Svid, *, node: str | None, asked_by: str) -> bool:
+    """Note a certificate that the authority put into a folder of this machine; tell whether it was not noted yet.
+
+    Raises NotAllowed (`identity_revoked`), Unavailable.
+    """
+    if await desk.store.read(lambda tx: tx.identities.find(svid.serial)) is not None:
+        return False
+    wanted = IdentityWanted(svid.spiffe_id, svid.workload, b"", node=node, asked_by=asked_by)
+    await desk.store.transact(lambda tx: _note(desk, tx, wanted, svid))
+    desk.tally.issued[svid.workload.kind] += 1
+    return True
+
+
 def _banned(spiffe_id: SpiffeId) -> NotAllowed:
     refused = banned_refusal(spiffe_id)
     return NotAllowed(refused.message, code=refused.code, fix=refused.fix)

@@ -37,6 +37,10 @@ class Standing:
         """Tell whether nothing may be issued to this SPIFFE ID."""
         return spiffe_id in self._bans
 
+    def is_revoked(self, serial: str) -> bool:
+        """Tell whether this certificate was revoked."""
+        return serial in self._revoked
+
     def check(self, peer: Peer, now_us: int) -> None:
         """Let a peer pass that may still be believed. Raises NotAllowed (`identity_revoked`, `identity_expired`)."""
         refused = standing.refusal(peer, banned=self._bans, revoked=self._revoked, now_us=now_us)

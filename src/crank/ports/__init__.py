@@ -3,7 +3,7 @@ in `crank.testing.contracts`, which every adapter passes.
 """
 
 from crank.ports.attestation import Appraiser, ManifestSigner
-from crank.ports.authority import Authority
+from crank.ports.authority import Authority, RootRotation
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
@@ -72,6 +72,7 @@ __all__ = [
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
+    "RootRotation",
     "SandboxRunner",
     "SandboxSession",
     "SandboxSpec",

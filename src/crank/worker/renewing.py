@@ -4,7 +4,8 @@ import asyncio
 
 import structlog
 
-from crank.errors import CrankError, NotAllowed
+from crank.domain.rules.standing import IDENTITY_REVOKED
+from crank.errors import CrankError
 from crank.ports import Clock, IdSource, OwnIdentity
 
 _log = structlog.get_logger(__name__)
@@ -65,8 +66,8 @@ class Renewing:
         return self._clock.monotonic_sec() + due_in_sec * (1 - _SPREAD * self._ids.jitter())
 
     def _pause_sec(self, fault: CrankError) -> float:
-        if isinstance(fault, NotAllowed):
-            # It says no; only the operator changes that.
+        if fault.error_code == IDENTITY_REVOKED:
+            # Only the operator changes that.
             return RETRY_MAX_SEC
         ceiling_sec: float = min(RETRY_MAX_SEC, RETRY_FIRST_SEC * 2.0 ** min(self._failures - 1, 16))
         return ceiling_sec * (0.5 + self._ids.jitter() / 2)

@@ -52,7 +52,7 @@ class Newcomer:
     def hello(self, signed: str | None, *, version: int = VERSION_MAX, plain: bool = False) -> Hello:
         """Return a hello with this manifest; plain: with the capabilities beside it."""
         documents = [capability_document(each) for each in self.offers] if plain else []
-        return Hello(1, version, self.worker_id, self.instance_id, self.node_id, "0", 2, documents, [], signed)
+        return Hello(1, version, self.worker_id, self.instance_id, self.node_id, "0", 2, documents, [], manifest=signed)
 
     async def come(self, hello: Hello, peer: Peer | None = None) -> None:
         """Enroll with it."""

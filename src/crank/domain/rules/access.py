@@ -28,6 +28,7 @@ class Action(StrEnum):
     READ_NODES = "nodes.read"
     READ_IDENTITIES = "identities.list"
     CHANGE_IDENTITIES = "identities.change"
+    ROTATE_ROOT = "root.rotate"
 
 
 _DOING = {
@@ -39,6 +40,7 @@ _DOING = {
     Action.READ_NODES: "Reading the list of nodes is",
     Action.READ_IDENTITIES: "Reading the list of identities is",
     Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
+    Action.ROTATE_ROOT: "Changing the root of trust is",
 }
 
 
