@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from crank.adapters.clock import SystemClock
 from crank.bootstrap.joining import JoinWanted, join
 from crank.bootstrap.member import as_member, expires_us, read_member
-from crank.bootstrap.member_keeper import come_back, place_of, run_member, thumbprint
+from crank.bootstrap.member_keeper import _held, _write_files, come_back, place_of, run_member, thumbprint
 from crank.config import Settings, load
 from crank.controller.nodes import Invited, NodeWanted, forget, invite, register
 from crank.domain.ids import LOCAL_TENANT, Digest
+from crank.domain.trust import Attestation
 from crank.errors import ConfigurationError, Conflict, CrankError, NotAllowed, ProtocolError, Unavailable, UntrustedPeer
 from tests.support.desk import TRUST_DOMAIN, open_desk
 from tests.support.listeners import Listeners, authority, open_listeners
@@ -295,3 +297,33 @@ async def test_nobody_there_is_told_as_such(desk, node: Listeners, tmp_path: Pat
     wanted = dataclasses.replace(command(node, await invited(desk)), api="https://127.0.0.1:1")
     with pytest.raises(Unavailable, match="does not answer"):
         await joins(settings_of(tmp_path / "m"), wanted)
+
+
+async def test_files_are_renewed_for_the_worker_that_starts_next(desk, node: Listeners, tmp_path: Path) -> None:
+    """Once half of its life is over, what lies in the home is replaced over the workers' listener, for the same keys."""
+    settings = settings_of(tmp_path / "m")
+    member = await joins(settings, command(node, await invited(desk)))
+    joined = as_member(settings, member.trust_domain)
+    folders = (joined.identity_dir, settings.home / "member")
+    before = [(folder / "cert.pem").read_bytes() for folder in folders]
+    held = [_held(joined, folder) for folder in folders]
+    for folder, own in zip(folders, held, strict=True):
+        await own.renew()
+        await asyncio.to_thread(_write_files, folder, own)
+    after = [(folder / "cert.pem").read_bytes() for folder in folders]
+    assert not set(before) & set(after)
+    assert expires_us(settings) > SystemClock().now_us()
+    again = await joins_again(desk, joined)
+    assert again == []
+
+
+async def joins_again(desk, joined: Settings) -> list[str]:
+    """Return what is wrong with the files by which a worker would start next."""
+    wrong = []
+    for folder in (joined.identity_dir, joined.home / "member"):
+        own = _held(joined, folder)
+        serial = f"{x509.load_pem_x509_certificate((folder / 'cert.pem').read_bytes()).serial_number:x}"
+        found = await desk.store.read(lambda tx, serial=serial: tx.identities.find(serial))
+        if found is None or own.due_in_sec() <= 0 or found.attestation is not Attestation.JOIN:
+            wrong.append(str(folder))
+    return wrong
