@@ -18,7 +18,7 @@ from cryptography import x509
 from crank.adapters.clock import SystemClock
 from crank.bootstrap.joining import JoinWanted, join
 from crank.bootstrap.member import as_member, expires_us, read_member
-from crank.bootstrap.member_keeper import _held, _write_files, come_back, place_of, run_member, thumbprint
+from crank.bootstrap.member_keeper import _held, _joined, _write_files, come_back, place_of, run_member, thumbprint
 from crank.config import Settings, load
 from crank.controller.nodes import Invited, NodeWanted, forget, invite, register
 from crank.domain.ids import LOCAL_TENANT, Digest
@@ -263,6 +263,28 @@ async def test_one_that_may_not_return_is_told_what_to_do(desk, node: Listeners,
     pinned = settings_of(tmp_path / "p")
     member = await joins(pinned, command(node, await invited(desk, pins=True)))
     assert (await asyncio.to_thread(come_back, pinned, member)).attestation == "thumbprint"
+
+
+async def test_a_machine_whose_identity_ended_starts_as_far_as_it_may(
+    desk, node: Listeners, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pinned, it comes back by itself; else a fresh invite lets it in with another key, and nothing but that does."""
+    pinned, plain = settings_of(tmp_path / "p"), settings_of(tmp_path / "m")
+    await joins(pinned, command(node, await invited(desk, pins=True)))
+    used = command(node, await invited(desk))
+    await joins(plain, used)
+    key = (as_member(plain).identity_dir / "key.pem").read_bytes()
+    monkeypatch.setattr("crank.bootstrap.member_keeper.expires_us", lambda _: 0)
+    back = await asyncio.to_thread(_joined, pinned, None, print)
+    assert back.attestation == "thumbprint"
+    with pytest.raises(ConfigurationError):
+        await asyncio.to_thread(_joined, plain, None, print)
+    with pytest.raises(NotAllowed):
+        await asyncio.to_thread(_joined, plain, used, print)
+    fresh = command(node, await invited(desk))
+    again = await asyncio.to_thread(_joined, plain, fresh, print)
+    assert again.attestation == "join"
+    assert (as_member(plain).identity_dir / "key.pem").read_bytes() != key
 
 
 async def test_one_home_works_for_one_controller(desk, node: Listeners, tmp_path: Path) -> None:
