@@ -337,8 +337,6 @@ CREATE INDEX job_called_open ON job (seq) WHERE caller_id IS NOT NULL AND ended_
 
 _V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION + _V4_CALLS
 
-_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
-
 # MIGRATIONS[n] leads from version n to n + 1.
 MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 SCHEMA_VERSION = len(MIGRATIONS)
