@@ -71,12 +71,14 @@ class ScriptedWorker:
         self.link = QueueLink()
         self.live: LiveWorker | None = None
 
-    async def connect(self, holding: list[Holding] | None = None) -> Welcome:
+    async def connect(
+        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] = (1, 1), renews: bool = False
+    ) -> Welcome:
         """Enroll over a fresh link."""
         self.link = QueueLink()
         hello = Hello(
-            1, 1, self.name, self.instance_id, "n1", "0", self.slots,
-            [capability_document(capability) for capability in self.capabilities], holding or [],
+            *versions, self.name, self.instance_id, "n1", "0", self.slots,
+            [capability_document(capability) for capability in self.capabilities], holding or [], renews,
         )  # fmt: skip
         peer = make_spiffe_id(TRUST_DOMAIN, "worker", self.name)
         self.live = await enroll(self.desk, hello=hello, peer=peer, link=self.link)

@@ -1,8 +1,7 @@
-"""Certificate requests (PKCS#10, RFC 2986): made by who wants an identity, read strictly by who issues it."""
+"""Certificate requests (PKCS#10, RFC 2986), read strictly by who issues identities."""
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID
@@ -13,13 +12,6 @@ from crank.errors import InvalidRequest
 
 REQUEST_BYTES_MAX = 8 * 1024
 _PEM = b"-----BEGIN"
-
-
-def make_request(key: ec.EllipticCurvePrivateKey, spiffe_id: SpiffeId) -> bytes:
-    """Return a request (DER) for this identity, signed by its key."""
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(spiffe_id))])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(names, critical=True)
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def read_request(octets: bytes) -> CertificateRequest:

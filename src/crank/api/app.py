@@ -10,6 +10,7 @@ from crank.api import (
     actions,
     actions_document,
     agents,
+    authority,
     federation,
     files,
     identities,
@@ -63,8 +64,10 @@ def build_api(
     app.state.names = known_names(bind, more_names)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
-    parts = (rest, streams, files, sessions, nodes, keys, identities, workloads, metrics, agents, actions_document, trust)
-    for part in (*parts, federation):
+    for part in (
+        rest, streams, files, sessions, nodes, keys, identities, authority, workloads, federation, metrics, agents,
+        trust, actions_document,
+    ):  # fmt: skip
         app.include_router(part.router)
     app.include_router(identities.open_router)
     # A document of their own describes them.

@@ -16,7 +16,7 @@ from crank.controller.desk import Desk
 from crank.controller.issue import note_issued
 from crank.domain.identity import make_spiffe_id
 from crank.errors import ConfigurationError, CrankError
-from crank.ports import Clock, IdSource
+from crank.ports import Clock, Failpoints, IdSource
 
 # Looked at so often; issued is only what has become due. A tenth of the shortest leaf's life.
 RENEW_LOOK_SEC = 3.0
@@ -30,7 +30,9 @@ def worker_id_of(settings: Settings) -> str:
     return f"{settings.worker_name}-{node_id(settings)}"
 
 
-def open_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAuthority:
+def open_authority(
+    settings: Settings, clock: Clock, ids: IdSource, failpoints: Failpoints | None = None
+) -> FileAuthority:
     """Return the authority in the node's folder; makes nothing yet."""
     return FileAuthority(
         settings.authority_dir,
@@ -39,6 +41,7 @@ def open_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAutho
         ids=ids,
         leaf_ttl_sec=settings.leaf_ttl_sec,
         keys=_key_store(settings),
+        failpoints=failpoints,
     )
 
 
@@ -57,11 +60,11 @@ def _key_store(settings: Settings) -> KeyStore | None:
     return HsmKeys(settings.hsm_module, settings.hsm_token, settings.hsm_pin_file)
 
 
-def start_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAuthority:
+def start_authority(settings: Settings, clock: Clock, ids: IdSource, failpoints: Failpoints) -> FileAuthority:
     """Return the controller's authority, made now where there is none. Raises ConfigurationError."""
     if settings.leaf_ttl_sec < LEAF_TTL_SEC_USUAL:
         _log.warning("leaf_ttl_short", leaf_ttl_sec=settings.leaf_ttl_sec, usual_sec=[LEAF_TTL_SEC_USUAL, 3600])
-    authority = open_authority(settings, clock, ids)
+    authority = open_authority(settings, clock, ids, failpoints)
     authority.ensure()
     return authority
 
@@ -69,6 +72,8 @@ def start_authority(settings: Settings, clock: Clock, ids: IdSource) -> FileAuth
 async def issue_own(settings: Settings, desk: Desk, authority: FileAuthority) -> Identity:
     """Issue what is due of the controller's and its worker's own, and note it. Raises CrankError, OSError."""
     may_renew = not desk.standing.is_banned(make_spiffe_id(settings.trust_domain, "worker", worker_id_of(settings)))
+    if may_renew:
+        await asyncio.to_thread(_forget_revoked, settings, desk, authority)
     own = await asyncio.to_thread(_write_own, settings, authority, with_worker=may_renew)
     # Another process of the owner may have written, too: whoever offers functions by 'crank worker serve' begins so.
     for folder in (own.folder, *await asyncio.to_thread(_identity_folders, settings)):
@@ -77,6 +82,13 @@ async def issue_own(settings: Settings, desk: Desk, authority: FileAuthority) ->
         except (CrankError, OSError, ValueError) as fault:
             _log.warning("identity_not_noted", folder=str(folder), cause=str(fault))
     return own
+
+
+def _forget_revoked(settings: Settings, desk: Desk, authority: FileAuthority) -> None:
+    """Remove the worker's certificate when it was revoked alone, or its holder was and is allowed again."""
+    found = authority.read_local(settings.identity_dir)
+    if found is not None and desk.standing.is_revoked(found.serial):
+        (settings.identity_dir / "cert.pem").unlink(missing_ok=True)
 
 
 def _write_own(settings: Settings, authority: FileAuthority, *, with_worker: bool) -> Identity:

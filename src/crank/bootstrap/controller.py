@@ -63,7 +63,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     make_home(settings)
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
-    authority = start_authority(settings, clock, ids)
+    authority = start_authority(settings, clock, ids, make_failpoints(settings))
     async with AsyncExitStack() as opened:
         store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
         await store.start()
@@ -82,14 +82,15 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             profiles=_profiles(settings),
             authority=authority,
             trust=open_trust(authority, clock),
+            roots=authority,
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        own = await issue_own(settings, desk, authority)
         opened.push_async_callback((await start_polling(desk)).stop)
+        own = await issue_own(settings, desk, authority)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)

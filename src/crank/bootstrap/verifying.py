@@ -1,33 +1,22 @@
 """By what a worker checks its controller: the authorities beside its own identity, read anew for each connection."""
 
-import ssl
 from pathlib import Path
 
 from crank.adapters.clock import SystemClock
 from crank.adapters.controller_link import Dial, WebSocketConnector
+from crank.adapters.own_identity import HeldIdentity
 from crank.config import Settings
-from crank.domain.trust import TrustBundle
-from crank.errors import UntrustedPeer
-from crank.security import Verifier, bundle_from_pem
+from crank.security import Verifier, client_context
 
 
-def _verifier(settings: Settings, ca_file: Path) -> Verifier:
-    """Return the verifier of peers in this node's own trust domain; there is no other in that file."""
-
-    def bundle(trust_domain: str) -> TrustBundle | None:
-        if trust_domain != settings.trust_domain:
-            return None
-        try:
-            return bundle_from_pem(trust_domain, ca_file.read_bytes())
-        except OSError as fault:
-            raise UntrustedPeer(f"{ca_file} cannot be read, so nobody is believed.", detail=str(fault)) from fault
-
-    return Verifier(bundle, now_us=SystemClock().now_us)
+def own_identity(settings: Settings, folder: Path) -> HeldIdentity:
+    """Return the identity in this folder, to be renewed. Raises ConfigurationError when its files are damaged."""
+    return HeldIdentity(folder, settings.trust_domain, make_context=client_context, now_us=SystemClock().now_us)
 
 
-def connector_to(
-    settings: Settings, address: str, tls: ssl.SSLContext, ca_file: Path, dial: Dial
-) -> WebSocketConnector:
-    """Return a worker's way to the controller at `address`, which must prove to be that by the authorities in `ca_file`."""
-    identify = _verifier(settings, ca_file).peer
-    return WebSocketConnector(address, tls, settings.trust_domain, dial, identify=identify)
+def connector_to(settings: Settings, address: str, own: HeldIdentity, dial: Dial) -> WebSocketConnector:
+    """Return a worker's way to the controller at `address`, which must prove to be that by what the worker believes."""
+    verifier = Verifier(own.bundle, now_us=SystemClock().now_us, revoked=own.is_revoked)
+    connector = WebSocketConnector(address, own.context, settings.trust_domain, dial, identify=verifier.peer)
+    own.through(connector.ask_identity)
+    return connector

@@ -96,8 +96,10 @@ _GROUPS = (
     ),
     (
         "identity",
-        "Who may speak for this node and its workers, and identities of this machine's programs.",
+        "Who may speak for this node, its workers and its programs.",
         (
+            ("show", "crank.cli.authority:show", "Show the tiers of the authority, its bundle, and a change of root."),
+            ("rotate", "crank.cli.authority:rotate", "Change the root: prepare, activate, retire; abort goes back."),
             ("list", "crank.cli.identity:list_identities", "List the certificates that were issued, and what is revoked."),
             ("revoke", "crank.cli.identity:revoke", "Take an identity back at once."),
             ("allow", "crank.cli.identity:allow", "Let a revoked identity get certificates again."),

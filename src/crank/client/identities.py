@@ -28,6 +28,23 @@ class AsyncIdentities:
         found: JsonObject = document
         return found
 
+    async def authority(self) -> JsonObject:
+        """Return how the authority stands: its tiers, the bundle's `sequence`, the `phase` of a change of root."""
+        _, document = await self._link.ask("GET", "/v1/authority")
+        found: JsonObject = document
+        return found
+
+    async def rotate(self, step: str, *, force: bool = False) -> JsonObject:
+        """Take a step of a change of root: prepare, activate, retire or abort. Returns how it stands then.
+
+        Raises NotAllowed, InvalidRequest, Conflict (`rotation_phase`, `bundle_not_acknowledged`, `leaves_alive`).
+        """
+        _, document = await self._link.ask(
+            "POST", "/v1/authority/rotation", json={"step": step, "force": force}, retry=False
+        )
+        found: JsonObject = document
+        return found
+
     async def allow(self, identity: str) -> None:
         """Let a SPIFFE ID get certificates again. Raises NotAllowed, NotFound when it is not revoked."""
         await self._link.ask("POST", "/v1/identities/allow", json={"identity": identity}, retry=False)
@@ -48,6 +65,16 @@ class Identities:
     def revoke(self, identity: str, *, reason: str = "") -> JsonObject:
         """Revoke a SPIFFE ID, or one certificate by its serial."""
         found: JsonObject = self._wait_for(self._remote.revoke(identity, reason=reason))
+        return found
+
+    def authority(self) -> JsonObject:
+        """Return how the authority stands."""
+        found: JsonObject = self._wait_for(self._remote.authority())
+        return found
+
+    def rotate(self, step: str, *, force: bool = False) -> JsonObject:
+        """Take a step of a change of root."""
+        found: JsonObject = self._wait_for(self._remote.rotate(step, force=force))
         return found
 
     def allow(self, identity: str) -> None:

@@ -49,9 +49,9 @@ class AsyncClient:
         self.options = options
         self._link = Link(options)
         self.keys = AsyncKeys(self._link)
+        self.federation = AsyncFederation(self._link)
         self.identities = AsyncIdentities(self._link)
         self.workloads = AsyncWorkloads(self._link)
-        self.federation = AsyncFederation(self._link)
 
     async def __aenter__(self) -> Self:
         return self

@@ -28,6 +28,7 @@ from crank.ports import (
     Failpoints,
     IdSource,
     MountRegister,
+    RootRotation,
     SchemaChecker,
     Store,
     StreamLog,
@@ -82,6 +83,7 @@ class Desk:
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     authority       issues identities and signs tokens; None where nothing is served that needs them
     trust           publishes our bundle and keeps those of federated domains; None as with the authority
+    roots           the operator's side of it; root_gate is held while a step of a change of root is taken
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
@@ -105,6 +107,8 @@ class Desk:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     authority: Authority | None = None
     trust: Trust | None = None
+    roots: RootRotation | None = None
+    root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)

@@ -47,7 +47,7 @@ def acknowledge(trust: Trust, *, subject: str, seen: Collection[str]) -> None:
     for tag in seen:
         match = _TAG.fullmatch(tag)
         if match is not None:
-            trust.acknowledged(subject, int(match[1]))
+            trust.bundles.acknowledged(subject, int(match[1]))
 
 
 def _published(trust: Trust) -> Published:

@@ -2,14 +2,14 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
-from crank.ports.authority import Authority
+from crank.ports.authority import Authority, RootRotation
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
 from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.identities import IdentityStore
-from crank.ports.links import Connector, ControllerLink, WorkerLink
+from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
 from crank.ports.sandbox import (
@@ -66,11 +66,13 @@ __all__ = [
     "MountBinding",
     "MountRegister",
     "OutputSink",
+    "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
+    "RootRotation",
     "SandboxRunner",
     "SandboxSession",
     "SandboxSpec",

@@ -55,6 +55,9 @@ class Attempt:
         self.cancelled = False
         # Blobs of its own that the controller had once: only for these it is asked whether it has them still.
         self.known: set[Digest] = set()
+        # While its artifacts are brought, which a change of links does not cut; then its events may be wanted again.
+        self.carrying = False
+        self.retell = False
         self.work: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[Any] | None = None
         self._running: Reachable | None = None

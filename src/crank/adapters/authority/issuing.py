@@ -28,6 +28,11 @@ class Issuing:
                 self._current = self._make()
             return self._current
 
+    def current(self) -> Signer | None:
+        """Return the key that signed last; None before the first."""
+        with self._lock:
+            return self._current
+
     def _make(self) -> Signer:
         key = new_key()
         certificate = self._shapes.issuing(key.public_key(), self.authority, self._life_sec)
