@@ -131,7 +131,7 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
 
 
 def _tell_ready(
-    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: JsonObject
+    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: spiffe.Served
 ) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
@@ -139,13 +139,14 @@ def _tell_ready(
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
-            **workloads,
+            **workloads.told,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
             "workers_port": workers_port,
         }
     )
+    workloads.opened.set()
     _log.info("controller_ready", api_port=api_port, workers_port=workers_port)
 
 
