@@ -13,6 +13,7 @@ Steps, marked again in the code:
 """
 
 from crank.controller.desk import Desk
+from crank.controller.scope import node_desk
 from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import Holder, Presenter
 from crank.domain.credential import Credential
@@ -44,6 +45,8 @@ async def present_chain(
             fix="Send a DPoP proof (RFC 9449) by that key with the request, or use its client certificate.",
         )
     presenter = Presenter(jkt, peer)
+    # Whoever asks: a token is looked at, and its hops are kept, by the node.
+    desk = node_desk(desk)
     ids = [GrantId(name) for name in issuer.revocation_ids(shown)]
     if await desk.store.read(lambda tx: any(_is_revoked(tx, name) for name in ids)):  # 1
         raise _over()
