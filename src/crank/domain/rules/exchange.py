@@ -5,11 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from crank.domain.credential import Credential
-from crank.domain.grant import Grant, GrantId, Right
+from crank.domain.grant import (
+    DEPTH_MAX,
+    OF_A_KEY,
+    OF_THE_OWNER,
+    THUMBPRINT_URN,
+    Ceiling,
+    Grant,
+    GrantId,
+    Right,
+)
 from crank.domain.ids import CredentialId
 from crank.domain.job import Refusal
-from crank.domain.rules.grant import DEPTH_MAX, OF_A_KEY, OF_THE_OWNER, Ceiling
-from crank.domain.rules.token import THUMBPRINT_URN
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind

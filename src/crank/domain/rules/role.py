@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from crank.domain.credential import Credential
-from crank.domain.grant import Right
+from crank.domain.grant import EVERYTHING, OF_THE_OWNER, Ceiling, Right
 from crank.domain.job import Refusal
 from crank.domain.role import Role
-from crank.domain.rules.grant import EVERYTHING, OF_THE_OWNER, Ceiling
 
 DEFAULT_ROLE: Final = "default"
 OPERATOR_ROLE: Final = "operator"
