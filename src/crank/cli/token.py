@@ -74,7 +74,9 @@ def mint(*, allowed: Allowed = Allowed(), json: Json = False) -> int:
 
 
 def exchange(
-    subject: Annotated[str, Parameter(help="A token, a key's secret, or - to read one from standard input.")],
+    subject: Annotated[
+        str, Parameter(help="A token, a key's secret, or - to read one from standard input.", allow_leading_hyphen=True)
+    ],
     /,
     *,
     allowed: Allowed = Allowed(),
@@ -98,7 +100,9 @@ def _exchange(subject: str | None, wanted: dict[str, Any], json: bool) -> int:
     return ExitCode.OK
 
 
-def inspect(token: Annotated[str, Parameter(help="A token, or - to read it from standard input.")], /) -> int:
+def inspect(
+    token: Annotated[str, Parameter(help="A token, or - to read it from standard input.", allow_leading_hyphen=True)], /
+) -> int:
     """Show what a token says, read here and believed by nobody: its signature is not checked."""
     text = _read(token)
     if looks_like_chain(text):
@@ -112,7 +116,10 @@ def inspect(token: Annotated[str, Parameter(help="A token, or - to read it from 
 
 
 def verify(
-    token: Annotated[str, Parameter(help="A token, or - to read it from standard input.")], /, *, json: Json = False
+    token: Annotated[str, Parameter(help="A token, or - to read it from standard input.", allow_leading_hyphen=True)],
+    /,
+    *,
+    json: Json = False,
 ) -> int:
     """Ask the node whether a token is good now; ends with 1 when it is not."""
     text = _read(token)
@@ -132,7 +139,12 @@ def verify(
     return ExitCode.OK
 
 
-def revoke(token: Annotated[str, Parameter(help="A token, its id, or - to read it from standard input.")], /) -> int:
+def revoke(
+    token: Annotated[
+        str, Parameter(help="A token, its id, or - to read it from standard input.", allow_leading_hyphen=True)
+    ],
+    /,
+) -> int:
     """Revoke a token with all that came of it; what runs under them ends."""
     text = _read(token)
 

@@ -21,7 +21,7 @@ _DETAIL = "urn:crank:capability"
 
 def is_token(text: str) -> bool:
     """Tell whether this is a token rather than the secret of a key."""
-    return text.startswith("eyJ") and text.count(".") == 2
+    return (text.startswith("eyJ") and text.count(".") == 2) or looks_like_chain(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def exchange_form(subject: str, wanted: TokenWanted) -> dict[str, str]:
 
 
 def _shown(name: str, text: str) -> dict[str, str]:
-    kind = _TOKEN if is_token(text) else _BISCUIT if looks_like_chain(text) else _KEY
+    kind = _BISCUIT if looks_like_chain(text) else _TOKEN if is_token(text) else _KEY
     return {name: text, f"{name}_type": kind}
 
 
