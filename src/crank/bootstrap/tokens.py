@@ -5,6 +5,7 @@ from pathlib import Path
 
 from crank.adapters.jose import JoseProofs, JoseTokens
 from crank.bootstrap.biscuits import open_biscuits
+from crank.bootstrap.roles import read_roles
 from crank.config import Settings
 from crank.controller.token_desk import TokenDesk, TokenSigner
 from crank.domain.rules.token import ACCESS_TYPE
@@ -20,6 +21,7 @@ def open_tokens(settings: Settings, signer: TokenSigner, clock: Clock) -> TokenD
         proofs=JoseProofs(),
         identify=peer_identity,
         chains=open_biscuits(settings, clock),
+        roles=read_roles(settings),
         place=settings.public_url.rstrip("/"),
     )
 

@@ -95,6 +95,7 @@ _GROUPS = (
             ("list", "crank.cli.token:list_tokens", "List the last tokens, the ended ones too."),
             ("attenuate", "crank.cli.attenuate:attenuate_one", "Make less of a token, or pass it on; needs no node."),
             ("keygen", "crank.cli.attenuate:keygen", "Make a key to hold tokens with."),
+            ("roles", "crank.cli.token:list_roles", "List the roles that a token may be made under."),
         ),
     ),
     (

@@ -171,6 +171,21 @@ def list_tokens(*, json: Json = False) -> int:
     return ExitCode.OK
 
 
+def list_roles(*, json: Json = False) -> int:
+    """List the roles that a token may be made under; each is a file in roles/, or comes with Crank."""
+
+    async def listing(client: AsyncClient) -> list[dict[str, Any]]:
+        return list(await client.tokens.roles())
+
+    found = ask(listing)
+    if json:
+        print_json({"roles": found})
+    else:
+        rows = [(one["name"], one["lifetime_sec"], one["bearer_sec"], one["depth"], one["summary"]) for one in found]
+        print_rows(("ROLE", "SECONDS", "BEARER", "DEPTH", "FOR"), rows)
+    return ExitCode.OK
+
+
 def _row(one: dict[str, Any]) -> tuple[object, ...]:
     allows = " ".join(dict.fromkeys(str(each["identifier"]) for each in one["authorization_details"]))
     state = "good" if one["active"] else "revoked" if one["revoked_at"] else "ended"

@@ -85,6 +85,11 @@ class AsyncTokens:
         _, body = await self._link.ask("GET", "/v1/tokens", params=params)
         return tuple(body["tokens"])
 
+    async def roles(self) -> Sequence[JsonObject]:
+        """Return the roles that this caller may assume, by name."""
+        _, body = await self._link.ask("GET", "/v1/roles")
+        return tuple(body["roles"])
+
 
 class Tokens:
     """`client.tokens` of a Client: every call promises what that of AsyncTokens promises."""
@@ -110,4 +115,9 @@ class Tokens:
     def list(self, *, limit: int = 50, before: str | None = None) -> Sequence[JsonObject]:
         """Return the grants of tokens, newest first."""
         found: Sequence[JsonObject] = self._wait_for(self._remote.list(limit=limit, before=before))
+        return found
+
+    def roles(self) -> Sequence[JsonObject]:
+        """Return the roles that this caller may assume, by name."""
+        found: Sequence[JsonObject] = self._wait_for(self._remote.roles())
         return found
