@@ -36,7 +36,8 @@ async def present_chain(
     """Return whose token this is and what is left of its grant.
 
     jkt, peer  what the caller proved, as in `present`
-    Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`: nothing was decided).
+    Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`: nothing was decided), NotAllowed
+    (`too_many_hops`).
     """
     if jkt is None:
         raise NotAuthenticated(
@@ -64,7 +65,9 @@ async def present_chain(
     if not access.lives(credential, now_us) or not all(rules.lives(grant, now_us) for grant in found):
         raise _over()
     opened.evaluate(presenter, now_us)  # 5
-    if not await desk.store.read(lambda tx: _are_known(tx, found[1:])):
+    new = await desk.store.read(lambda tx: _unknown(tx, found[1:]))
+    if new:
+        tokens.hops.take(root.grant_id, new)
         await desk.store.transact(lambda tx: _keep(desk, tx, found))  # 6
     return credential, found[-1]
 
@@ -107,8 +110,8 @@ def _called(holder: Holder) -> str:
     return THUMBPRINT_URN + holder.name if is_thumbprint(holder.name) else holder.name
 
 
-def _are_known(tx: Transaction, hops: tuple[Grant, ...]) -> bool:
-    return all(tx.grants.find(grant.tenant, grant.grant_id) is not None for grant in hops)
+def _unknown(tx: Transaction, hops: tuple[Grant, ...]) -> int:
+    return sum(tx.grants.find(grant.tenant, grant.grant_id) is None for grant in hops)
 
 
 def _keep(desk: Desk, tx: Transaction, found: tuple[Grant, ...]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from crank.controller.hop_count import HopCount
 from crank.controller.proof_window import ProofWindow
 from crank.domain.identity import SpiffeId
 from crank.domain.json import JsonObject
@@ -40,6 +41,7 @@ class TokenDesk:
     identify: Callable[[bytes], SpiffeId]
     chains: ChainIssuer | None = None
     roles: Mapping[str, Role] = field(default_factory=lambda: SHIPPED)
+    hops: HopCount = field(default_factory=HopCount)
     seen: ProofWindow = field(default_factory=ProofWindow)
     place: str = ""
 
