@@ -131,20 +131,7 @@ EXTENDED: dict[str, wire.Message] = {
     ),
 }
 SINCE_2 = frozenset(
-    (
-        "pools",
-        "opened",
-        "sessions",
-        "ended",
-        "answered",
-        "open",
-        "touch",
-        "close",
-        "noted",
-        "interrupt",
-        "stdin",
-        "files",
-    )
+    ("pools", "opened", "sessions", "ended", "answered", "open", "touch", "close", "noted", "interrupt", "stdin", "files")
 )
 OUTCOME = Outcome(
     end=End(Reason.TIMEOUT, clock=Clock.WALL, message="The job passed 30 s."),

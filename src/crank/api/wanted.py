@@ -78,9 +78,7 @@ class JobWanted(Request):
     budget: Any = Field(None, description="Not offered yet: anything but null is refused.")
     route: Literal["local", "any"] | None = Field(None, description="Only local is offered yet.")
     effects: Literal["pure", "idempotent", "external"] | None = None
-    detach: bool | None = Field(
-        None, description="false: it is cancelled when no request has waited for it or followed it for 5 s."
-    )
+    detach: bool | None = Field(None, description="false: it is cancelled when no request has waited for it or followed it for 5 s.")
 
 
 class SessionClocks(Request):

@@ -126,7 +126,9 @@ def _known(desk: Desk, hello: Hello, capabilities: tuple[Capability, ...]) -> Kn
     )
 
 
-def _store(desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holding]) -> list[tuple[Job | None, Resumed]]:
+def _store(
+    desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holding]
+) -> list[tuple[Job | None, Resumed]]:
     tx.registry.put_worker(known)
     facts = {"capabilities": [capability.name for capability in known.capabilities], "slots": known.slots}
     tx.records.append(
@@ -165,7 +167,9 @@ async def _next_seq(desk: Desk, job_id: JobId, epoch: int) -> int:
     return last + 1
 
 
-async def _answer(desk: Desk, worker: LiveWorker, version: int, resumed: list[tuple[Job | None, Resumed]]) -> None:
+async def _answer(
+    desk: Desk, worker: LiveWorker, version: int, resumed: list[tuple[Job | None, Resumed]]
+) -> None:
     entries = []
     for _, entry in resumed:
         lease = worker.leases.get(JobId(entry.job_id))

@@ -221,7 +221,9 @@ class _Sessions(_Part):
     def live(self) -> Sequence[Session]:
         return self._tx.sessions.live()
 
-    def page(self, tenant: TenantId, *, limit: int, before: str | None, owner: object = None) -> Sequence[Session]:
+    def page(
+        self, tenant: TenantId, *, limit: int, before: str | None, owner: object = None
+    ) -> Sequence[Session]:
         return self._tx.sessions.page(tenant, limit=limit, before=before, owner=self._own)
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Session]:
