@@ -8,6 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from crank.adapters.certificate_request import read_request
+from crank.adapters.clock import SystemClock
 from crank.adapters.jose import JoseProofs
 from crank.api.app import build_api
 from crank.api.server import Listener, serve
@@ -16,8 +18,8 @@ from crank.bootstrap.tokens import ask_for_certificates, take_place
 from crank.client import AsyncClient, ClientOptions, ProofKey, TokenWanted
 from crank.client.link import tls_context
 from crank.errors import NotAllowed, NotAuthenticated
-from crank.security import bearer_server_context, client_context, peer_identity, server_context
-from tests.support.desk import SECRET, ScriptedWorker, open_desk
+from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
+from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_desk
 from tests.support.listeners import authority
 from tests.support.tokens import form, with_tokens
 from tests.unit.api.conftest import CORE, check_problem
@@ -64,8 +66,10 @@ async def node(tmp_path):
         tls = bearer_server_context(**files)
         ask_for_certificates(tls, own.ca_file)
         api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, tls, "api")
+        bundle = bundle_from_pem(TRUST_DOMAIN, own.ca_file.read_bytes())
+        verifier = Verifier(lambda domain: bundle if domain == TRUST_DOMAIN else None, now_us=SystemClock().now_us)
         workers = Listener(
-            build_workers_app(desk, identify=peer_identity), "127.0.0.1", 0,
+            build_workers_app(desk, identify=verifier.peer, read_request=read_request), "127.0.0.1", 0,
             server_context(**files, ca_file=own.ca_file), "workers",
         )  # fmt: skip
         ports: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()

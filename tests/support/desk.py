@@ -12,8 +12,10 @@ from crank.adapters.blobs import FileBlobStore
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
+from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
+from crank.bootstrap.federation import open_trust
 from crank.controller.desk import Desk, Policy
 from crank.controller.enroll import enroll, leave
 from crank.controller.keys import admit_owner
@@ -24,7 +26,9 @@ from crank.domain.capability import Capability, capability_document
 from crank.domain.identity import make_spiffe_id
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
+from crank.domain.trust import Peer
 from crank.errors import Unavailable
+from crank.testing.memory_authority import MemoryAuthority
 from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
 TRUST_DOMAIN = "test.internal"
@@ -57,11 +61,19 @@ class QueueLink:
                 return message
 
 
+def peer_named(name: str, *, jkt: str = "") -> Peer:
+    """Return what a verifier would say of a worker's certificate."""
+    return Peer(make_spiffe_id(TRUST_DOMAIN, "worker", name), None, ("0a",), 0, 1 << 60, jkt)
+
+
 class ScriptedWorker:
     """A worker that says exactly what a test tells it to."""
 
-    def __init__(self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2) -> None:
+    def __init__(
+        self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2, *, version: int = 1
+    ) -> None:
         self.desk = desk
+        self.version = version
         self.name = name
         self.capabilities = capabilities
         self.slots = slots
@@ -69,15 +81,16 @@ class ScriptedWorker:
         self.link = QueueLink()
         self.live: LiveWorker | None = None
 
-    async def connect(self, holding: list[Holding] | None = None) -> Welcome:
+    async def connect(
+        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] | None = None, renews: bool = False
+    ) -> Welcome:
         """Enroll over a fresh link."""
         self.link = QueueLink()
         hello = Hello(
-            1, 1, self.name, self.instance_id, "n1", "0", self.slots,
-            [capability_document(capability) for capability in self.capabilities], holding or [],
+            *(versions or (1, self.version)), self.name, self.instance_id, "n1", "0", self.slots,
+            [capability_document(capability) for capability in self.capabilities], holding or [], renews=renews,
         )  # fmt: skip
-        peer = make_spiffe_id(TRUST_DOMAIN, "worker", self.name)
-        self.live = await enroll(self.desk, hello=hello, peer=peer, link=self.link)
+        self.live = await enroll(self.desk, hello=hello, peer=peer_named(self.name).spiffe_id, link=self.link)
         welcome: Welcome = await self.link.next(Welcome)
         return welcome
 
@@ -111,15 +124,20 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
     rules = Policy("n1", "c1", TRUST_DOMAIN, (str(folder),), **policy)
+    clock, ids = SystemClock(), SystemIdSource()
+    authority = MemoryAuthority(TRUST_DOMAIN, clock, ids)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
         FileStreamLog(folder / "streams"),
-        SystemClock(),
-        SystemIdSource(),
+        clock,
+        ids,
         JsonSchemaChecker(),
         NoFailpoints(),
         rules,
+        appraiser=JwsAppraiser(),
+        authority=authority,
+        trust=open_trust(authority, clock),
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

@@ -10,11 +10,12 @@ from typing import Any
 from crank.controller.desk import Desk
 from crank.controller.enroll import enroll, leave
 from crank.controller.report import receive
-from crank.domain.identity import make_spiffe_id
+from crank.domain.enrolment import Manifest
 from crank.domain.ids import Digest
 from crank.domain.quantity import BLOB_BYTES_MAX
 from crank.errors import CrankError, Unavailable
 from crank.ports import ControllerLink
+from crank.testing.fake_identity import FakeIdentity
 from crank.testing.fake_link import FakeLink
 from crank.testing.fake_sandbox import FakeSandboxRunner, FakeSandboxSession, ScriptedRun
 from crank.testing.fake_spool import MemorySpool
@@ -25,7 +26,8 @@ from crank.worker.offers import script_offers
 from crank.worker.serve import Worker, WorkerIdentity
 from crank.worker.sessions import SessionBounds
 from tests.support.bench import SOON_SEC, sample_build
-from tests.support.desk import TRUST_DOMAIN
+from tests.support.desk import peer_named
+from tests.support.signing import OwnKey
 
 
 class DeskBlobs(dict[Digest, bytes]):
@@ -46,6 +48,19 @@ class DeskBlobs(dict[Digest, bytes]):
         self._desk.blobs.put(io.BytesIO(content), expected=digest, bytes_max=BLOB_BYTES_MAX)
 
 
+class DeskKey(OwnKey):
+    """Signs by the desk's own clock and ids, because a pair's worker has a clock that stands still and repeats its ids."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def sign_manifest(self, manifest: Manifest) -> str:
+        """Sign it as of now."""
+        now_sec = self._desk.clock.now_us() // 1_000_000
+        return super().sign_manifest(replace(manifest, manifest_id=self._desk.ids.uuid7(), signed_sec=now_sec))
+
+
 class DeskConnector:
     """The Connector port: each `connect` enrolls at the desk, as the worker listener would."""
 
@@ -53,6 +68,7 @@ class DeskConnector:
         self._desk = desk
         self._name = name
         self.links: list[FakeLink] = []
+        self.key = DeskKey(desk)
         self.reachable = asyncio.Event()
         self.reachable.set()
         self._serving: set[asyncio.Task[None]] = set()
@@ -72,9 +88,9 @@ class DeskConnector:
         hello = await anext(messages, None)
         if not isinstance(hello, Hello):
             return
-        peer = make_spiffe_id(TRUST_DOMAIN, "worker", self._name)
+        peer = peer_named(self._name, jkt=self.key.jkt)
         try:
-            worker = await enroll(self._desk, hello=hello, peer=peer, link=link.controller)
+            worker = await enroll(self._desk, hello=hello, peer=peer.spiffe_id, link=link.controller, shown=peer)
         except CrankError as fault:
             # As the worker listener does: the link ends, and the worker comes back.
             await link.controller.close(fault.error_code, fault.message)
@@ -94,9 +110,11 @@ class Pair:
     """A worker that runs beside a desk, with what a test may turn: its clock, its link, its sandbox."""
 
     def __init__(
-        self, desk: Desk, script: Mapping[str, ScriptedRun], *, slots: int = 2, name: str = "w1", **bounds: Any
-    ) -> None:
+        self, desk: Desk, script: Mapping[str, ScriptedRun], *, slots: int = 2, name: str = "w1",
+        own: FakeIdentity | None = None, **bounds: Any,
+    ) -> None:  # fmt: skip
         self.desk = desk
+        self.own = own
         self.clock = FakeClock()
         self._script = script
         self.runners: list[FakeSandboxRunner] = []
@@ -120,7 +138,7 @@ class Pair:
         build = replace(build, profile=replace(build.profile, programs=("pandoc",)))
         return Worker(
             self.connector,
-            WorkerIdentity(self.name, self.desk.ids.uuid7(), "n1", "test"),
+            WorkerIdentity(self.name, self.desk.ids.uuid7(), "n1", "test", self.connector.key, self.own),
             offers=script_offers([build], (), "none"),
             bench=Bench(self.runner, None, self.spool, self.clock, ids, FakeFailpoints()),
             slots=self._slots,
@@ -151,6 +169,14 @@ class Pair:
         """Start the worker again after `kill`, as a fresh process with the same name."""
         self.worker = self._make()
         await self.start()
+
+    async def renew(self) -> None:
+        """Let the worker renew its certificate and hand its link over; wait until it did."""
+        assert self.own is not None
+        before, handed = len(self.connector.links), self.desk.tally.links_renewed
+        self.clock.advance(self.own.due_sec)
+        await until(lambda: len(self.connector.links) > before and self.desk.tally.links_renewed > handed)
+        await until(lambda: not any(live.carried or live.carried_sessions for live in self.desk.roster.live()))
 
     def cut(self) -> None:
         """Lose the link; the worker comes back by itself."""

@@ -11,12 +11,14 @@ from fastapi import FastAPI
 import crank
 from crank.adapters.authority import Identity
 from crank.adapters.blobs import FileBlobStore
+from crank.adapters.certificate_request import read_request
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
 from crank.adapters.https_download import HttpsDownloads
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
 from crank.adapters.profile_store.source import profile_names, read_profile
+from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
@@ -24,7 +26,9 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
+from crank.bootstrap import spiffe
 from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
+from crank.bootstrap.federation import open_trust, start_polling, verifier_of
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
@@ -41,7 +45,7 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Failpoints
-from crank.security import bearer_server_context, peer_identity, server_context
+from crank.security import bearer_server_context, server_context
 
 # A clock before the year this was written is wrong, and every certificate would be invalid.
 EARLIEST_US = 1_767_225_600_000_000
@@ -61,8 +65,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     make_home(settings)
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
-    authority = start_authority(settings, clock, ids)
-    own = issue_own(settings, authority)
+    authority = start_authority(settings, clock, ids, make_failpoints(settings))
     async with AsyncExitStack() as opened:
         store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
         await store.start()
@@ -79,7 +82,10 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             mount_register=FileMountRegister(settings.mounts_register),
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
+            appraiser=JwsAppraiser(),
             authority=authority,
+            roots=authority,
+            trust=open_trust(authority, clock),
             tokens=open_tokens(settings, authority, clock),
         )
         await _admit_owner(settings, desk)
@@ -87,6 +93,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
+        own = await issue_own(settings, desk, authority)
+        opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
@@ -100,15 +108,16 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             more.append(e2b.listener(settings, boxes, own))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
+        workloads = await opened.enter_async_context(spiffe.served(settings, desk))
         public = _public_name(settings, api)
         contexts = [each.tls for each in (api, workers, *more) if each.tls]
-        renewing = asyncio.create_task(keep_renewed(settings, authority, contexts, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, contexts, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports, desk),
+            started=lambda *ports: _tell_ready(settings, leash, ports, desk, workloads),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -120,13 +129,16 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk) -> None:
+def _tell_ready(
+    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: JsonObject
+) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
     take_place(desk.tokens, f"https://{host}:{api_port}")
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
+            **workloads,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
@@ -226,7 +238,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
     )
     ask_for_certificates(api.tls, own.ca_file)
     workers = Listener(
-        app=build_workers_app(desk, identify=peer_identity),
+        app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),

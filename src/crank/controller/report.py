@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+from crank.controller.call_from_job import begin_call
 from crank.controller.complete import complete, end_job
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_ended, on_listed, on_opened, on_unknown
+from crank.controller.forsake import end_forsaken
 from crank.controller.reach import answered
 from crank.controller.roster import LiveWorker
+from crank.controller.take_over import on_held
+from crank.controller.tell_trust import on_trusted
 from crank.domain.capability import CAPABILITIES_MAX
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Job
@@ -22,6 +26,7 @@ from crank.wire import (
     Draining,
     Ended,
     Finished,
+    Held,
     JobEvent,
     Message,
     Opened,
@@ -29,7 +34,9 @@ from crank.wire import (
     Pools,
     Sessions,
     Started,
+    Trusted,
 )
+from crank.wire.calls import Call
 
 # Why a worker may hand a lease back so that another try is right; every other code ends the job.
 _TRY_ELSEWHERE = frozenset({"busy", "draining"})
@@ -38,7 +45,18 @@ _PAUSE_SEC = 0.5
 
 async def receive(desk: Desk, *, worker: LiveWorker, message: Message) -> None:
     """Act on one message. Raises ProtocolError for one that a worker may not send."""
-    worker.beat_at_sec = desk.clock.monotonic_sec()
+    async with worker.turn:
+        if worker.successor is None:
+            worker.beat_at_sec = desk.clock.monotonic_sec()
+            await _receive(desk, worker, message)
+        elif isinstance(message, Answered):
+            # Said before the newer link stood. All else is said again on that one.
+            answered(worker.successor, message)
+        elif isinstance(message, Call):
+            begin_call(desk, worker.latest, message)
+
+
+async def _receive(desk: Desk, worker: LiveWorker, message: Message) -> None:
     match message:
         case Beat():
             if worker.free_slots(worker.beat_at_sec) and not desk.watch.work.is_set():
@@ -50,16 +68,18 @@ async def receive(desk: Desk, *, worker: LiveWorker, message: Message) -> None:
         case Output():
             await _output(desk, worker, message)
         case Finished():
-            await complete(desk, worker=worker, message=message)
+            await _finished(desk, worker, message)
         case Declined():
             await _declined(desk, worker, message)
         case Draining():
             worker.draining = True
+        case Call():
+            begin_call(desk, worker, message)
         case _:
-            await _receive_of_session(desk, worker, message)
+            await _receive_later_kinds(desk, worker, message)
 
 
-async def _receive_of_session(desk: Desk, worker: LiveWorker, message: Message) -> None:
+async def _receive_later_kinds(desk: Desk, worker: LiveWorker, message: Message) -> None:
     match message:
         case Opened():
             await on_opened(desk, worker, message)
@@ -69,8 +89,20 @@ async def _receive_of_session(desk: Desk, worker: LiveWorker, message: Message) 
             await on_listed(desk, worker, message)
         case Answered():
             answered(worker, message)
+        case Trusted():
+            on_trusted(desk, worker, message)
+        case Held():
+            await on_held(desk, worker, message)
         case _:
             raise ProtocolError(f"A worker may not send {type(message).__name__}.")
+
+
+async def _finished(desk: Desk, worker: LiveWorker, message: Finished) -> None:
+    held = worker.leases.get(JobId(message.job_id))
+    await complete(desk, worker=worker, message=message)
+    if held is not None and held.hands:
+        # At once, and not at the next look: what it called for is of use to nobody any more.
+        await end_forsaken(desk)
 
 
 async def _started(desk: Desk, worker: LiveWorker, message: Started) -> None:

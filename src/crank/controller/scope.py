@@ -14,19 +14,26 @@ from typing import TypeVar
 
 from crank.controller.desk import Desk
 from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
+from crank.domain.enrolment import Enrolment
+from crank.domain.federation import Federated
 from crank.domain.grant import Grant, GrantId
-from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.handle import Called
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.job import Job, Mount, Refusal, Status
 from crank.domain.record import Record
 from crank.domain.rules import access
 from crank.domain.rules import grant as grants
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
+from crank.domain.workload import EntryId, WorkloadEntry
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
     CredentialStore,
+    EnrolmentStore,
+    FederationStore,
     GrantStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -34,6 +41,7 @@ from crank.ports import (
     SessionStore,
     Store,
     Transaction,
+    WorkloadStore,
 )
 
 T = TypeVar("T")
@@ -138,7 +146,32 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
+        self.enrolments: EnrolmentStore = _NoEnrolments()
+        # Only use cases that the owner alone may ask for read or change it.
+        self.identities: IdentityStore = tx.identities
+        self.federation: FederationStore = _Federation()
         self.grants: GrantStore = _Grants(tx, asker)
+        self.workloads: WorkloadStore = _Workloads(tx, asker)
+
+
+class _Federation:
+    """Whom the node is federated with is its owner's affair: for a bounded credential there is nobody."""
+
+    def insert(self, federated: Federated) -> None:
+        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
+
+    def find(self, trust_domain: str) -> Federated | None:
+        return None
+
+    def all(self) -> Sequence[Federated]:
+        return []
+
+    def update(self, federated: Federated) -> None:
+        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
+
+    def remove(self, trust_domain: str) -> bool:
+        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
+
 
 
 class _Granted(_Scoped):
@@ -202,6 +235,16 @@ class _Jobs(_Part):
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Job]:
         return self._tx.jobs.ended_before(at_us, limit)
+
+    def called(self, tenant: TenantId, caller: JobId, epoch: int, number: int) -> Job | None:
+        job = self._tx.jobs.called(tenant, caller, epoch, number)
+        return job if job is not None and job.owner == self._own else None
+
+    def calls(self, tenant: TenantId, root: JobId) -> Sequence[Called]:
+        return self._tx.jobs.calls(tenant, root) if self._sees_job(tenant, root) else []
+
+    def called_open(self) -> Sequence[Job]:
+        return self._tx.jobs.called_open()
 
     def delete(self, tenant: TenantId, job_id: JobId) -> None:
         self._tx.jobs.delete(tenant, job_id)
@@ -295,6 +338,22 @@ class _Grants(_Part):
         return self._tx.grants.purge(before_us)
 
 
+class _Workloads(_Part):
+    """Who gets which identity is the owner's to say and to see."""
+
+    def insert(self, entry: WorkloadEntry) -> None:
+        raise NotAllowed("Only the owner of the node registers a workload.", code="owner_only")
+
+    def all(self) -> Sequence[WorkloadEntry]:
+        return []
+
+    def of(self, tenant: TenantId) -> Sequence[WorkloadEntry]:
+        return []
+
+    def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
+        raise NotAllowed("Only the owner of the node removes a workload.", code="owner_only")
+
+
 class _Registry(_Part):
     def put_mount(self, mount: Mount) -> None:
         raise NotAllowed("Only the owner of the node adds a mount.", code="owner_only")
@@ -319,6 +378,28 @@ class _Registry(_Part):
 
     def job_refers(self, tenant: TenantId, job_id: JobId, digest: Digest) -> bool:
         return self._sees_job(tenant, job_id) and self._tx.registry.job_refers(tenant, job_id, digest)
+
+
+class _NoEnrolments:
+    """Nodes are the owner's alone: a bounded credential finds none, and adds none."""
+
+    def insert(self, enrolment: Enrolment, token_sha256: Digest | None) -> None:
+        raise NotAllowed("Only the owner of the node invites another.", code="owner_only")
+
+    def by_token(self, token_sha256: Digest) -> Enrolment | None:
+        return None
+
+    def by_thumbprint(self, thumbprint: Digest) -> Enrolment | None:
+        return None
+
+    def of_worker(self, worker_id: WorkerId) -> Enrolment | None:
+        return None
+
+    def all(self) -> Sequence[Enrolment]:
+        return []
+
+    def update(self, enrolment: Enrolment) -> None:
+        raise NotAllowed("Only the owner of the node changes another.", code="owner_only")
 
 
 class _GrantedJobs(_Jobs):

@@ -3,13 +3,18 @@ in `crank.testing.contracts`, which every adapter passes.
 """
 
 from crank.ports.attenuation import ChainHolder, ChainIssuer, OpenedChain
-from crank.ports.authority import Authority
+from crank.ports.attestation import Appraiser, ManifestSigner
+from crank.ports.authority import Authority, RootRotation
+from crank.ports.calls import CallTaker
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
+from crank.ports.enrolments import EnrolmentStore
+from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.grants import GrantStore
-from crank.ports.links import Connector, ControllerLink, WorkerLink
+from crank.ports.identities import IdentityStore
+from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
 from crank.ports.sandbox import (
@@ -37,10 +42,17 @@ from crank.ports.store import (
     Transaction,
 )
 from crank.ports.tokens import ProofReader, TokenReader
+from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker, WorkloadStore
 
 __all__ = [
+    "Appraiser",
     "Authority",
     "BlobStore",
+    "BundleFormat",
+    "BundlePublishers",
+    "CallTaker",
+    "Caller",
+    "CallerWitness",
     "ChainHolder",
     "ChainIssuer",
     "Clock",
@@ -48,7 +60,9 @@ __all__ = [
     "ControllerLink",
     "CredentialStore",
     "Downloads",
+    "EnrolmentStore",
     "Failpoints",
+    "FederationStore",
     "FileEntry",
     "FunctionCall",
     "FunctionRunner",
@@ -56,18 +70,24 @@ __all__ = [
     "GpuProbe",
     "GrantStore",
     "IdSource",
+    "IdentityStore",
     "JobStore",
+    "JwtSvidReader",
+    "KeyMaker",
+    "ManifestSigner",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
     "OpenedChain",
     "OutputSink",
+    "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
     "ProofReader",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
+    "RootRotation",
     "SandboxRunner",
     "SandboxSession",
     "SandboxSpec",
@@ -81,4 +101,5 @@ __all__ = [
     "TokenReader",
     "Transaction",
     "WorkerLink",
+    "WorkloadStore",
 ]

@@ -8,22 +8,29 @@ can say is still said in the words of version 1; a message of a later version go
 """
 
 import dataclasses
-import functools
-import types
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from crank.domain.json import JsonObject, JsonValue, dumps, loads_strict
 from crank.domain.quantity import JSON_DEPTH_MAX, MIB
 from crank.errors import InvalidRequest, ProtocolError
+from crank.wire.calls import Call, CallAnswer, LeaseHandle
+from crank.wire.strict import later_fields, read
 
 VERSION_MIN = 1
-VERSION_MAX = 2
+VERSION_MAX = 3
 # The version that brought sessions, programs, and calls on running jobs.
 SESSIONS_SINCE = 2
+# The version that brought trust, and links that follow one another without a gap.
+TRUST_SINCE = 3
+# The version that brought handles, and the calls that jobs make with them.
+HANDLES_SINCE = 3
 # What a worker's hello says of itself needs this version: controllers are renewed first, workers after.
-HELLO_SINCE = 2
+HELLO_SINCE = 3
+# The version from which on a worker signs what it offers. One of an older version is served on the controller's own
+# machine alone: no other ever ran one.
+MANIFEST_SINCE = 3
 MESSAGE_BYTES_MAX = 4 * MIB
 # A larger outcome travels as a blob.
 OUTCOME_INLINE_BYTES_MAX = 256 * 1024
@@ -44,7 +51,12 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First message of a worker. `capabilities` are documents of `domain.capability`."""
+    """First message of a worker. `capabilities` are documents of `domain.capability`.
+
+    manifest  what it offers, signed (compact JWS); `capabilities` is empty then
+    renews  the worker's older link stands, and the worker reads it to its end; `held` follows then. Said only
+            to a controller that agreed on version 3 over that older link
+    """
 
     version_min: int
     version_max: int
@@ -55,6 +67,8 @@ class Hello:
     slots: int
     capabilities: list[JsonObject]
     holding: list[Holding]
+    manifest: str | None = None
+    renews: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +200,22 @@ class Answered:
     answer: JsonValue
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """On a link that renews another: the older one was read to its end; these leases and sessions are held now."""
+
+    holding: list[Holding]
+    sessions: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """The worker believes what that `trust` said from now on."""
+
+    sequence: int
+    revision: int
+
+
 # --- controller to worker --------------------------------------------------------------------
 
 
@@ -244,6 +274,8 @@ class Lease:
     program              the argv of one of the profile's programs, in place of code
     stdin                its stdin stays open for calls; otherwise it is empty
     cpu_sec, idle_sec, no_output_sec   clocks that the request lowered
+    handles              what its code may ask for while it runs; None: nothing
+    called               another job waits for it, so it may take a slot that a waiting job lends
     """
 
     job_id: str
@@ -265,6 +297,8 @@ class Lease:
     cpu_sec: float | None = None
     idle_sec: float | None = None
     no_output_sec: float | None = None
+    handles: list[LeaseHandle] | None = None
+    called: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,9 +392,29 @@ class Files:
     size_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """By what the worker checks its peers from now on; told after `welcome` and at every change, answered by `trusted`.
+
+    sequence          of the bundle of the trust domain
+    roots             its X.509 authorities, DER in base64
+    revision          of what is revoked, as this link counts it
+    revoked_ids       SPIFFE IDs that nobody may speak for
+    revoked_serials   certificates that were revoked alone, lower-case hexadecimal
+    """
+
+    sequence: int
+    roots: list[str]
+    revision: int
+    revoked_ids: list[str]
+    revoked_serials: list[str]
+
+
 Message: TypeAlias = (
     Hello | Beat | Started | Output | Finished | Declined | Draining | Welcome | Rejected | Lease | Cancel | Settled
     | Pools | Opened | Sessions | Ended | Answered | Open | Touch | Close | Noted | Interrupt | Stdin | Files
+    | Held | Trusted | Trust
+    | Call | CallAnswer
 )  # fmt: skip
 
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in typing.get_args(Message)}
@@ -377,14 +431,8 @@ def encode(message: Message) -> str:
 
 def _is_default(message: Message, name: str) -> bool:
     kind: type = type(message)
-    later = _later_fields(kind)
+    later = later_fields(kind)
     return name in later and getattr(message, name) == later[name]
-
-
-@functools.cache
-def _later_fields(kind: type) -> dict[str, Any]:
-    """Return the fields that a later version added to a message, with their defaults."""
-    return {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
 
 
 def decode(raw: str | bytes) -> Message:
@@ -404,54 +452,4 @@ def decode(raw: str | bytes) -> Message:
     if not isinstance(body, dict) or not isinstance(body.get("t"), str) or body["t"] not in _KINDS:
         raise ProtocolError("A message has no known kind.")
     kind = _KINDS[body.pop("t")]
-    return typing.cast(Message, _read(kind, body, kind.__name__))
-
-
-def _read(kind: type, body: Any, where: str) -> Any:
-    if not isinstance(body, dict):
-        raise ProtocolError(f"{where} must be an object.")
-    hints = typing.get_type_hints(kind)
-    names = {field.name for field in dataclasses.fields(kind)}
-    odd = (set(body) - names) | (names - set(body) - set(_later_fields(kind)))
-    if odd:
-        raise ProtocolError(f"{where} has missing or unknown fields: {', '.join(sorted(odd))[:200]}.")
-    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in body.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _union(hint, value, where)
-    if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise ProtocolError(f"{where} has a value that is not allowed.")
-        return value
-    if origin is list:
-        if not isinstance(value, list):
-            raise ProtocolError(f"{where} must be a list.")
-        (item,) = typing.get_args(hint)
-        return [_value(item, entry, where) for entry in value]
-    if dataclasses.is_dataclass(hint):
-        return _read(typing.cast(type, hint), value, where)
-    return _plain(origin or hint, value, where)
-
-
-def _union(hint: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(hint)
-    if value is None and type(None) in options:
-        return None
-    (inner,) = [option for option in options if option is not type(None)]
-    return _value(inner, value, where)
-
-
-def _plain(kind: Any, value: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as fault:
-            raise ProtocolError(f"{where} is too large.") from fault
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ProtocolError(f"{where} has the wrong type.")
-    return value
+    return typing.cast(Message, read(kind, body, kind.__name__))
