@@ -125,9 +125,9 @@ _GROUPS = (
             ("verify", "crank.cli.token:verify", "Ask the node whether a token is good now."),
             ("revoke", "crank.cli.token:revoke", "Revoke a token with all that came of it."),
             ("list", "crank.cli.token:list_tokens", "List the last tokens, the ended ones too."),
-            ("roles", "crank.cli.token:list_roles", "List the roles that a token may be made under."),
             ("attenuate", "crank.cli.attenuate:attenuate_one", "Make less of a token, or pass it on; needs no node."),
             ("keygen", "crank.cli.attenuate:keygen", "Make a key to hold tokens with."),
+            ("roles", "crank.cli.token:list_roles", "List the roles that a token may be made under."),
         ),
     ),
     (

@@ -2,10 +2,8 @@
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
-from crank.controller.present import present, token_desk
-from crank.controller.present_chain import present_holder
+from crank.controller.present import bound_to, present, token_desk
 from crank.controller.withdraw import withdraw_grants
-from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant, GrantId
 from crank.domain.ids import TenantId
@@ -36,17 +34,9 @@ async def introspect(desk: Desk, shown: str) -> JsonObject:
 
 
 async def _alive(desk: Desk, shown: str) -> Grant | None:
-    tokens = token_desk(desk)
     try:
         # To be told of it nobody has to hold its key; to use it they do.
-        if tokens.chains is not None and looks_like_chain(shown):
-            bound: str | None = present_holder(tokens.chains, shown)
-        else:
-            said = token.read_claims(
-                tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
-            )
-            bound = said.holder_jkt if isinstance(said, token.Presented) else None
-        _, grant = await present(desk, shown, bound)
+        _, grant = await present(desk, shown, bound_to(desk, shown))
     except NotAuthenticated:
         return None
     return grant

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from crank.controller.hop_count import HopCount
 from crank.controller.proof_window import ProofWindow
 from crank.domain.json import JsonObject
 from crank.domain.role import Role
@@ -39,6 +40,7 @@ class TokenDesk:
     proofs: ProofReader
     chains: ChainIssuer | None = None
     roles: Mapping[str, Role] = field(default_factory=lambda: SHIPPED)
+    hops: HopCount = field(default_factory=HopCount)
     seen: ProofWindow = field(default_factory=ProofWindow)
     place: str = ""
     identify: Callable[[Any], Peer] | None = None
