@@ -122,7 +122,8 @@ async def _on_fault(request: Request, fault: Exception) -> Response:
 
 def place_of(request: Request) -> str | None:
     """Return this node's address as a caller knows it, where the node gives tokens."""
-    gives = hasattr(request.app.state, "names") and request.app.state.desk.tokens is not None
+    state = getattr(request.scope.get("app"), "state", None)
+    gives = hasattr(state, "names") and request.app.state.desk.tokens is not None
     return base_url(request) if gives else None
 
 

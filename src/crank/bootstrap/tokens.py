@@ -4,6 +4,7 @@ import ssl
 from pathlib import Path
 
 from crank.adapters.jose import JoseProofs, JoseTokens
+from crank.bootstrap.roles import read_roles
 from crank.config import Settings
 from crank.controller.token_desk import TokenDesk, TokenSigner
 from crank.domain.rules.token import ACCESS_TYPE
@@ -17,6 +18,7 @@ def open_tokens(settings: Settings, signer: TokenSigner) -> TokenDesk:
         reader=JoseTokens(signer.access_token_keys, typ=ACCESS_TYPE),
         proofs=JoseProofs(),
         identify=peer_identity,
+        roles=read_roles(settings),
         place=settings.public_url.rstrip("/"),
     )
 

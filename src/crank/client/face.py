@@ -13,6 +13,7 @@ from crank.client.link import ClientOptions
 from crank.client.remote import AsyncClient, OnOutput
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page
 from crank.client.sessions import SessionState
+from crank.client.tokens import Tokens
 from crank.domain.json import JsonObject, JsonValue
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class Client:
         self._thread = threading.Thread(target=self._loop.run_forever, name="crank-client", daemon=True)
         self._thread.start()
         self.keys = Keys(self._remote.keys, self._wait_for)
+        self.tokens = Tokens(self._remote.tokens, self._wait_for)
 
     def __enter__(self) -> Self:
         return self

@@ -8,9 +8,11 @@ from crank.domain.credential import Credential
 from crank.domain.grant import Grant, GrantId
 from crank.domain.ids import TenantId
 from crank.domain.json import JsonObject
+from crank.domain.role import Role
 from crank.domain.rules import grant as rules
 from crank.domain.rules import token
 from crank.domain.rules.access import Action
+from crank.domain.rules.role import may_assume
 from crank.errors import NotAuthenticated, NotFound
 from crank.ports import Transaction
 
@@ -99,6 +101,19 @@ async def revoke_token(desk: Desk, *, tenant: TenantId, subject: str, shown: str
     grant = await _alive(desk, shown)
     if grant is not None and await _may_know(desk, grant):
         await revoke_grant(desk, tenant=tenant, subject=subject, grant_id=grant.grant_id)
+
+
+async def roles_of(desk: Desk) -> list[Role]:
+    """Return the roles that the credential behind a request may assume, by name."""
+    asker = desk.asker
+    if asker is None or desk.tokens is None:
+        return []
+    held: Credential | None = asker
+    if desk.grant is not None:
+        behind = desk.grant
+        held = await desk.store.read(lambda tx: tx.credentials.find(behind.tenant, behind.credential_id))
+    known = sorted(desk.tokens.roles.values(), key=lambda role: role.name)
+    return [role for role in known if held is not None and may_assume(role, held) is None]
 
 
 def is_alive(desk: Desk, grant: Grant) -> bool:

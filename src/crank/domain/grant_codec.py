@@ -1,12 +1,15 @@
-"""The JSON form of grants that every store keeps, so that all of them agree."""
+"""The JSON forms of grants: the one that every store keeps, and the one that OAuth carries (RFC 9396)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.ids import CredentialId, TenantId
 from crank.domain.json import JsonObject
 from crank.errors import StoreError
+
+DETAIL_TYPE: Final = "urn:crank:capability"
 
 
 def rights_document(rights: tuple[Right, ...]) -> list[JsonObject]:
@@ -65,3 +68,25 @@ def parse_grant(document: Any) -> Grant:
 
 def _damaged(fault: Exception) -> StoreError:
     return StoreError(f"A stored grant cannot be read back: {fault!r}.", code="store_corrupt")
+
+
+def details_document(rights: Sequence[Right]) -> list[JsonObject]:
+    """Return the JSON form of rights, which `rules.authorization.parse_details` reads back to equal ones."""
+    return [_document(right) for right in rights]
+
+
+def scope_of(rights: Sequence[Right]) -> str:
+    """Return the patterns that rights name, as `scope` shows them; what narrows them is in the details alone."""
+    return " ".join(dict.fromkeys(right.capability for right in rights))
+
+
+def _document(right: Right) -> JsonObject:
+    return {
+        "type": DETAIL_TYPE,
+        "identifier": right.capability,
+        **({} if right.version is None else {"version": right.version}),
+        **({"constraints": list(right.constraints)} if right.constraints else {}),
+        **({} if right.mounts is None else {"mounts": list(right.mounts)}),
+        **({} if right.calls_max is None else {"calls_max": right.calls_max}),
+        **({} if right.budget_max is None else {"budget_max": right.budget_max}),
+    }

@@ -39,11 +39,9 @@ class Holder:
         self.key = ECKey.generate_key("P-256")
         self.jkt = self.key.thumbprint()
 
-    def prove(self, method: str, url: str, *, now_sec: int, ath: str | None = None, **more: object) -> str:
-        """Return a fresh proof; `more` replaces claims."""
+    def prove(self, method: str, url: str, *, now_sec: int, **more: object) -> str:
+        """Return a fresh proof; `more` adds or replaces claims, `ath` among them."""
         claims: JsonObject = {"jti": secrets.token_urlsafe(12), "htm": method, "htu": url, "iat": now_sec}
-        if ath is not None:
-            claims["ath"] = ath
         return sign(self.key, {"typ": "dpop+jwt", "jwk": public_jwk(self.key)}, {**claims, **more})
 
 

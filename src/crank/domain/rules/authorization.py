@@ -8,16 +8,17 @@ limit that nobody would honour must never look like one.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from crank.domain.capability import CAPABILITY_NAME_CHARS_MAX
-from crank.domain.grant import Right
+from crank.domain.grant import CONSTRAINTS_MAX, EVERYTHING, MOUNTS_MAX, RIGHTS_MAX, Right
+from crank.domain.grant_codec import DETAIL_TYPE, details_document, scope_of
 from crank.domain.json import JsonObject, JsonValue, canonical, loads_strict
-from crank.domain.rules.grant import CONSTRAINTS_MAX, EVERYTHING, MOUNTS_MAX, RIGHTS_MAX
 from crank.errors import InvalidRequest
 
-DETAIL_TYPE: Final = "urn:crank:capability"
+__all__ = ["DETAIL_TYPE", "details_document", "parse_details", "parse_details_text", "parse_scope", "scope_of"]
+
 # So that a token with all of it still fits into a request's head, beside all else there.
 DETAILS_BYTES_MAX: Final = 8 * 1024
 CONSTRAINT_BYTES_MAX: Final = 4 * 1024
@@ -58,28 +59,6 @@ def parse_scope(text: str) -> tuple[Right, ...]:
     if not 0 < len(words) <= RIGHTS_MAX or not all(words):
         raise _wrong_scope(f"It is 1 to {RIGHTS_MAX} words with one space between.")
     return tuple(Right(_pattern(word, "scope")) for word in words)
-
-
-def details_document(rights: Sequence[Right]) -> list[JsonObject]:
-    """Return the JSON form of rights, which `parse_details` reads back to equal ones."""
-    return [_document(right) for right in rights]
-
-
-def scope_of(rights: Sequence[Right]) -> str:
-    """Return the patterns that rights name, as `scope` shows them; what narrows them is in the details alone."""
-    return " ".join(dict.fromkeys(right.capability for right in rights))
-
-
-def _document(right: Right) -> JsonObject:
-    return {
-        "type": DETAIL_TYPE,
-        "identifier": right.capability,
-        **({} if right.version is None else {"version": right.version}),
-        **({"constraints": list(right.constraints)} if right.constraints else {}),
-        **({} if right.mounts is None else {"mounts": list(right.mounts)}),
-        **({} if right.calls_max is None else {"calls_max": right.calls_max}),
-        **({} if right.budget_max is None else {"budget_max": right.budget_max}),
-    }
 
 
 def _right(source: Any, place: str, schema_problem: SchemaProblem) -> Right:

@@ -5,20 +5,27 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from crank.domain.credential import Credential
-from crank.domain.grant import Grant, GrantId, Right
+from crank.domain.grant import (
+    DEPTH_MAX,
+    OF_A_KEY,
+    OF_THE_OWNER,
+    THUMBPRINT_URN,
+    Ceiling,
+    Grant,
+    GrantId,
+    Right,
+)
 from crank.domain.ids import CredentialId
 from crank.domain.job import Refusal
-from crank.domain.rules.grant import DEPTH_MAX, OF_A_KEY, OF_THE_OWNER, Ceiling
-from crank.domain.rules.token import THUMBPRINT_URN
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 # An API key of this node. No standard has a name for such a thing, so it has one of ours.
 API_KEY: Final = "urn:crank:params:token-type:api-key"
-# The token_type of an answer that is no access token; we issue none.
 _SPACE_DIGITS = 16
 _FAR_US = 2**62
+_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ def issue(
     now_us: int,
     depth_wanted: int | None = None,
 ) -> Grant:
-    """Make the new grant; its end is a whole second, which is what a token can say."""
+    """Make the new grant; it begins and ends at whole seconds, which is what a token can say."""
     before = subject.grant
     depth = granted.depth - 1 if delegates(subject, holder) else granted.depth
     actors = before.actors if before is not None else ()
@@ -124,8 +131,8 @@ def issue(
         credential_id=subject.credential.credential_id,
         subject=subject.credential.subject if before is None else before.subject,
         rights=_stable(granted.rights),
-        issued_us=now_us,
-        expires_us=granted.expires_us // 1_000_000 * 1_000_000,
+        issued_us=now_us // _US * _US,
+        expires_us=granted.expires_us // _US * _US,
         actors=actors if holder.actor is None else (holder.actor, *actors),
         holder_jkt=holder.jkt,
         parent=None if before is None else before.grant_id,

@@ -7,38 +7,49 @@ made by `narrow`, and a call is let through by `covering`, for the grant itself 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final
 
-from crank.domain.grant import Grant, Right
+from crank.domain.grant import (
+    CONSTRAINTS_MAX,
+    DEPTH_MAX,
+    EVERYTHING,
+    MOUNTS_MAX,
+    NODE_PREFIX,
+    OF_A_KEY,
+    OF_THE_OWNER,
+    RIGHTS_MAX,
+    Ceiling,
+    Grant,
+    Right,
+)
 from crank.domain.ids import MountId
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject, JsonValue, canonical
 
-EVERYTHING: Final = "*"
-# Names under this one are what only the node's owner may do. `*` does not reach them: they are asked for by name.
-NODE_PREFIX: Final = "node."
-RIGHTS_MAX: Final = 32
-CONSTRAINTS_MAX: Final = 8
-MOUNTS_MAX: Final = 64
-DEPTH_MAX: Final = 8
+__all__ = [
+    "CONSTRAINTS_MAX",
+    "DEPTH_MAX",
+    "EVERYTHING",
+    "MOUNTS_MAX",
+    "NODE_PREFIX",
+    "OF_A_KEY",
+    "OF_THE_OWNER",
+    "RIGHTS_MAX",
+    "Call",
+    "Ceiling",
+    "Satisfies",
+    "covering",
+    "is_within",
+    "lives",
+    "meet",
+    "meet_rights",
+    "narrow",
+    "reaches",
+    "spent",
+    "within",
+]
+
 # Each is compared with each; lists that meet more often than this are no honest request.
 _PAIRS_MAX = 4 * RIGHTS_MAX
-# All that a bounded credential may do, and all that an owner may: what the first grant is narrowed from.
-OF_A_KEY: Final = (Right(EVERYTHING),)
-OF_THE_OWNER: Final = (Right(EVERYTHING), Right(f"{NODE_PREFIX}*"))
-
-
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """One side of what may be granted: what is held, what a role gives, what the node's policy lets pass.
-
-    expires_us  the latest end
-    depth       how often it may be passed on from there
-    """
-
-    rights: tuple[Right, ...]
-    expires_us: int
-    depth: int
 
 
 @dataclass(frozen=True, slots=True)

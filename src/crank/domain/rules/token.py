@@ -6,11 +6,30 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from crank.domain.grant import Grant, GrantId
+from crank.domain.grant import THUMBPRINT_URN, Grant, GrantId
+from crank.domain.grant_codec import details_document, scope_of
 from crank.domain.ids import is_uuid7
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject
-from crank.domain.rules.authorization import details_document, scope_of
+
+__all__ = [
+    "ACCESS_TYPE",
+    "JTI_CHARS_MAX",
+    "LEEWAY_US",
+    "PROOF_AGE_US",
+    "PROOF_CHARS_MAX",
+    "PROOF_TYPE",
+    "THUMBPRINT_URN",
+    "TOKEN_CHARS_MAX",
+    "Presented",
+    "Proven",
+    "act_of",
+    "agrees",
+    "claims_of",
+    "is_thumbprint",
+    "read_claims",
+    "read_proof",
+]
 
 ACCESS_TYPE: Final = "at+jwt"
 PROOF_TYPE: Final = "dpop+jwt"
@@ -24,7 +43,6 @@ LEEWAY_US: Final = 60_000_000
 PROOF_AGE_US: Final = 60_000_000
 _US = 1_000_000
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
-THUMBPRINT_URN: Final = "urn:ietf:params:oauth:jwk-thumbprint:sha-256:"
 
 
 def claims_of(grant: Grant, *, issuer: str, audience: str) -> JsonObject:
