@@ -37,7 +37,7 @@ _CONSTRAINTS = (
 )  # fmt: skip
 _FIELDS = frozenset(
     ("capability", "version", "job_id", "idempotency_key", "effects", "route", "detach",
-     "session", "context", "program", "stdin")
+     "session", "context", "program", "stdin", "handles")
 )  # fmt: skip
 
 OnEvent: TypeAlias = Callable[[JobEvent], None]
