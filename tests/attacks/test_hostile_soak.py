@@ -71,7 +71,11 @@ def test_every_attack_on_a_cold_pool(node: Node, lanes: list[Canary]) -> None:
 def test_every_attack_under_load(node: Node, lanes: list[Canary]) -> None:
     """N09: while other jobs take every processor and every slot, every attack still ends as it must."""
     arena, over = ApiArena(node, lanes), threading.Event()
-    busy = Case("V14 busy", "import hashlib\nfor n in range(400_000):\n    hashlib.sha256(bytes(64)).digest()\n'busy'", result="busy")
+    busy = Case(
+        "V14 busy",
+        "import hashlib\nfor n in range(400_000):\n    hashlib.sha256(bytes(64)).digest()\n'busy'",
+        result="busy",
+    )
     wrong: list[str] = []
 
     def load() -> None:
@@ -125,7 +129,7 @@ def test_every_attack_while_its_makers_are_killed(node: Node, lanes: list[Canary
         reason = arena.ended(job)["end"]["reason"]
         assert reason in {*case.reasons, *_ENDED_FROM_OUTSIDE}, (case.name, reason)
         assert lanes[0].wrongs() == [], case.name
-        until(lambda: api.ready()["ready"], what="the node to be ready")
+        until(lambda: api.ready().get("ready"), what="the node to be ready")
     _right(ApiArena(node, lanes), lanes[0])
 
 

@@ -15,6 +15,7 @@ from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
+from crank.bootstrap.federation import open_trust
 from crank.controller.desk import Desk, Policy
 from crank.controller.enroll import enroll, leave
 from crank.controller.keys import admit_owner
@@ -72,8 +73,11 @@ def peer_named(name: str, *, jkt: str = "") -> Peer:
 class ScriptedWorker:
     """A worker that says exactly what a test tells it to."""
 
-    def __init__(self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2) -> None:
+    def __init__(
+        self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2, *, version: int = 1
+    ) -> None:
         self.desk = desk
+        self.version = version
         self.name = name
         self.capabilities = capabilities
         self.slots = slots
@@ -83,15 +87,16 @@ class ScriptedWorker:
         self.live: LiveWorker | None = None
 
     async def connect(
-        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] = (1, 1), renews: bool = False
+        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] | None = None, renews: bool = False
     ) -> Welcome:
         """Enroll over a fresh link."""
         self.link = QueueLink()
         documents = [capability_document(capability) for capability in self.capabilities]
         peer = peer_named(self.name, jkt=self.key.jkt)
-        signed = self._signed(documents) if versions[1] >= MANIFEST_SINCE else None
+        offered = versions or (1, self.version)
+        signed = self._signed(documents) if offered[1] >= MANIFEST_SINCE else None
         hello = Hello(
-            *versions, self.name, self.instance_id, "n1", "0", self.slots,
+            *offered, self.name, self.instance_id, "n1", "0", self.slots,
             documents if signed is None else [], holding or [], renews, signed,
         )  # fmt: skip
         shown = None if signed is None else peer
@@ -135,17 +140,20 @@ async def open_desk(folder: Path, *, issuer: Authority | None = None, **policy: 
     await store.start()
     controller_id = policy.pop("controller_id", "c1")
     rules = Policy("n1", controller_id, TRUST_DOMAIN, (str(folder),), **policy)
+    clock, ids = SystemClock(), SystemIdSource()
+    authority = issuer or MemoryAuthority(TRUST_DOMAIN, clock, ids)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
         FileStreamLog(folder / "streams"),
-        SystemClock(),
-        SystemIdSource(),
+        clock,
+        ids,
         JsonSchemaChecker(),
         NoFailpoints(),
         rules,
         appraiser=JwsAppraiser(),
-        authority=issuer or MemoryAuthority(TRUST_DOMAIN, SystemClock(), SystemIdSource()),
+        authority=authority,
+        trust=open_trust(authority, clock),
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

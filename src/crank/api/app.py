@@ -12,7 +12,9 @@ from crank.api import (
     agents,
     authority,
     enrolment,
+    federation,
     files,
+    grants,
     identities,
     keys,
     metrics,
@@ -21,6 +23,9 @@ from crank.api import (
     rest,
     sessions,
     streams,
+    tokens,
+    trust,
+    workloads,
 )
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
@@ -62,7 +67,10 @@ def build_api(
     app.state.names = known_names(bind, more_names)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, keys, identities, authority, metrics, agents, actions_document):
+    for part in (
+        rest, streams, files, sessions, nodes, keys, identities, authority, grants, tokens,
+        metrics, agents, actions_document, trust, federation, workloads,
+    ):  # fmt: skip
         app.include_router(part.router)
     for router in (enrolment.router, enrolment.door):
         app.include_router(router)

@@ -98,6 +98,15 @@ class MountUsed(Answer):
     mount_id: str
 
 
+class CallerDocument(Answer):
+    """The call of another job that a job was made for."""
+
+    job_id: str
+    epoch: int
+    number: int
+    handle: str
+
+
 class JobHead(Answer):
     """A job without its output."""
 
@@ -118,6 +127,8 @@ class JobHead(Answer):
     epoch: int
     worker_id: str | None
     cancel_requested: bool
+    called_by: CallerDocument | None = Field(description="Which other job's code called for it.")
+    handles: list[str] = Field(description="Names of what its own code may ask for.")
     pending: str | None = Field(description="Why it waits, while it is queued.")
     end: EndDocument | None
 

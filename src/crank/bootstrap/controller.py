@@ -26,12 +26,14 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
+from crank.bootstrap import spiffe
 from crank.bootstrap.authority import ListeningTls, issue_own, keep_renewed, start_authority
+from crank.bootstrap.federation import open_trust, start_polling, verifier_of
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
-from crank.bootstrap.verifying import verifier_of
+from crank.bootstrap.tokens import ask_for_certificates, open_tokens, take_place
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -82,6 +84,8 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             appraiser=JwsAppraiser(),
             authority=authority,
             roots=authority,
+            trust=open_trust(authority, clock),
+            tokens=open_tokens(settings, authority, clock),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
@@ -89,6 +93,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         await loop.start()
         opened.push_async_callback(loop.stop)
         own = await issue_own(settings, desk, authority)
+        opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         tls = ListeningTls(own)
@@ -103,6 +108,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             more.append(e2b.listener(settings, boxes, tls.api() if settings.e2b_tls else None))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
+        workloads = await opened.enter_async_context(spiffe.served(settings, desk))
         public = _public_name(settings, api)
         renewing = asyncio.create_task(keep_renewed(settings, desk, authority, tls, public), name="renew")
         opened.callback(renewing.cancel)
@@ -110,7 +116,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports),
+            started=lambda *ports: _tell_ready(settings, leash, ports, desk, workloads),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -122,12 +128,16 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
+def _tell_ready(
+    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: JsonObject
+) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
+    take_place(desk.tokens, f"https://{host}:{api_port}")
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
+            **workloads,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
@@ -225,8 +235,9 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI, tls:
         tls=tls.api(),
         name="api_port",
     )
+    ask_for_certificates(api.tls, own.ca_file)
     workers = Listener(
-        app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
+        app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=tls.workers(),

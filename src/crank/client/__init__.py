@@ -2,12 +2,14 @@
 
 from crank.client.face import Client
 from crank.client.face_session import Session
+from crank.client.federation import FederatedDomain
 from crank.client.keys import Key
 from crank.client.link import ClientOptions, job_id_of
 from crank.client.nodes import Node
 from crank.client.remote import AsyncClient
 from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics, Mount, Page, Skipped, StreamMetrics
 from crank.client.sessions import AsyncSession, SessionFile, SessionState
+from crank.client.workloads import WorkloadEntry
 
 __all__ = [
     "Artifact",
@@ -15,6 +17,7 @@ __all__ = [
     "AsyncSession",
     "Client",
     "ClientOptions",
+    "FederatedDomain",
     "JobEnd",
     "JobEvent",
     "JobResult",
@@ -28,5 +31,6 @@ __all__ = [
     "SessionState",
     "Skipped",
     "StreamMetrics",
+    "WorkloadEntry",
     "job_id_of",
 ]

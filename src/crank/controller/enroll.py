@@ -19,8 +19,8 @@ from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_listed
 from crank.controller.enrolled import enrolled_as, signed_offer
-from crank.controller.roster import LiveLease, LiveWorker
-from crank.controller.take_over import carry_over, older_link
+from crank.controller.roster import LiveWorker
+from crank.controller.take_over import carry_over, going_on, older_link
 from crank.controller.tell_trust import tell_trust
 from crank.domain.capability import CAPABILITIES_MAX, Capability, parse_capability
 from crank.domain.identity import SpiffeId
@@ -68,11 +68,11 @@ async def enroll(
         worker.manifest = hello.manifest
         older = await older_link(desk, hello)
         if older is None:
-            decided = await _let_in(desk, worker, hello, renews=False)
+            decided = await _let_in(desk, worker, hello, None)
         else:
             # Whatever it is acting on is finished first; all else that comes by that link is said again.
             async with older.turn:
-                decided = await _let_in(desk, worker, hello, renews=True)
+                decided = await _let_in(desk, worker, hello, older)
                 await _carry(desk, older, worker, decided.carried)
         await _replace(desk, worker)  # 6
         try:
@@ -88,12 +88,14 @@ async def enroll(
     return worker
 
 
-async def _let_in(desk: Desk, worker: LiveWorker, hello: Hello, *, renews: bool) -> _Decided:
-    worker.known, decided = await desk.store.transact(lambda tx: _store(desk, tx, worker, hello, renews=renews))  # 5
+async def _let_in(desk: Desk, worker: LiveWorker, hello: Hello, older: LiveWorker | None) -> _Decided:
+    worker.known, decided = await desk.store.transact(  # 5
+        lambda tx: _store(desk, tx, worker, hello, renews=older is not None)
+    )
     desk.failpoints.reach("enroll.committed")
     for job, entry in decided.answers:
         if job is not None and entry.verdict == "continue":
-            worker.leases[job.job_id] = LiveLease(entry.epoch, await _next_seq(desk, job.job_id, entry.epoch))
+            worker.leases[job.job_id] = going_on(older, job, await _next_seq(desk, job.job_id, entry.epoch))
     return decided
 
 
@@ -117,6 +119,9 @@ async def leave(desk: Desk, *, worker: LiveWorker) -> None:
     for waiting in worker.calls.values():
         if not waiting.done():
             waiting.set_exception(Unavailable("The worker's connection was lost.", code="worker_gone"))
+    # Its calls are said again on its next link.
+    for answering in list(worker.answering.values()):
+        answering.cancel()
     if desk.roster.leave(worker, desk.clock.monotonic_sec()):
         seen = replace(worker.known, seen_us=desk.clock.now_us())
         await desk.store.transact(lambda tx: tx.registry.put_worker(seen))
@@ -225,9 +230,7 @@ async def _next_seq(desk: Desk, job_id: JobId, epoch: int) -> int:
     return last + 1
 
 
-async def _answer(
-    desk: Desk, worker: LiveWorker, version: int, resumed: list[tuple[Job | None, Resumed]]
-) -> None:
+async def _answer(desk: Desk, worker: LiveWorker, version: int, resumed: list[tuple[Job | None, Resumed]]) -> None:
     entries = []
     for _, entry in resumed:
         lease = worker.leases.get(JobId(entry.job_id))

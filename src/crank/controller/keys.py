@@ -129,6 +129,9 @@ async def own_key(desk: Desk) -> Credential:
     asker = desk.asker
     if asker is None:
         raise NotFound("The node itself needs no key.", code="key_not_found")
+    if desk.grant is not None:
+        # What a token is served as; the key behind it is not its holder's to know.
+        return asker
     found = await desk.store.read(lambda tx: tx.credentials.find(asker.tenant, asker.credential_id))
     if found is None:
         raise NotFound("There is no such key.", code="key_not_found")
@@ -165,9 +168,8 @@ async def revoke(desk: Desk, *, tenant: TenantId, subject: str, key: str) -> Cre
 
     revoked = await desk.store.transact(commit)
     desk.keyring.changed()
-    if revoked.bounded:
-        # An owner's key owns nothing of its own; one that revokes itself could not even look.
-        await withdraw(desk, revoked, subject=subject)
+    # What an owner's key did itself is the owner's; what its tokens did ends.
+    await withdraw(desk, revoked, subject=subject)
     return revoked
 
 
@@ -181,9 +183,7 @@ def _revoke(desk: Desk, tx: Transaction, credential: Credential, subject: str) -
     return revoked
 
 
-async def set_mount(
-    desk: Desk, *, tenant: TenantId, subject: str, key: str, mount: str, allowed: bool
-) -> Credential:
+async def set_mount(desk: Desk, *, tenant: TenantId, subject: str, key: str, mount: str, allowed: bool) -> Credential:
     """Allow a bounded key to name a mount, or deny it, which ends what it runs with it; again changes nothing.
 
     Raises NotAllowed, NotFound (key or mount), Conflict (`key_unbounded`, `key_revoked`), TooLarge.
@@ -221,7 +221,12 @@ async def admit_owner(desk: Desk, secret: str) -> None:
     """
     hashed, now_us, controller = hash_of(secret), desk.clock.now_us(), desk.policy.controller_id
     made = Credential(
-        access.make_credential_id(desk.ids.uuid7()), LOCAL_TENANT, _OWNER_NAME, CredentialKind.OWNER, OWNER_SUBJECT, now_us
+        access.make_credential_id(desk.ids.uuid7()),
+        LOCAL_TENANT,
+        _OWNER_NAME,
+        CredentialKind.OWNER,
+        OWNER_SUBJECT,
+        now_us,
     )
 
     def commit(tx: Transaction) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
 from crank.domain.capability import capability_document
+from crank.domain.handle import CalledBy
 from crank.domain.ids import JobId, TenantId, WorkerId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import JsonObject, loads_strict
@@ -87,9 +88,15 @@ def _head(desk: Desk, job: Job, mounts: list[Mount]) -> JsonObject:
         "epoch": job.epoch,
         "worker_id": job.worker_id,
         "cancel_requested": job.cancel_requested,
+        "called_by": None if job.called_by is None else _caller(job.called_by),
+        "handles": [handle.name for handle in request.handles],
         "pending": _pending(desk, job, mounts),
         "end": None if job.end is None else _end(job.end),
     }
+
+
+def _caller(by: CalledBy) -> JsonObject:
+    return {"job_id": by.job_id, "epoch": by.epoch, "number": by.number, "handle": by.handle}
 
 
 def _pending(desk: Desk, job: Job, mounts: list[Mount]) -> str | None:
@@ -97,7 +104,8 @@ def _pending(desk: Desk, job: Job, mounts: list[Mount]) -> str | None:
         return None
     wanted = {use.mount_id for use in job.request.mounts}
     nodes = frozenset(mount.node_id for mount in mounts if mount.mount_id in wanted)
-    offers = desk.roster.for_request(job.request, desk.roster.offers(desk.clock.monotonic_sec()))
+    free = desk.roster.offers(desk.clock.monotonic_sec(), called=job.called_by is not None)
+    offers = desk.roster.for_request(job.request, free)
     placed = placement.choose(job.request, offers, nodes)
     if isinstance(placed, placement.Busy) and job.request.session_id is not None:
         return "Waiting for a free slot on the worker that holds its session."
@@ -214,9 +222,7 @@ async def capabilities_document(desk: Desk) -> JsonObject:
     return {"capabilities": [entries[key] for key in sorted(entries)]}
 
 
-async def records_page(
-    desk: Desk, *, tenant: TenantId, job_id: JobId | None, after: int, limit: int
-) -> JsonObject:
+async def records_page(desk: Desk, *, tenant: TenantId, job_id: JobId | None, after: int, limit: int) -> JsonObject:
     """Return the audit trail in order, after a position; all of it to the owner alone. Raises NotAllowed."""
     if job_id is None:
         await authorise(desk, Action.READ_RECORDS)

@@ -2,7 +2,8 @@
 
 _JOB_COLUMNS = """
     tenant, job_id, status, epoch, attempts, hold, submitted_us, started_us, ended_us, worker_id,
-    instance_id, cancel_requested, request_digest, request, "end", outcome, outcome_blob, owner"""
+    instance_id, cancel_requested, request_digest, request, "end", outcome, outcome_blob, owner,
+    caller_id, caller_epoch, call_number, call_handle, call_depth, call_root"""
 
 # --- jobs; `seq` is the order in which they were accepted ---------------------------------------
 
@@ -10,11 +11,13 @@ JOB_INSERT = """
 INSERT INTO job (
     tenant, job_id, status, epoch, attempts, effects, hold, traceparent, route, capability,
     submitted_us, started_us, ended_us, worker_id, instance_id, cancel_requested,
-    request_digest, request, "end", outcome, outcome_blob, session_id, owner
+    request_digest, request, "end", outcome, outcome_blob, session_id, owner,
+    caller_id, caller_epoch, call_number, call_handle, call_depth, call_root
 ) VALUES (
     :tenant, :job_id, :status, :epoch, :attempts, :effects, :hold, :traceparent, :route, :capability,
     :submitted_us, :started_us, :ended_us, :worker_id, :instance_id, :cancel_requested,
-    :request_digest, :request, :end, :outcome, :outcome_blob, :session_id, :owner
+    :request_digest, :request, :end, :outcome, :outcome_blob, :session_id, :owner,
+    :caller_id, :caller_epoch, :call_number, :call_handle, :call_depth, :call_root
 )"""
 
 # The request, its digest and the moment it came are never written twice.
@@ -57,7 +60,20 @@ JOBS_PAGE = {
 JOBS_COUNT = "SELECT count(*) FROM job WHERE status = ?"
 
 JOBS_ENDED_BEFORE = f"""
-SELECT {_JOB_COLUMNS} FROM job WHERE ended_us IS NOT NULL AND ended_us < ? ORDER BY ended_us, seq LIMIT ?"""
+SELECT {_JOB_COLUMNS} FROM job WHERE ended_us IS NOT NULL AND ended_us < ? AND (call_root IS NULL OR NOT EXISTS (
+    SELECT 1 FROM job AS root WHERE root.tenant = job.tenant AND root.job_id = job.call_root AND root.ended_us IS NULL
+)) ORDER BY ended_us, seq LIMIT ?"""
+
+_CALL_COLUMNS = """
+    job_id, caller_id, caller_epoch, call_number, call_handle, call_depth, call_root, ended_us"""
+
+CALL_FIND = """
+SELECT job_id FROM job WHERE tenant = ? AND caller_id = ? AND caller_epoch = ? AND call_number = ?"""
+
+CALLS_OF_TREE = f"SELECT {_CALL_COLUMNS} FROM job WHERE tenant = ? AND call_root = ? ORDER BY seq"
+
+JOBS_CALLED_OPEN = f"""
+SELECT {_JOB_COLUMNS} FROM job WHERE caller_id IS NOT NULL AND ended_us IS NULL ORDER BY seq"""
 
 JOB_DELETE = "DELETE FROM job WHERE tenant = ? AND job_id = ?"
 
@@ -269,3 +285,15 @@ BANS = "SELECT spiffe_id, since_us, reason FROM identity_ban ORDER BY spiffe_id"
 REVOCATION_LIST_NEXT = """
 INSERT INTO revocation_list (only, number) VALUES (1, 1)
 ON CONFLICT (only) DO UPDATE SET number = number + 1 RETURNING number"""
+# --- workloads ----------------------------------------------------------------------------------
+
+WORKLOAD_INSERT = """
+INSERT INTO workload (tenant, entry_id, spiffe_id, selectors, hint, entry) VALUES (?, ?, ?, ?, ?, ?)"""
+
+WORKLOAD_HINTED = "SELECT 1 FROM workload WHERE tenant = ? AND hint = ?"
+
+WORKLOADS_ALL = "SELECT entry FROM workload ORDER BY seq"
+
+WORKLOADS_OF = "SELECT entry FROM workload WHERE tenant = ? ORDER BY seq"
+
+WORKLOAD_REMOVE = "DELETE FROM workload WHERE tenant = ? AND entry_id = ?"

@@ -29,6 +29,10 @@ class Action(StrEnum):
     READ_IDENTITIES = "identities.list"
     CHANGE_IDENTITIES = "identities.change"
     ROTATE_ROOT = "root.rotate"
+    CHANGE_FEDERATION = "federation.change"
+    READ_FEDERATION = "federation.read"
+    CHANGE_WORKLOADS = "workloads.change"
+    LIST_WORKLOADS = "workloads.list"
 
 
 _DOING = {
@@ -41,6 +45,10 @@ _DOING = {
     Action.READ_IDENTITIES: "Reading the list of identities is",
     Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
     Action.ROTATE_ROOT: "Changing the root of trust is",
+    Action.CHANGE_FEDERATION: "Choosing which trust domains this node is federated with is",
+    Action.READ_FEDERATION: "Reading which trust domains this node is federated with is",
+    Action.CHANGE_WORKLOADS: "Registering and removing workloads is",
+    Action.LIST_WORKLOADS: "Reading the list of workloads is",
 }
 
 

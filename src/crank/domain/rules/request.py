@@ -21,6 +21,7 @@ from crank.domain.quantity import (
     MOUNT_PATH_BYTES_MAX,
     OUTPUT_BYTES_MAX,
 )
+from crank.domain.rules.handle import DraftHandle, parse_handles
 from crank.domain.wanted import (
     DEFAULT_PROFILE,
     DraftMount,
@@ -75,6 +76,7 @@ class Draft:
     program: tuple[str, ...] | None = None
     stdin: bool = False
     detach: bool = True
+    handles: tuple[DraftHandle, ...] = ()
 
 
 def request_digest(fields: JsonObject) -> Digest:
@@ -146,6 +148,7 @@ def parse_request(fields: JsonObject) -> Draft:
         program=parse_program(fields),
         stdin=fields.get("stdin") is True,
         detach=fields.get("detach") is not False,
+        handles=parse_handles(fields),
     )
 
 

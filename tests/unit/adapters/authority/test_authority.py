@@ -182,7 +182,10 @@ def break_nothing_known(path):
         ("authority/*/authority-key.pem", lambda path: path.chmod(0o644)),
         ("authority/*/authority-key.pem", lambda path: path.write_bytes(_another_key(path))),
         ("authority/*/authority.pem", break_nothing_known),
-        ("authority/*/authority.pem", lambda path: path.write_bytes((path.parents[2] / "w1" / "cert.pem").read_bytes())),
+        (
+            "authority/*/authority.pem",
+            lambda path: path.write_bytes((path.parents[2] / "w1" / "cert.pem").read_bytes()),
+        ),
         ("authority/*/root.pem", break_nothing_known),
         ("authority/*/root.pem", lambda path: path.write_bytes(path.with_name("authority.pem").read_bytes())),
         ("authority/jwt-svid/keys.json", break_nothing_known),

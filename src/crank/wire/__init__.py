@@ -12,10 +12,11 @@ import typing
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from crank.domain.fields import later_fields, read_fields
 from crank.domain.json import JsonObject, JsonValue, dumps, loads_strict
 from crank.domain.quantity import JSON_DEPTH_MAX, MIB
 from crank.errors import InvalidRequest, ProtocolError
+from crank.wire.calls import Call, CallAnswer, LeaseHandle
+from crank.wire.strict import later_fields, read
 
 VERSION_MIN = 1
 VERSION_MAX = 3
@@ -23,6 +24,8 @@ VERSION_MAX = 3
 SESSIONS_SINCE = 2
 # The version that brought trust, and links that follow one another without a gap.
 TRUST_SINCE = 3
+# The version that brought handles, and the calls that jobs make with them.
+HANDLES_SINCE = 3
 # What a worker's hello says of itself needs this version: controllers are renewed first, workers after.
 HELLO_SINCE = 3
 # Who signs what it offers; an older worker is served on the controller's own machine alone, where it must have run.
@@ -269,6 +272,8 @@ class Lease:
     program              the argv of one of the profile's programs, in place of code
     stdin                its stdin stays open for calls; otherwise it is empty
     cpu_sec, idle_sec, no_output_sec   clocks that the request lowered
+    handles              what its code may ask for while it runs; None: nothing
+    called               another job waits for it, so it may take a slot that a waiting job lends
     """
 
     job_id: str
@@ -290,6 +295,8 @@ class Lease:
     cpu_sec: float | None = None
     idle_sec: float | None = None
     no_output_sec: float | None = None
+    handles: list[LeaseHandle] | None = None
+    called: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +412,7 @@ Message: TypeAlias = (
     Hello | Beat | Started | Output | Finished | Declined | Draining | Welcome | Rejected | Lease | Cancel | Settled
     | Pools | Opened | Sessions | Ended | Answered | Open | Touch | Close | Noted | Interrupt | Stdin | Files
     | Held | Trusted | Trust
+    | Call | CallAnswer
 )  # fmt: skip
 
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in typing.get_args(Message)}
@@ -442,4 +450,4 @@ def decode(raw: str | bytes) -> Message:
     if not isinstance(body, dict) or not isinstance(body.get("t"), str) or body["t"] not in _KINDS:
         raise ProtocolError("A message has no known kind.")
     kind = _KINDS[body.pop("t")]
-    return typing.cast(Message, read_fields(kind, body, kind.__name__))
+    return typing.cast(Message, read(kind, body, kind.__name__))
