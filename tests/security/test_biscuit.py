@@ -336,7 +336,7 @@ def test_huge_tokens_and_many_blocks_are_refused_at_once() -> None:
 def test_the_longest_honest_token_is_read_at_once() -> None:
     """As many hops as a node reads, with rights in each, are judged long before the evaluator's limit."""
     token = minted(ISSUER, ANN)
-    for _ in range(20):
+    for _ in range(15):
         token = HOLDER.narrow(token, {"authorization_details": CONVERT, "exp": NOW_SEC + 500})
     with soon():
         assert [right.capability for right in rights(token, ANN)] == ["document.convert"]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import socket
 import ssl
 import subprocess
 import time
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from websockets.asyncio.client import connect
 
+from crank.adapters.authority import FileAuthority
 from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.own_identity import HeldIdentity
 from crank.controller.cut_off import cut_off_all
@@ -26,7 +28,20 @@ from crank.domain.trust import Peer
 from crank.errors import NotAllowed, Unavailable, UntrustedPeer
 from crank.security import Verifier, client_context
 from crank.testing.fakes import FakeClock
-from crank.wire import Beat, Hello, Lease, Started, Trust, Trusted, Welcome, decode, encode
+from crank.wire import (
+    Beat,
+    Hello,
+    Lease,
+    Open,
+    Opened,
+    Sessions,
+    Started,
+    Trust,
+    Trusted,
+    Welcome,
+    decode,
+    encode,
+)
 from tests.support.desk import SECRET, TRUST_DOMAIN, open_desk
 from tests.support.listeners import authority, context_of, open_listeners
 from tests.unit.api.conftest import CORE
@@ -225,6 +240,28 @@ async def test_what_may_have_run_ends_truthfully(desk, node):
         assert "revoked" in end["message"]
 
 
+async def test_the_sessions_of_a_revoked_worker_end(desk, node):
+    """An open session ends with the reason, so does the job that runs in it, and neither waits for the worker."""
+    await node.known(desk)
+    async with linked(desk, node) as link, owner(node) as api:
+        await link.send(encode(Sessions([], [])))
+        opening = asyncio.create_task(api.post("/v1/sessions", json={}))
+        asked = decode(await asyncio.wait_for(link.recv(), 10))
+        assert isinstance(asked, Open)
+        await link.send(encode(Opened(asked.session_id, "none")))
+        session_id = (await opening).json()["session_id"]
+        job_id = (await api.post("/v1/jobs", json={"code": "1", "session": session_id, "effects": "pure"})).json()["job_id"]
+        while not isinstance(lease := decode(await asyncio.wait_for(link.recv(), 10)), Lease):
+            pass
+        await link.send(encode(Started(lease.job_id, lease.epoch)))
+        await api.post("/v1/identities/revoke", json={"identity": f"spiffe://{TRUST_DOMAIN}/worker/w1"})
+        session = (await api.get(f"/v1/sessions/{session_id}")).json()
+        assert (session["state"], session["end"]["code"]) == ("ended", "worker_revoked")
+        job = (await api.get(f"/v1/jobs/{job_id}")).json()
+        # What it found in the session is gone, so it is not run again, pure or not.
+        assert (job["end"]["reason"], job["attempts"]) == ("outcome_unknown", 1)
+
+
 async def test_every_other_worker_is_told_at_once(desk, node):
     """The others hear which identities and certificates are revoked, and what they acknowledged is known."""
     one = await node.known(desk, "w1")
@@ -344,6 +381,44 @@ async def test_a_link_ends_with_its_certificate(desk, node):
         with pytest.raises(websockets.ConnectionClosed):
             await asyncio.wait_for(link.recv(), 5)
         assert link.close_reason.startswith("identity_expired: ")
+
+
+async def test_nothing_outlives_the_certificate(desk, node, tmp_path):
+    """No request on a kept connection and no resumed session is believed once the certificate has ended."""
+    folder = tmp_path / "identities" / "authority"
+    brief = FileAuthority(folder, trust_domain=TRUST_DOMAIN, clock=desk.clock, ids=desk.ids, leaf_ttl_sec=2)
+    identity = brief.issue_worker("w1", tmp_path / "brief")
+    svid = brief.read_local(identity.folder)
+    assert svid is not None
+    ends_sec = svid.not_after_us / 1e6
+    blob = f"/v1/blobs/{'0' * 64}"
+    async with httpx2.AsyncClient(verify=context_of(identity), base_url=f"https://127.0.0.1:{node.workers_port}") as kept:
+        assert (await kept.get(blob)).status_code == 404
+        context = context_of(identity)
+        (accepted, session), tries = await asyncio.to_thread(head, node, context, None), 0
+        assert accepted
+        async with asyncio.timeout(10):
+            while accepted:
+                asked_sec = time.time()
+                accepted, _ = await asyncio.to_thread(head, node, context, session)
+                assert not accepted or asked_sec < ends_sec + 1
+                tries += 1
+                await asyncio.sleep(0.1)
+        assert tries > 1
+        refused = await kept.get(blob)
+        assert (refused.status_code, refused.json()["code"]) == (403, "identity_expired")
+
+
+def head(node, context: ssl.SSLContext, session) -> tuple[bool, ssl.SSLSession | None]:
+    """Ask for a blob on a new connection, with a session to resume; tell whether there was an answer."""
+    plain = socket.create_connection(("127.0.0.1", node.workers_port), timeout=10)
+    with context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secured:
+        assert not secured.session_reused
+        secured.sendall(b"HEAD /v1/blobs/" + b"0" * 64 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        try:
+            return secured.recv(1024).startswith(b"HTTP/1.1 404"), secured.session
+        except OSError:
+            return False, None
 
 
 def _connector(node, identity) -> tuple[WebSocketConnector, HeldIdentity]:

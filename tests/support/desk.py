@@ -30,7 +30,7 @@ from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.domain.trust import Peer
 from crank.errors import Unavailable
-from crank.ports import Authority
+from crank.ports import Authority, Clock
 from crank.testing.memory_authority import MemoryAuthority
 from crank.wire import MANIFEST_SINCE, Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 from tests.support.signing import OwnKey
@@ -134,13 +134,15 @@ class ScriptedWorker:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(folder: Path, *, issuer: Authority | None = None, **policy: Any) -> AsyncIterator[Desk]:
-    """Give a desk whose services run; `issuer` is its authority."""
+async def open_desk(
+    folder: Path, *, issuer: Authority | None = None, clock: Clock | None = None, **policy: Any
+) -> AsyncIterator[Desk]:
+    """Give a desk whose services run; `issuer` is its authority, `clock` the system's unless another is given."""
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
     controller_id = policy.pop("controller_id", "c1")
     rules = Policy("n1", controller_id, TRUST_DOMAIN, (str(folder),), **policy)
-    clock, ids = SystemClock(), SystemIdSource()
+    clock, ids = clock or SystemClock(), SystemIdSource()
     authority = issuer or MemoryAuthority(TRUST_DOMAIN, clock, ids)
     desk = Desk(
         store,

@@ -18,6 +18,9 @@ from crank.controller.issue import note_issued
 from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
 from tests.support.desk import TRUST_DOMAIN
 
+# Tests of old connections lower it.
+AGE_SEC_MAX = 900.0
+
 
 @dataclass(frozen=True)
 class Listeners:
@@ -70,7 +73,7 @@ async def open_listeners(
     issuer = issuer or authority(folder / "authority")
     own = (serving_as or issuer).issue_controller("c1")
     files = {"certificate_file": own.certificate_file, "key_file": own.key_file}
-    api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, bearer_server_context(**files), "api")
+    api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, bearer_server_context(**files), "api", AGE_SEC_MAX)
     bundle = bundle_from_pem(TRUST_DOMAIN, own.ca_file.read_bytes())
     verifier = Verifier(lambda domain: bundle if domain == TRUST_DOMAIN else None, now_us=SystemClock().now_us)
     workers = Listener(
@@ -80,14 +83,20 @@ async def open_listeners(
         server_context(**files, ca_file=own.ca_file),
         "workers",
     )
+    async with serving(api, workers) as (api_port, workers_port):
+        yield Listeners(api_port, workers_port, issuer, folder)
+
+
+@contextlib.asynccontextmanager
+async def serving(api: Listener, workers: Listener) -> AsyncIterator[tuple[int, int]]:
+    """Serve two listeners until the test is over; give their ports."""
     ports: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    serving = asyncio.create_task(
+    served = asyncio.create_task(
         serve(api=api, workers=workers, started=lambda *both: ports.set_result(both), stop=stop)
     )
     try:
-        api_port, workers_port = await asyncio.wait_for(ports, 20)
-        yield Listeners(api_port, workers_port, issuer, folder)
+        yield await asyncio.wait_for(ports, 20)
     finally:
         stop.set()
-        await asyncio.wait_for(serving, 30)
+        await asyncio.wait_for(served, 30)

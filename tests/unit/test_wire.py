@@ -185,20 +185,7 @@ HANDED = replace(
     called=True,
 )
 SINCE_2 = frozenset(
-    (
-        "pools",
-        "opened",
-        "sessions",
-        "ended",
-        "answered",
-        "open",
-        "touch",
-        "close",
-        "noted",
-        "interrupt",
-        "stdin",
-        "files",
-    )
+    ("pools", "opened", "sessions", "ended", "answered", "open", "touch", "close", "noted", "interrupt", "stdin", "files")
 )
 SINCE_3 = frozenset(("held", "trusted", "trust"))
 # What version 3 added to messages of earlier versions, each message whole.

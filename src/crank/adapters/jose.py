@@ -8,18 +8,15 @@ never reaches it. Keys are looked up by `kid` in the set that the caller of this
 import base64
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final
-
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 from crank.domain.json import JsonObject, canonical, loads_strict
 from crank.domain.rules.token import PROOF_CHARS_MAX, PROOF_TYPE, TOKEN_CHARS_MAX
 from crank.errors import InvalidRequest, NotAuthenticated
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey
 
 ALGORITHM: Final = "ES256"
 _PART = re.compile(rb"[A-Za-z0-9_-]+")
@@ -57,7 +54,7 @@ class JoseTokens:
         _check_signature(token, self._key(kid))
         return claims
 
-    def _key(self, kid: str) -> ECKey:
+    def _key(self, kid: str) -> "ECKey":
         for jwk in self._keys():
             if jwk.get("kid") == kid and jwk.get("use") == "sig" and jwk.get("alg", ALGORITHM) == ALGORITHM:
                 written = canonical(jwk)
@@ -86,36 +83,24 @@ class JoseProofs:
             raise NotAuthenticated(fault.message, code="invalid_dpop_proof", fix=_FIX_PROOF) from fault
         return claims, thumbprint(jwk)
 
-    def of_certificate(self, der: bytes) -> str | None:
-        """Return the thumbprint of a certificate's key: it stays the same when the certificate is renewed for it."""
-        try:
-            key = x509.load_der_x509_certificate(der).public_key()
-        except (ValueError, UnsupportedAlgorithm):
-            return None
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            return None
-        found: str = ECKey.import_key(key).thumbprint()
-        return found
-
 
 _FIX_PROOF = "Send a fresh DPoP proof (RFC 9449) by the token's key, ES256, for this method and address."
 
 
 def thumbprint(jwk: JsonObject) -> str:
     """Return the RFC 7638 SHA-256 thumbprint of a public P-256 key. Raises NotAuthenticated (`invalid_token`)."""
-    found: str = _import(jwk).thumbprint()
-    return found
+    return _import(jwk).thumbprint()
 
 
-def _import(jwk: JsonObject) -> ECKey:
+def _import(jwk: JsonObject) -> "ECKey":
     coordinates = [jwk.get("x"), jwk.get("y")]
     if (jwk.get("kty"), jwk.get("crv")) != ("EC", "P-256") or not all(
         isinstance(one, str) and _COORDINATE.fullmatch(one) for one in coordinates
     ):
         raise _invalid("Its key is no public P-256 key.")
     try:
-        return ECKey.import_key({"kty": "EC", "crv": "P-256", "x": jwk["x"], "y": jwk["y"]})
-    except (JoseError, ValueError) as fault:
+        return _library().key({"kty": "EC", "crv": "P-256", "x": jwk["x"], "y": jwk["y"]})
+    except ValueError as fault:
         # Also a point that is not on the curve.
         raise _invalid("Its key is no public P-256 key.") from fault
 
@@ -163,19 +148,45 @@ def _check_header(header: JsonObject, members: frozenset[str], typ: str) -> None
         raise _invalid(f"It is not {typ} signed with {ALGORITHM}.")
 
 
-def _check_signature(token: str, key: Any) -> None:
-    try:
-        jws.deserialize_compact(token, key, algorithms=[ALGORITHM], registry=_REGISTRY)
-    except (JoseError, ValueError) as fault:
-        raise _invalid("Its signature does not hold.") from fault
+def _check_signature(token: str, key: "ECKey") -> None:
+    if not _library().holds(token, key):
+        raise _invalid("Its signature does not hold.")
 
 
-class _Registry(jws.JWSRegistry):
-    max_header_length = 2 * _HEADER_BYTES_MAX
-    max_payload_length = TOKEN_CHARS_MAX
+@cache
+def _library() -> "_Library":
+    return _Library()
 
 
-_REGISTRY = _Registry(algorithms=[ALGORITHM], strict_check_header=False)
+class _Library:
+    """What is used of joserfc, loaded when the first token comes: no start waits for it."""
+
+    def __init__(self) -> None:
+        from joserfc import jws
+        from joserfc.errors import JoseError
+        from joserfc.jwk import ECKey
+
+        self._jws = jws
+        self._fault = JoseError
+        self._key_of = ECKey.import_key
+        self._registry = jws.JWSRegistry(algorithms=[ALGORITHM], strict_check_header=False)
+        self._registry.max_header_length = 2 * _HEADER_BYTES_MAX
+        self._registry.max_payload_length = TOKEN_CHARS_MAX
+
+    def key(self, jwk: Any) -> "ECKey":
+        """Return a public key. Raises ValueError, also for a point that is not on the curve."""
+        try:
+            return self._key_of(jwk)
+        except self._fault as fault:
+            raise ValueError(str(fault)) from fault
+
+    def holds(self, token: str, key: "ECKey") -> bool:
+        """Tell whether a compact JWS was signed by this key."""
+        try:
+            self._jws.deserialize_compact(token, key, algorithms=[ALGORITHM], registry=self._registry)
+        except (self._fault, ValueError):
+            return False
+        return True
 
 
 def _invalid(cause: str) -> NotAuthenticated:

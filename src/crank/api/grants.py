@@ -10,10 +10,11 @@ from crank.api.documents import answer, desk_of, refusals
 from crank.api.models import Answer
 from crank.api.peer import Caller, bearer
 from crank.api.strict import StrictRoute
-from crank.controller.grants import grants_page, is_alive, revoke_grant
+from crank.controller.grants import grants_page, is_alive, revoke_grant, roles_of
 from crank.controller.views import moment
 from crank.domain.grant import Grant, GrantId
 from crank.domain.json import JsonObject
+from crank.domain.role import Role
 from crank.domain.rules.authorization import details_document
 
 router = APIRouter(route_class=StrictRoute, tags=["tokens"], default_response_class=JSONResponse)
@@ -36,6 +37,23 @@ class GrantDocument(Answer):
     issued_at: str
     expires_at: str
     revoked_at: str | None
+
+
+class RoleDocument(Answer):
+    """The most that a token may carry which is made under a role."""
+
+    name: str
+    summary: str
+    authorization_details: list[JsonObject]
+    lifetime_sec: int = Field(description="The longest life of a token that is bound to a key.")
+    bearer_sec: int = Field(description="The longest life of one that is bound to none; 0: there is none such.")
+    depth: int
+
+
+class RolesPage(Answer):
+    """Roles, by name."""
+
+    roles: list[RoleDocument]
 
 
 class GrantsPage(Answer):
@@ -79,6 +97,26 @@ async def revoke(
         desk_of(request), tenant=caller.tenant, subject=caller.subject, grant_id=GrantId(grant_id)
     )
     return answer(_document(revoked, active=False))
+
+
+@router.get(
+    "/v1/roles", operation_id="list_roles", summary="List roles",
+    responses={200: {"model": RolesPage}, **refusals(406)},
+)  # fmt: skip
+async def list_roles(request: Request, caller: From) -> Response:
+    """Return the roles that the caller may assume at /v1/token."""
+    return answer({"roles": [_role(role) for role in await roles_of(desk_of(request))]})
+
+
+def _role(role: Role) -> JsonObject:
+    return {
+        "name": role.name,
+        "summary": role.summary,
+        "authorization_details": details_document(role.rights),
+        "lifetime_sec": role.lifetime_sec,
+        "bearer_sec": role.bearer_sec,
+        "depth": role.depth,
+    }
 
 
 def _document(grant: Grant, *, active: bool) -> JsonObject:

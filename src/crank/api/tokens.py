@@ -15,6 +15,7 @@ from crank.controller.desk import Desk
 from crank.controller.exchange import Issued, Shown, Wanted, exchange_token
 from crank.controller.grants import introspect, revoke_token
 from crank.controller.present import token_desk
+from crank.domain.chain import looks_like_chain
 from crank.domain.grant import Right
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject
@@ -103,7 +104,8 @@ def _client(request: FormRequest, subject: Shown) -> Shown | None:
         return None
     if scheme not in ("bearer", "dpop") or not 0 < len(secret) <= TOKEN_CHARS_MAX:
         raise NotAuthenticated("A client authenticates here by a bearer credential, or not at all.")
-    return Shown(secret, exchange.ACCESS_TOKEN if looks_like_token(secret) else exchange.API_KEY)
+    chain = exchange.BISCUIT if looks_like_chain(secret) else exchange.API_KEY
+    return Shown(secret, exchange.ACCESS_TOKEN if looks_like_token(secret) else chain)
 
 
 def _rights(desk: Desk, one: dict[str, str]) -> tuple[Right, ...] | None:

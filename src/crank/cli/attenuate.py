@@ -12,6 +12,7 @@ from crank.bootstrap.attenuation import Narrowing, attenuate, describe, make_key
 from crank.cli.exit_codes import ExitCode
 from crank.cli.key import duration_sec
 from crank.cli.show import print_json, say
+from crank.domain.chain import looks_like_chain
 from crank.domain.json import JsonObject, loads_strict
 from crank.errors import InvalidRequest
 
@@ -56,7 +57,7 @@ class Passed:
 
 def attenuate_one(
     token: Annotated[
-        str, Parameter(help="The file that holds the token; - for standard input.", allow_leading_hyphen=True)
+        str, Parameter(help="A token, the file that holds it, or - for standard input.", allow_leading_hyphen=True)
     ],
     /,
     *,
@@ -128,8 +129,8 @@ def _schema(text: str) -> JsonObject:
 
 
 def read_token(place: str) -> str:
-    """Return the token in a file, or on standard input for `-`; alone, or in a node's answer. Raises InvalidRequest."""
-    text = _read(place).strip()
+    """Return a token: itself, in a file, or on standard input for `-`; alone, or in a node's answer. Raises InvalidRequest."""
+    text = place if looks_like_chain(place) else _read(place).strip()
     if not text.startswith("{"):
         return text
     answer = loads_strict(text.encode())

@@ -85,7 +85,7 @@ _GROUPS = (
     ),
     (
         "identity",
-        "Who may speak for this node and its workers, and identities of this machine's programs.",
+        "Who may speak for this node, its workers and its programs.",
         (
             ("show", "crank.cli.authority:show", "Show the tiers of the authority, its bundle, and a change of root."),
             ("rotate", "crank.cli.authority:rotate", "Change the root: prepare, activate, retire; abort goes back."),
@@ -117,10 +117,17 @@ _GROUPS = (
     ),
     (
         "token",
-        "Capability tokens: what an agent holds, and may do with it.",
+        "Short-lived tokens that allow less than what they are made of.",
         (
+            ("mint", "crank.cli.token:mint", "Make a token of the owner's authority, and print it this once."),
+            ("exchange", "crank.cli.token:exchange", "Exchange a token or a key for a token that allows less."),
+            ("inspect", "crank.cli.token:inspect", "Show what a token says, unchecked."),
+            ("verify", "crank.cli.token:verify", "Ask the node whether a token is good now."),
+            ("revoke", "crank.cli.token:revoke", "Revoke a token with all that came of it."),
+            ("list", "crank.cli.token:list_tokens", "List the last tokens, the ended ones too."),
             ("attenuate", "crank.cli.attenuate:attenuate_one", "Make less of a token, or pass it on; needs no node."),
             ("keygen", "crank.cli.attenuate:keygen", "Make a key to hold tokens with."),
+            ("roles", "crank.cli.token:list_roles", "List the roles that a token may be made under."),
         ),
     ),
     (

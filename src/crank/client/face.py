@@ -16,6 +16,7 @@ from crank.client.nodes import Nodes
 from crank.client.remote import AsyncClient, OnOutput
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page
 from crank.client.sessions import SessionState
+from crank.client.tokens import Tokens
 from crank.client.workloads import Workloads
 from crank.domain.json import JsonObject, JsonValue
 
@@ -38,6 +39,7 @@ class Client:
         self.nodes = Nodes(self._remote.nodes, self._wait_for)
         self.identities = Identities(self._remote.identities, self._wait_for)
         self.federation = Federation(self._remote.federation, self._wait_for)
+        self.tokens = Tokens(self._remote.tokens, self._wait_for)
         self.workloads = Workloads(self._remote.workloads, self._wait_for)
 
     def __enter__(self) -> Self:

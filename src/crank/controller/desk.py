@@ -89,8 +89,8 @@ class Desk:
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     authority       issues identities and signs tokens; None where nothing is served that needs them
     roots           the operator's side of it; root_gate is held while a step of a change of root is taken
-    sight           which bundle this controller's own listeners believe
     trust           publishes our bundle and keeps those of federated domains; None as with the authority
+    sight           which bundle this controller's own listeners believe
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     appraiser       checks what nodes and workers signed; None: none is believed
     arrivals        who tried to join of late
@@ -120,8 +120,8 @@ class Desk:
     authority: Authority | None = None
     roots: RootRotation | None = None
     root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
-    sight: Sight = field(default_factory=Sight)
     trust: Trust | None = None
+    sight: Sight = field(default_factory=Sight)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)

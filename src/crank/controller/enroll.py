@@ -230,7 +230,9 @@ async def _next_seq(desk: Desk, job_id: JobId, epoch: int) -> int:
     return last + 1
 
 
-async def _answer(desk: Desk, worker: LiveWorker, version: int, resumed: list[tuple[Job | None, Resumed]]) -> None:
+async def _answer(
+    desk: Desk, worker: LiveWorker, version: int, resumed: list[tuple[Job | None, Resumed]]
+) -> None:
     entries = []
     for _, entry in resumed:
         lease = worker.leases.get(JobId(entry.job_id))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from crank.controller.access import authenticate
 from crank.controller.desk import Desk
 from crank.controller.keys import hash_of
-from crank.controller.present import over, present, token_desk
+from crank.controller.present import bound_to, over, present, token_desk
 from crank.controller.scope import desk_for
 from crank.controller.spend import note_refusal
 from crank.controller.token_desk import TokenDesk
@@ -161,7 +161,7 @@ async def _actor(desk: Desk, wanted: Wanted, subject: Subject) -> tuple[str | No
     if wanted.actor.kind == exchange.API_KEY:
         credential = await authenticate(desk, hash_of(wanted.actor.text), access.API_KINDS)
         found: tuple[str, str | None] = (credential.subject, None)
-    elif wanted.actor.kind in (exchange.ACCESS_TOKEN, exchange.JWT):
+    elif wanted.actor.kind in (exchange.ACCESS_TOKEN, exchange.JWT, exchange.BISCUIT):
         found = await _acting(desk, wanted.actor.text)
     else:
         raise InvalidRequest(
@@ -178,11 +178,14 @@ async def _actor(desk: Desk, wanted: Wanted, subject: Subject) -> tuple[str | No
 
 async def _acting(desk: Desk, shown: str) -> tuple[str, str | None]:
     """Return who holds a token, and the key that it is bound to: what comes of it is bound to that key, too."""
-    tokens = token_desk(desk)
-    said = token.read_claims(
-        tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
-    )
-    bound = None if isinstance(said, Refusal) else said.holder_jkt
+    bound = bound_to(desk, shown)
+    if bound is not None and not token.is_thumbprint(bound):
+        raise InvalidRequest(
+            "The actor's token is bound to a name, and a new one needs a key.",
+            code="unsupported_token_type",
+            field="actor_token",
+            fix="Send an actor's token that is bound to a key.",
+        )
     _, grant = await present(desk, shown, bound)
     return grant.holder, grant.holder_jkt
 

@@ -2,17 +2,17 @@
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
-from crank.controller.present import present, token_desk
-from crank.controller.present_chain import present_holder
+from crank.controller.present import bound_to, present, token_desk
 from crank.controller.withdraw import withdraw_grants
-from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant, GrantId
 from crank.domain.ids import TenantId
 from crank.domain.json import JsonObject
+from crank.domain.role import Role
 from crank.domain.rules import grant as rules
 from crank.domain.rules import token
 from crank.domain.rules.access import Action
+from crank.domain.rules.role import may_assume
 from crank.errors import NotAuthenticated, NotFound
 from crank.ports import Transaction
 
@@ -34,17 +34,9 @@ async def introspect(desk: Desk, shown: str) -> JsonObject:
 
 
 async def _alive(desk: Desk, shown: str) -> Grant | None:
-    tokens = token_desk(desk)
     try:
         # To be told of it nobody has to hold its key; to use it they do.
-        if tokens.chains is not None and looks_like_chain(shown):
-            bound: str | None = present_holder(tokens.chains, shown)
-        else:
-            said = token.read_claims(
-                tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
-            )
-            bound = said.holder_jkt if isinstance(said, token.Presented) else None
-        _, grant = await present(desk, shown, bound)
+        _, grant = await present(desk, shown, bound_to(desk, shown))
     except NotAuthenticated:
         return None
     return grant
@@ -104,6 +96,19 @@ async def revoke_token(desk: Desk, *, tenant: TenantId, subject: str, shown: str
     grant = await _alive(desk, shown)
     if grant is not None and await _may_know(desk, grant):
         await revoke_grant(desk, tenant=tenant, subject=subject, grant_id=grant.grant_id)
+
+
+async def roles_of(desk: Desk) -> list[Role]:
+    """Return the roles that the credential behind a request may assume, by name."""
+    asker = desk.asker
+    if asker is None or desk.tokens is None:
+        return []
+    held: Credential | None = asker
+    if desk.grant is not None:
+        behind = desk.grant
+        held = await desk.store.read(lambda tx: tx.credentials.find(behind.tenant, behind.credential_id))
+    known = sorted(desk.tokens.roles.values(), key=lambda role: role.name)
+    return [role for role in known if held is not None and may_assume(role, held) is None]
 
 
 def is_alive(desk: Desk, grant: Grant) -> bool:

@@ -5,7 +5,7 @@ key that it is bound to, and the store still has its grant alive under a credent
 """
 
 from crank.controller.desk import Desk
-from crank.controller.present_chain import present_chain
+from crank.controller.present_chain import present_chain, present_holder
 from crank.controller.scope import unknown
 from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import looks_like_chain
@@ -60,6 +60,20 @@ async def present(desk: Desk, shown: str, jkt: str | None, peer: str | None = No
     if found is None or not access.lives(found[0], now_us) or not rules.lives(found[1], now_us):
         raise over()
     return found
+
+
+def bound_to(desk: Desk, shown: str) -> str | None:
+    """Return what a token says it is bound to, for whoever need not prove that key. Raises NotAuthenticated (`invalid_token`).
+
+    A Biscuit that was passed on to a SPIFFE ID is bound to that name.
+    """
+    tokens = token_desk(desk)
+    if tokens.chains is not None and looks_like_chain(shown):
+        return present_holder(tokens.chains, shown)
+    said = token.read_claims(
+        tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
+    )
+    return None if isinstance(said, Refusal) else said.holder_jkt
 
 
 def over() -> NotAuthenticated:

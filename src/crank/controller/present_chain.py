@@ -13,6 +13,7 @@ Steps, marked again in the code:
 """
 
 from crank.controller.desk import Desk
+from crank.controller.scope import node_desk
 from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import Holder, Presenter
 from crank.domain.credential import Credential
@@ -35,7 +36,8 @@ async def present_chain(
     """Return whose token this is and what is left of its grant.
 
     jkt, peer  what the caller proved, as in `present`
-    Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`: nothing was decided).
+    Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`: nothing was decided), NotAllowed
+    (`too_many_hops`).
     """
     if jkt is None:
         raise NotAuthenticated(
@@ -44,6 +46,8 @@ async def present_chain(
             fix="Send a DPoP proof (RFC 9449) by that key with the request, or use its client certificate.",
         )
     presenter = Presenter(jkt, peer)
+    # Whoever asks: a token is looked at, and its hops are kept, by the node.
+    desk = node_desk(desk)
     ids = [GrantId(name) for name in issuer.revocation_ids(shown)]
     if await desk.store.read(lambda tx: any(_is_revoked(tx, name) for name in ids)):  # 1
         raise _over()
@@ -61,7 +65,9 @@ async def present_chain(
     if not access.lives(credential, now_us) or not all(rules.lives(grant, now_us) for grant in found):
         raise _over()
     opened.evaluate(presenter, now_us)  # 5
-    if not await desk.store.read(lambda tx: _are_known(tx, found[1:])):
+    new = await desk.store.read(lambda tx: _unknown(tx, found[1:]))
+    if new:
+        tokens.hops.take(root.grant_id, new)
         await desk.store.transact(lambda tx: _keep(desk, tx, found))  # 6
     return credential, found[-1]
 
@@ -104,8 +110,8 @@ def _called(holder: Holder) -> str:
     return THUMBPRINT_URN + holder.name if is_thumbprint(holder.name) else holder.name
 
 
-def _are_known(tx: Transaction, hops: tuple[Grant, ...]) -> bool:
-    return all(tx.grants.find(grant.tenant, grant.grant_id) is not None for grant in hops)
+def _unknown(tx: Transaction, hops: tuple[Grant, ...]) -> int:
+    return sum(tx.grants.find(grant.tenant, grant.grant_id) is None for grant in hops)
 
 
 def _keep(desk: Desk, tx: Transaction, found: tuple[Grant, ...]) -> None:

@@ -108,12 +108,10 @@ class _Jobs(Part):
             last = self._state.jobs.get((tenant, JobId(before)))
             limit_seq = 0 if last is None else last.seq
         rows = self._sorted(
-            lambda row: (
-                row.tenant == tenant
-                and row.seq < limit_seq
-                and (status is None or row.status is status)
-                and (owner is None or row.owner == owner)
-            )
+            lambda row: row.tenant == tenant
+            and row.seq < limit_seq
+            and (status is None or row.status is status)
+            and (owner is None or row.owner == owner)
         )
         return [row.job() for row in rows[::-1][:limit]]
 

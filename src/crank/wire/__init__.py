@@ -12,11 +12,11 @@ import typing
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from crank.domain.fields import later_fields, read_fields
 from crank.domain.json import JsonObject, JsonValue, dumps, loads_strict
 from crank.domain.quantity import JSON_DEPTH_MAX, MIB
 from crank.errors import InvalidRequest, ProtocolError
 from crank.wire.calls import Call, CallAnswer, LeaseHandle
-from crank.wire.strict import later_fields, read
 
 VERSION_MIN = 1
 VERSION_MAX = 3
@@ -450,4 +450,4 @@ def decode(raw: str | bytes) -> Message:
     if not isinstance(body, dict) or not isinstance(body.get("t"), str) or body["t"] not in _KINDS:
         raise ProtocolError("A message has no known kind.")
     kind = _KINDS[body.pop("t")]
-    return typing.cast(Message, read(kind, body, kind.__name__))
+    return typing.cast(Message, read_fields(kind, body, kind.__name__))

@@ -156,6 +156,19 @@ async def test_it_is_exchanged_for_a_narrower_access_token(ann, bob, key, node):
     assert [one.holder_jkt for one in chain] == [bob.holder.jkt, bob.holder.jkt, ann.holder.jkt]
 
 
+async def test_its_holder_may_act_for_another(ann, bob, key, node):
+    """As the actor's token it names who shall act, and what comes of it is bound to the actor's own key."""
+    theirs = passed(await biscuit(ann, key), ann, bob)
+    answer = await ann.ask(form(key, actor_token=theirs, actor_token_type=BISCUIT))
+    assert answer.status_code == 200, answer.text
+    told = (await ann.http.post("/v1/token/introspect", data={"token": answer.json()["access_token"]}, headers=OWNER)).json()
+    assert told["cnf"] == {"jkt": bob.holder.jkt}
+    assert bob.holder.jkt in told["act"]["sub"]
+    named = BiscuitHolder().pass_on(await biscuit(ann, key), {}, Holder("spiffe://test.internal/agent/x"), pem(ann))
+    refused = await ann.ask(form(key, actor_token=named, actor_token_type=BISCUIT))
+    assert refused.json()["code"] == "unsupported_token_type"
+
+
 async def test_a_hop_is_revoked_before_it_was_ever_shown(ann, bob, http, key):
     """Its giver or the owner ends one hop by showing it; the first token lives, and the hop opens nothing from then on."""
     mine = await biscuit(ann, key)

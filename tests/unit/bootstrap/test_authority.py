@@ -3,18 +3,24 @@
 import asyncio
 import contextlib
 import ssl
+import sys
 
 import pytest
+from structlog.testing import capture_logs
 
 from crank.adapters.authority import FileAuthority
 from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.failpoints import NoFailpoints
 from crank.api.public_name import PublicName
-from crank.bootstrap.authority import ListeningTls
+from crank.bootstrap.authority import ListeningTls, open_authority, start_authority
+from crank.config import load
 from crank.domain.trust import RotationStep
 from crank.errors import ConfigurationError
 from crank.security import client_context, peer_identity
 from crank.testing.contracts_authority import DOMAIN
+from crank.testing.fakes import FakeClock
 from tests.support.certificates import Authority as Stranger
+from tests.support.hsm import open_hsm
 
 
 @pytest.fixture
@@ -174,3 +180,37 @@ def test_no_resumption(authority):
     """Both contexts hand out no ticket: a resumed session would outlive its certificate."""
     tls = ListeningTls(authority.issue_controller("c1"))
     assert {each.num_tickets for each in (tls.api(), tls.workers())} == {0}
+
+
+def test_settings_put_the_key_into_the_hsm(tmp_path):
+    """With the three settings the controller's authority is made with its key in the token."""
+    for hsm in open_hsm(tmp_path):
+        named = {name: value for name, value in hsm.settings().items() if name.startswith("CRANK_")}
+        settings = load({"home": str(tmp_path / "home")}, environment=named)
+        start_authority(settings, SystemClock(), SystemIdSource(), NoFailpoints())
+        assert not list(settings.authority_dir.glob("*/authority-key.pem"))
+        opened = open_authority(settings, SystemClock(), SystemIdSource())
+        assert "crank test" in {each.tier: each.key_place for each in opened.status().certificates}["authority"]
+
+
+def test_an_hsm_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    """Whoever names an HSM and lacks the extra is told the one command."""
+    monkeypatch.setitem(sys.modules, "crank.adapters.authority.hsm", None)
+    named = {"CRANK_HSM_MODULE": "/m.so", "CRANK_HSM_TOKEN": "t", "CRANK_HSM_PIN_FILE": "/pin"}
+    settings = load({"home": str(tmp_path / "home")}, environment=named)
+    with pytest.raises(ConfigurationError) as caught:
+        open_authority(settings, SystemClock(), SystemIdSource())
+    assert "crank[hsm]" in caught.value.fix
+
+
+def test_a_short_life_and_a_near_end_are_warned_of(tmp_path):
+    """The log names a life below ten minutes, and an authority that ends in less than 90 days."""
+    settings = load({"home": str(tmp_path / "home")}, environment={"CRANK_LEAF_TTL_SEC": "30"})
+    clock = FakeClock(now_us=SystemClock().now_us())
+    with capture_logs() as first:
+        start_authority(settings, clock, SystemIdSource(), NoFailpoints())
+    assert [entry["event"] for entry in first] == ["leaf_ttl_short"]
+    clock.advance((730 - 89) * 86_400)
+    with capture_logs() as later:
+        start_authority(settings, clock, SystemIdSource(), NoFailpoints())
+    assert ("authority_ends_soon", "authority") in [(each["event"], each.get("tier")) for each in later]

@@ -124,12 +124,7 @@ def test_a_child_reads_back_the_same_settings(tmp_path: Path) -> None:
 def test_what_is_public_survives_the_way_to_a_child(tmp_path: Path) -> None:
     """The public address, the certificate and the allowed hosts reach the node's processes as they were said."""
     (tmp_path / "crank.toml").write_text('actions_file_hosts = ["files.example.org", "b.example.org"]\n')
-    seen = {
-        "CRANK_HOME": str(tmp_path),
-        "CRANK_PUBLIC_URL": "https://crank.example.org/",
-        "CRANK_TLS_CERT": "/c",
-        "CRANK_TLS_KEY": "/k",
-    }
+    seen = {"CRANK_HOME": str(tmp_path), "CRANK_PUBLIC_URL": "https://crank.example.org/", "CRANK_TLS_CERT": "/c", "CRANK_TLS_KEY": "/k"}
     settings = load(environment=seen)
     assert settings.public_url == "https://crank.example.org"
     assert settings.actions_file_hosts == ("files.example.org", "b.example.org")
@@ -140,12 +135,7 @@ def test_what_is_public_survives_the_way_to_a_child(tmp_path: Path) -> None:
 def test_what_is_public_is_checked_with_the_rest(tmp_path: Path) -> None:
     """A certificate without its key, an address with a path or without https, hosts that are addresses: all are told."""
     seen = {"CRANK_HOME": str(tmp_path), "CRANK_TLS_CERT": "/c", "CRANK_ACTIONS_FILE_HOSTS": "ok.example.org,127.0.0.1"}
-    for url in (
-        "http://crank.example.org",
-        "https://crank.example.org/x",
-        "https://u@crank.example.org",
-        "crank.example.org",
-    ):
+    for url in ("http://crank.example.org", "https://crank.example.org/x", "https://u@crank.example.org", "crank.example.org"):
         with pytest.raises(ConfigurationError) as caught:
             load(environment={**seen, "CRANK_PUBLIC_URL": url})
         fields = {problem.field for problem in caught.value.problems}
@@ -163,9 +153,7 @@ def test_what_is_public_is_checked_with_the_rest(tmp_path: Path) -> None:
         ("win32", {"USERPROFILE": "/C/me"}, "/C/me", "/C/me/AppData/Roaming"),
     ],
 )  # fmt: skip
-def test_other_programs_settings_are_found_on_each_system(
-    platform: str, seen: dict[str, str], home: str, config: str
-) -> None:
+def test_other_programs_settings_are_found_on_each_system(platform: str, seen: dict[str, str], home: str, config: str) -> None:
     """Each system has a place of its own for what programs remember."""
     assert host_folders(platform=platform, environment=seen) == (Path(home), Path(config))
 
@@ -176,3 +164,22 @@ def test_a_hosts_program_sees_none_of_our_settings() -> None:
     assert host_environment({"CRANK_HOME": "/c"}, environment=seen) == {
         "PATH": "/bin", "HOME": "/h", "XDG_DATA_HOME": "/d", "CRANK_HOME": "/c",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds", ["29", "3601", "soon"])
+def test_a_life_of_identities_is_bounded(tmp_path, seconds):
+    """Half a minute for drills to an hour; nothing else."""
+    with pytest.raises(ConfigurationError) as caught:
+        load({"home": str(tmp_path)}, environment={"CRANK_LEAF_TTL_SEC": seconds})
+    assert [problem.field for problem in caught.value.problems] == ["CRANK_LEAF_TTL_SEC"]
+    assert load({"home": str(tmp_path)}, environment={"CRANK_LEAF_TTL_SEC": "30"}).leaf_ttl_sec == 30
+
+
+def test_an_hsm_is_named_in_full_or_not_at_all(tmp_path):
+    """Module, token and the file of the PIN belong together; each that is missing is named."""
+    with pytest.raises(ConfigurationError) as caught:
+        load({"home": str(tmp_path)}, environment={"CRANK_HSM_TOKEN": "crank"})
+    assert {problem.field for problem in caught.value.problems} == {"hsm_module", "hsm_pin_file"}
+    named = {"CRANK_HSM_MODULE": "/m.so", "CRANK_HSM_TOKEN": "crank", "CRANK_HSM_PIN_FILE": "/pin"}
+    settings = load({"home": str(tmp_path)}, environment=named)
+    assert child_environment(settings)["CRANK_HSM_TOKEN"] == "crank"

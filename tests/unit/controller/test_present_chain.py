@@ -10,6 +10,7 @@ import pytest
 
 from crank.adapters.biscuit import BiscuitHolder, BiscuitIssuer
 from crank.adapters.json_schema import JsonSchemaChecker
+from crank.controller import hop_count
 from crank.controller.desk import Desk, Policy
 from crank.controller.present_chain import present_chain
 from crank.controller.scope import desk_for_grant
@@ -232,3 +233,19 @@ async def test_a_busy_machine_decides_nothing(rig: Rig) -> None:
     with pytest.raises(Unavailable):
         await rig.present(token, rig.bob, hurried)
     assert await rig.stored() == [rig.grant]
+
+
+async def test_a_holder_fills_no_table(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one token so many hops are kept and no more; those that are known go on, and other tokens are not touched."""
+    monkeypatch.setattr(hop_count, "HOPS_MAX", 3)
+    token = await rig.token()
+    shown = [HOLDER.narrow(token, {"exp": rig.grant.expires_us // 1_000_000 - place}) for place in range(1, 5)]
+    for one in shown[:3]:
+        await rig.present(one, rig.ann)
+    with pytest.raises(NotAllowed) as caught:
+        await rig.present(shown[3], rig.ann)
+    assert caught.value.error_code == "too_many_hops"
+    assert (await rig.present(shown[0], rig.ann)).parent == rig.grant.grant_id
+    assert len(await rig.stored()) == 4
+    other = await rig.token(replace(rig.grant, grant_id=GrantId(rig.ids.uuid7())))
+    await rig.present(HOLDER.narrow(other, {}), rig.ann)

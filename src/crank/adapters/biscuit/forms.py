@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from biscuit_auth import Biscuit, BlockBuilder, UnverifiedBiscuit
 
 # More than delegation allows hops, since narrowing takes a block each time.
-BLOCKS_MAX: Final = 24
+BLOCKS_MAX: Final = 16
 # The order of P-256: (r, s) and (r, ORDER - s) sign the same.
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _EXP_SEC_MAX = 253_402_300_799  # the end of the year 9999, the last that dates of both sides know
