@@ -6,18 +6,19 @@ from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.sqlite import SqliteStore
 from crank.ports import Store
 from crank.testing.contracts_federation import FederationStoreContract
+from crank.testing.contracts_grants import GrantStoreContract
 from crank.testing.contracts_workloads import WorkloadStoreContract
 from crank.testing.memory import MemoryStore
 
 
-class TestSqliteStore(WorkloadStoreContract, FederationStoreContract):
+class TestSqliteStore(WorkloadStoreContract, FederationStoreContract, GrantStoreContract):
     """The durable store."""
 
     def make(self, folder: Path) -> Store:
         return SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
 
 
-class TestMemoryStore(WorkloadStoreContract, FederationStoreContract):
+class TestMemoryStore(WorkloadStoreContract, FederationStoreContract, GrantStoreContract):
     """The one for tests."""
 
     def make(self, folder: Path) -> Store:

@@ -13,6 +13,7 @@ from crank.api import (
     authority,
     federation,
     files,
+    grants,
     identities,
     keys,
     metrics,
@@ -21,6 +22,7 @@ from crank.api import (
     rest,
     sessions,
     streams,
+    tokens,
     trust,
     workloads,
 )
@@ -65,8 +67,8 @@ def build_api(
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
     for part in (
-        rest, streams, files, sessions, nodes, keys, identities, authority, workloads, federation, metrics, agents, trust,
-        actions_document,
+        rest, streams, files, sessions, nodes, keys, grants, tokens, identities, authority, workloads, federation, metrics, agents,
+        trust, actions_document,
     ):  # fmt: skip
         app.include_router(part.router)
     app.include_router(identities.open_router)

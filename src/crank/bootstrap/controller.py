@@ -32,6 +32,7 @@ from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import watched
+from crank.bootstrap.tokens import ask_for_certificates, open_tokens, take_place
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -81,6 +82,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
             authority=authority,
+            tokens=open_tokens(settings, authority),
             trust=open_trust(authority, clock),
             roots=authority,
         )
@@ -113,7 +115,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports, workloads),
+            started=lambda *ports: _tell_ready(settings, leash, ports, desk, workloads),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -125,9 +127,12 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...], workloads: JsonObject) -> None:
+def _tell_ready(
+    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: JsonObject
+) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
+    take_place(desk.tokens, f"https://{host}:{api_port}")
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
@@ -229,6 +234,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
         name="api_port",
     )
+    ask_for_certificates(desk.tokens, api.tls, own.ca_file, verifier_of(desk).peer)
     workers = Listener(
         app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,

@@ -1,6 +1,7 @@
 """`crank.Client` and `crank.AsyncClient`: the clients, finding this machine's node by themselves."""
 
 from pathlib import Path
+from typing import Any
 
 from crank import client
 from crank.bootstrap.node import client_options, node_info
@@ -9,25 +10,32 @@ from crank.errors import ConfigurationError
 
 
 def _options(
-    api: str | None, ca_file: str | Path | None, token_file: str | Path | None, home: str | Path | None
+    api: str | None,
+    ca_file: str | Path | None,
+    token_file: str | Path | None,
+    home: str | Path | None,
+    **shown: Any,
 ) -> client.ClientOptions:
     """Return the options given, or those of the node that runs in `home` (default: as `crank` finds it)."""
     if api is None:
         if ca_file is not None or token_file is not None:
             raise ConfigurationError("ca_file and token_file need api.", code="api_missing", field="api")
-        return client_options(node_info(load({"home": home})))
-    if ca_file is None or token_file is None:
+        return client_options(node_info(load({"home": home})), **shown)
+    if ca_file is None or (token_file is None and shown["token"] is None):
         raise ConfigurationError(
             "To reach a node by its address, its ca_file and token_file are needed too.",
             code="credentials_missing",
             field="ca_file" if ca_file is None else "token_file",
             fix="'crank node info --json' on the node's machine names both.",
         )
-    return client.ClientOptions(api=api, ca_file=str(ca_file), token_file=str(token_file))
+    return client.ClientOptions(api=api, ca_file=str(ca_file), token_file=str(token_file or ""), **shown)
 
 
 class Client(client.Client):
-    """The synchronous client. Without arguments it finds the node that runs on this machine."""
+    """The synchronous client. Without arguments it finds the node that runs on this machine.
+
+    token, proof_key, exchange  as in `ClientOptions`
+    """
 
     def __init__(
         self,
@@ -36,12 +44,19 @@ class Client(client.Client):
         ca_file: str | Path | None = None,
         token_file: str | Path | None = None,
         home: str | Path | None = None,
+        token: str | None = None,
+        proof_key: client.ProofKey | None = None,
+        exchange: client.TokenWanted | None = None,
     ) -> None:
-        super().__init__(_options(api, ca_file, token_file, home))
+        shown = {"token": token, "proof_key": proof_key, "exchange": exchange}
+        super().__init__(_options(api, ca_file, token_file, home, **shown))
 
 
 class AsyncClient(client.AsyncClient):
-    """The asynchronous client. Without arguments it finds the node that runs on this machine."""
+    """The asynchronous client. Without arguments it finds the node that runs on this machine.
+
+    token, proof_key, exchange  as in `ClientOptions`
+    """
 
     def __init__(
         self,
@@ -50,5 +65,9 @@ class AsyncClient(client.AsyncClient):
         ca_file: str | Path | None = None,
         token_file: str | Path | None = None,
         home: str | Path | None = None,
+        token: str | None = None,
+        proof_key: client.ProofKey | None = None,
+        exchange: client.TokenWanted | None = None,
     ) -> None:
-        super().__init__(_options(api, ca_file, token_file, home))
+        shown = {"token": token, "proof_key": proof_key, "exchange": exchange}
+        super().__init__(_options(api, ca_file, token_file, home, **shown))

@@ -84,6 +84,19 @@ _GROUPS = (
         ),
     ),
     (
+        "token",
+        "Short-lived tokens that allow less than what they are made of.",
+        (
+            ("mint", "crank.cli.token:mint", "Make a token of the owner's authority, and print it this once."),
+            ("exchange", "crank.cli.token:exchange", "Exchange a token or a key for a token that allows less."),
+            ("inspect", "crank.cli.token:inspect", "Show what a token says, unchecked."),
+            ("verify", "crank.cli.token:verify", "Ask the node whether a token is good now."),
+            ("revoke", "crank.cli.token:revoke", "Revoke a token with all that came of it."),
+            ("list", "crank.cli.token:list_tokens", "List the last tokens, the ended ones too."),
+            ("roles", "crank.cli.token:list_roles", "List the roles that a token may be made under."),
+        ),
+    ),
+    (
         "federation",
         "Other trust domains whose identities can be checked here.",
         (

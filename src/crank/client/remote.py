@@ -21,6 +21,7 @@ from crank.client.keys import AsyncKeys
 from crank.client.link import EVENT_BYTES_MAX, ClientOptions, Link, transport_fault
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page, parse_job, parse_mount, parse_page
 from crank.client.sessions import AsyncSession, SessionState, parse_session
+from crank.client.tokens import AsyncTokens
 from crank.client.workloads import AsyncWorkloads
 from crank.domain.json import JsonObject, JsonValue
 from crank.domain.quantity import WAIT_SEC_MAX
@@ -49,6 +50,7 @@ class AsyncClient:
         self.options = options
         self._link = Link(options)
         self.keys = AsyncKeys(self._link)
+        self.tokens = AsyncTokens(self._link)
         self.federation = AsyncFederation(self._link)
         self.identities = AsyncIdentities(self._link)
         self.workloads = AsyncWorkloads(self._link)

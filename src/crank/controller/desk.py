@@ -13,8 +13,10 @@ from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
 from crank.controller.standing import Standing
 from crank.controller.tally import Tally
+from crank.controller.token_desk import TokenDesk
 from crank.controller.watch import Watch
 from crank.domain.credential import Credential
+from crank.domain.grant import Grant
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
@@ -89,6 +91,8 @@ class Desk:
     standing        which of them were taken back
     workloads       rings when workloads were registered or removed
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
+    grant           the grant of the token that it was asked with; None: the credential itself was shown
+    tokens          makes and reads tokens; None where there are none
     """
 
     store: Store
@@ -118,6 +122,8 @@ class Desk:
     renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
     workloads: Bell = field(default_factory=Bell)
     asker: Credential | None = None
+    grant: Grant | None = None
+    tokens: TokenDesk | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:
         """Make a record of what happens now; the caller appends it in the transaction of the change."""
@@ -128,5 +134,5 @@ class Desk:
             kind=kind,
             subject=subject,
             job_id=job_id,
-            facts=facts,
+            facts=facts if self.grant is None else {**facts, "grant": self.grant.grant_id},
         )

@@ -69,6 +69,9 @@ _MOUNT_DENIED = End(
 _KEY_REVOKED = End(
     Reason.REFUSED, code="key_revoked", message="The key that asked for it was revoked before it could start."
 )
+_GRANT_REVOKED = End(
+    Reason.REFUSED, code="grant_revoked", message="The token that asked for it was revoked before it could start."
+)
 
 
 def _look(tx: Transaction) -> tuple[list[Job], dict[MountId, Mount], list[tuple[Job, End]]]:
@@ -95,10 +98,14 @@ def _broken(tx: Transaction, job: Job, mounts: dict[MountId, Mount]) -> End | No
 
 
 def _denied(tx: Transaction, job: Job) -> End | None:
-    """Return how a job ends whose key was revoked, or denied a mount, since it was accepted; None otherwise."""
+    """Return how a job ends whose key or token was revoked, or denied a mount, since it was accepted; None otherwise."""
     if job.owner is None:
         return None
-    asker = tx.credentials.find(job.tenant, job.owner)
+    grant_id = tx.grants.noted(job.tenant, job.job_id)
+    grant = None if grant_id is None else tx.grants.find(job.tenant, grant_id)
+    if grant_id is not None and (grant is None or grant.revoked_us is not None):
+        return _GRANT_REVOKED
+    asker = tx.credentials.find(job.tenant, job.owner if grant is None else grant.credential_id)
     if asker is None or asker.revoked_us is not None:
         return _KEY_REVOKED
     if asker.bounded and any(use.mount_id not in asker.mounts for use in job.request.mounts):

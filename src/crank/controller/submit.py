@@ -3,12 +3,12 @@
 Steps, marked again in the code:
  1. read the request into a draft
  2. find what it was used for before (idempotency)
- 3. complete it with what its session fixes; resolve its mounts on this node
+ 3. complete it with what its session fixes; resolve its mounts on this node; see that the caller's grant covers it
  4. find who could ever run it; refuse at once when nobody can
  5. check it against the capability's own terms
  6. keep its files as blobs, of which those named by hash must be the caller's to use, and add what an earlier job of
     the same caller kept for it
- 7. admit it: job, replay key, blob references and record in one transaction
+ 7. admit it: job, what it uses of a grant, replay key, blob references and record in one transaction
  8. begin to look after one that shall not outlive its caller, and wake the dispatcher
 Authentication came before (the tenant is proven); money and policy join at 4 and 7 later.
 """
@@ -24,6 +24,7 @@ from crank.controller.attended import attend_to
 from crank.controller.desk import Desk
 from crank.controller.earlier import OWN_FOLDER, find_kept
 from crank.controller.scope import space_of
+from crank.controller.spend import accept, check_granted, mounts_of, named, spend
 from crank.controller.use_session import admit, join, touch
 from crank.domain.capability import Capability
 from crank.domain.ids import Digest, JobId, TenantId
@@ -31,6 +32,7 @@ from crank.domain.job import InputFile, Job, JobRequest, Mount, MountUse, Refusa
 from crank.domain.json import JsonObject
 from crank.domain.quantity import BLOB_BYTES_MAX
 from crank.domain.rules import placement, replay
+from crank.domain.rules.grant import Call
 from crank.domain.rules.request import Draft, parse_idempotency_key, parse_request, request_digest
 from crank.domain.session import Session
 from crank.domain.wanted import DraftMount
@@ -96,6 +98,8 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
         return Submitted(earlier, replayed=True)
     draft, session = await join(desk, tenant=tenant, draft=draft, fields=submission.fields)  # 3
     mounts = await desk.store.read(lambda tx: resolve_mounts(tx, tenant, draft.mounts))
+    call = await desk.store.read(lambda tx: _call(tx, tenant, draft, mounts, session))
+    await check_granted(desk, call)
     capability = await _who_could(desk, subject, draft, mounts, tenant=tenant, session=session)  # 4
     _check_terms(desk, draft, capability)  # 5
     await _check_blobs(desk, draft)  # 6
@@ -114,7 +118,7 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
         submitted_us=desk.clock.now_us(),
     )
     desk.failpoints.reach("submit.before_commit")
-    submitted = await desk.store.transact(lambda tx: _admit(desk, tx, job, key, subject))  # 7
+    submitted = await accept(desk, call.capability, lambda tx: _admit(desk, tx, job, key, subject, call))  # 7
     desk.failpoints.reach("submit.committed")
     attend_to(desk, submitted.job)  # 8
     desk.watch.work.set()
@@ -305,7 +309,13 @@ def _request(
     )
 
 
-def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str) -> Submitted:
+def _call(tx: Transaction, tenant: TenantId, draft: Draft, mounts: dict[str, Mount], session: Session | None) -> Call:
+    """Return what a grant must cover: in a session, also the mounts that the job will find there."""
+    held = mounts_of(mounts.values()) if session is None else named(tx, tenant, session.request.mounts)
+    return Call(draft.capability, draft.version, draft.args, held)
+
+
+def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str, call: Call) -> Submitted:
     # Looked up again inside the transaction: two equal requests may have passed step 2 together.
     wanted_id = job.job_id if tx.jobs.find(job.tenant, job.job_id) else None
     earlier = _earlier(desk, tx, job.tenant, key, wanted_id, job.request_digest)
@@ -319,6 +329,7 @@ def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str)
             retry_after_sec=5,
         )
     admit(desk, tx, job)
+    spend(desk, tx, call, used_for=job.job_id, cost=job.hold)
     tx.jobs.insert(job)
     if key is not None:
         tx.replays.put(Replay(job.tenant, key, job.request_digest, job.job_id, job.submitted_us))

@@ -8,6 +8,7 @@ from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
 from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
+from crank.ports.grants import GrantStore
 from crank.ports.identities import IdentityStore
 from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
@@ -36,6 +37,7 @@ from crank.ports.store import (
     StreamLog,
     Transaction,
 )
+from crank.ports.tokens import ProofReader, TokenReader
 from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker, WorkloadStore
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "FunctionRunner",
     "FunctionSpec",
     "GpuProbe",
+    "GrantStore",
     "IdSource",
     "IdentityStore",
     "JobStore",
@@ -69,6 +72,7 @@ __all__ = [
     "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
+    "ProofReader",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
@@ -83,6 +87,7 @@ __all__ = [
     "Spooled",
     "Store",
     "StreamLog",
+    "TokenReader",
     "Transaction",
     "WorkerLink",
     "WorkloadStore",

@@ -10,6 +10,7 @@ from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
 from crank.ports.federation import FederationStore
+from crank.ports.grants import GrantStore
 from crank.ports.identities import IdentityStore
 from crank.ports.workloads import WorkloadStore
 from crank.wire import JobEvent
@@ -179,6 +180,7 @@ class Transaction(Protocol):
     records: RecordStore
     registry: RegistryStore
     credentials: CredentialStore
+    grants: GrantStore
     identities: IdentityStore
     federation: FederationStore
     workloads: WorkloadStore

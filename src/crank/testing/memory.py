@@ -21,6 +21,7 @@ from crank.errors import Conflict, NotFound, Unavailable
 from crank.ports import (
     CredentialStore,
     FederationStore,
+    GrantStore,
     IdentityStore,
     JobStore,
     RecordStore,
@@ -32,6 +33,7 @@ from crank.ports import (
 )
 from crank.testing.memory_credentials import Credentials
 from crank.testing.memory_federation import Federation
+from crank.testing.memory_grants import Grants
 from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
 from crank.testing.memory_workloads import Workloads
@@ -273,6 +275,7 @@ class _Transaction:
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
+        self.grants: GrantStore = Grants(state, writable=writable)
         self.identities: IdentityStore = Identities(state, writable=writable)
         self.federation: FederationStore = Federation(state, writable=writable)
         self.workloads: WorkloadStore = Workloads(state, writable=writable)

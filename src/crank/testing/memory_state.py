@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from crank.domain import job_codec
 from crank.domain.credential import Credential
 from crank.domain.federation import Federated
+from crank.domain.grant import GrantId
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.issued import Ban, IssuedIdentity
@@ -54,6 +55,9 @@ class State:
     mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
     references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
+    grants: dict[tuple[TenantId, GrantId], str] = field(default_factory=dict)
+    grant_counts: dict[tuple[TenantId, GrantId, int], tuple[int, int]] = field(default_factory=dict)
+    grant_uses: dict[tuple[TenantId, str], GrantId] = field(default_factory=dict)
     identities: dict[str, IssuedIdentity] = field(default_factory=dict)
     bans: dict[SpiffeId, Ban] = field(default_factory=dict)
     revocation_lists: int = 0
@@ -73,6 +77,9 @@ class State:
             mounts=dict(self.mounts),
             workers=dict(self.workers),
             references=set(self.references),
+            grants=dict(self.grants),
+            grant_counts=dict(self.grant_counts),
+            grant_uses=dict(self.grant_uses),
             identities=dict(self.identities),
             bans=dict(self.bans),
             revocation_lists=self.revocation_lists,

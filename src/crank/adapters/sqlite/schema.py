@@ -236,7 +236,47 @@ CREATE TABLE workload (
 """
 
 # Grants that tokens carry.
-_V4_GRANTS = ""
+_V4_GRANTS = """
+CREATE TABLE capability_grant (
+    seq           INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant        TEXT    NOT NULL,
+    grant_id      TEXT    NOT NULL,
+    credential_id TEXT    NOT NULL,
+    parent        TEXT,
+    space         TEXT    NOT NULL,
+    subject       TEXT    NOT NULL,
+    actors        TEXT    NOT NULL,
+    rights        TEXT    NOT NULL,
+    holder_jkt    TEXT,
+    depth_left    INTEGER NOT NULL,
+    issued_us     INTEGER NOT NULL,
+    expires_us    INTEGER NOT NULL,
+    revoked_us    INTEGER,
+    UNIQUE (tenant, grant_id)
+) STRICT;
+CREATE INDEX grant_parent     ON capability_grant (tenant, parent) WHERE parent IS NOT NULL;
+CREATE INDEX grant_credential ON capability_grant (tenant, credential_id, seq);
+CREATE INDEX grant_expires    ON capability_grant (expires_us);
+
+-- How often each right of a grant was used, and what that cost: counted where the job is accepted, never afterwards.
+CREATE TABLE grant_count (
+    tenant   TEXT    NOT NULL,
+    grant_id TEXT    NOT NULL,
+    place    INTEGER NOT NULL,
+    calls    INTEGER NOT NULL,
+    cost     INTEGER NOT NULL,
+    PRIMARY KEY (tenant, grant_id, place)
+) STRICT, WITHOUT ROWID;
+
+-- Under which grant a job or session was asked for.
+CREATE TABLE grant_use (
+    tenant   TEXT NOT NULL,
+    used_for TEXT NOT NULL,
+    grant_id TEXT NOT NULL,
+    PRIMARY KEY (tenant, used_for)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX grant_use_grant ON grant_use (tenant, grant_id);
+"""
 
 # Trust domains that this one is federated with, and their bundles.
 _V4_FEDERATION = """
@@ -255,6 +295,8 @@ CREATE TABLE federation (
     failure         TEXT
 ) STRICT, WITHOUT ROWID;
 """
+_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
+
 _V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
 
 _V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION

@@ -8,6 +8,7 @@ from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.faults import is_unique_violation
 from crank.adapters.sqlite.federation import SqlFederation
+from crank.adapters.sqlite.grants import SqlGrants
 from crank.adapters.sqlite.identities import SqlIdentities
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.adapters.sqlite.workloads import SqlWorkloads
@@ -21,6 +22,7 @@ from crank.errors import Conflict, NotFound
 from crank.ports import (
     CredentialStore,
     FederationStore,
+    GrantStore,
     IdentityStore,
     JobStore,
     RecordStore,
@@ -275,6 +277,7 @@ class SqlTransaction:
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
+        self.grants: GrantStore = SqlGrants(connection)
         self.identities: IdentityStore = SqlIdentities(connection)
         self.federation: FederationStore = SqlFederation(connection)
         self.workloads: WorkloadStore = SqlWorkloads(connection)

@@ -1,0 +1,40 @@
+"""Capability tokens, wired: who signs and reads them, which roles there are, and who may show a certificate."""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from crank.adapters.jose import JoseProofs, JoseTokens
+from crank.bootstrap.roles import read_roles
+from crank.config import Settings
+from crank.controller.token_desk import TokenDesk, TokenSigner
+from crank.domain.rules.token import ACCESS_TYPE
+from crank.domain.trust import Peer
+
+
+def open_tokens(settings: Settings, signer: TokenSigner) -> TokenDesk:
+    """Return what makes and reads this node's tokens. Raises ConfigurationError (roles)."""
+    return TokenDesk(
+        signer=signer,
+        reader=JoseTokens(signer.access_token_keys, typ=ACCESS_TYPE),
+        proofs=JoseProofs(),
+        roles=read_roles(settings),
+        place=settings.public_url.rstrip("/"),
+    )
+
+
+def take_place(tokens: TokenDesk | None, address: str) -> None:
+    """Say where the node is reached, once it is; one that has a public address is known by that."""
+    if tokens is not None and not tokens.place:
+        tokens.place = address
+
+
+def ask_for_certificates(
+    tokens: TokenDesk | None, tls: ssl.SSLContext | None, ca_file: Path, identify: Callable[[Any], Peer]
+) -> None:
+    """Let callers of the API show a certificate of this trust domain; one that is shown must be good, none is needed."""
+    if tls is not None and tokens is not None:
+        tokens.identify = identify
+        tls.load_verify_locations(cafile=ca_file)
+        tls.verify_mode = ssl.CERT_OPTIONAL
