@@ -14,6 +14,7 @@ from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
+from crank.bootstrap.federation import open_trust
 from crank.controller.desk import Desk, Policy
 from crank.controller.enroll import enroll, leave
 from crank.controller.keys import admit_owner
@@ -26,6 +27,7 @@ from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.errors import Unavailable
 from crank.ports import Authority, Clock
+from crank.testing.memory_authority import MemoryAuthority
 from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
 TRUST_DOMAIN = "test.internal"
@@ -117,16 +119,19 @@ async def open_desk(
     await store.start()
     controller_id = policy.pop("controller_id", "c1")
     rules = Policy("n1", controller_id, TRUST_DOMAIN, (str(folder),), **policy)
+    clock, ids = clock or SystemClock(), SystemIdSource()
+    authority = issuer or MemoryAuthority(TRUST_DOMAIN, clock, ids)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
         FileStreamLog(folder / "streams"),
-        clock or SystemClock(),
-        SystemIdSource(),
+        clock,
+        ids,
         JsonSchemaChecker(),
         NoFailpoints(),
         rules,
-        authority=issuer,
+        authority=authority,
+        trust=open_trust(authority, clock),
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

@@ -11,6 +11,7 @@ from crank.api import (
     actions_document,
     agents,
     authority,
+    federation,
     files,
     identities,
     keys,
@@ -20,6 +21,8 @@ from crank.api import (
     rest,
     sessions,
     streams,
+    trust,
+    workloads,
 )
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
@@ -61,7 +64,10 @@ def build_api(
     app.state.names = known_names(bind, more_names)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, keys, identities, authority, metrics, agents, actions_document):
+    for part in (
+        rest, streams, files, sessions, nodes, keys, identities, authority, workloads, federation, metrics, agents, trust,
+        actions_document,
+    ):  # fmt: skip
         app.include_router(part.router)
     app.include_router(identities.open_router)
     # A document of their own describes them.

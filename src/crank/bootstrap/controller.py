@@ -25,13 +25,14 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import CONNECTION_SEC_MAX, Listener, serve
 from crank.api.workers import build_workers_app
+from crank.bootstrap import spiffe
 from crank.bootstrap.authority import ListeningTls, keep_renewed, start_authority
+from crank.bootstrap.federation import open_trust, start_polling, verifier_of
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.own_identities import OwnIdentities
 from crank.bootstrap.processes import watched
-from crank.bootstrap.verifying import verifier_of
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -80,6 +81,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
             authority=authority,
+            trust=open_trust(authority, clock),
             roots=authority,
         )
         await _admit_owner(settings, desk)
@@ -89,6 +91,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         opened.push_async_callback(loop.stop)
         identities = OwnIdentities(settings, desk, authority)
         own = await identities.issue(strict=True)
+        opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         tls = ListeningTls(own)
@@ -103,6 +106,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             more.append(e2b.listener(settings, boxes, tls.api() if settings.e2b_tls else None))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
+        workloads = await opened.enter_async_context(spiffe.served(settings, desk))
         public = _public_name(settings, api)
         renewing = asyncio.create_task(keep_renewed(desk, authority, identities, tls, public), name="renew")
         opened.callback(renewing.cancel)
@@ -110,7 +114,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports),
+            started=lambda *ports: _tell_ready(settings, leash, ports, workloads),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -122,12 +126,13 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
+def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...], workloads: JsonObject) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
+            **workloads,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
@@ -227,7 +232,7 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI, tls:
         age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
     workers = Listener(
-        app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
+        app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=tls.workers(),

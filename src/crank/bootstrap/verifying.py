@@ -1,4 +1,4 @@
-"""By what this node's processes check their peers: the authorities beside their own identity, read anew each time."""
+"""By what a worker checks its controller: the authorities beside its own identity, read anew for each connection."""
 
 from pathlib import Path
 
@@ -6,24 +6,7 @@ from crank.adapters.clock import SystemClock
 from crank.adapters.controller_link import Dial, WebSocketConnector
 from crank.adapters.own_identity import HeldIdentity
 from crank.config import Settings
-from crank.domain.trust import TrustBundle
-from crank.errors import UntrustedPeer
-from crank.ports import Clock
-from crank.security import Verifier, bundle_from_pem, client_context
-
-
-def verifier_of(settings: Settings, ca_file: Path, clock: Clock) -> Verifier:
-    """Return the verifier of peers in this node's own trust domain; there is no other in that file."""
-
-    def bundle(trust_domain: str) -> TrustBundle | None:
-        if trust_domain != settings.trust_domain:
-            return None
-        try:
-            return bundle_from_pem(trust_domain, ca_file.read_bytes())
-        except OSError as fault:
-            raise UntrustedPeer(f"{ca_file} cannot be read, so nobody is believed.", detail=str(fault)) from fault
-
-    return Verifier(bundle, now_us=clock.now_us)
+from crank.security import Verifier, client_context
 
 
 def own_identity(settings: Settings, folder: Path) -> HeldIdentity:

@@ -2,11 +2,13 @@
 
 from crank.client.face import Client
 from crank.client.face_session import Session
+from crank.client.federation import FederatedDomain
 from crank.client.keys import Key
 from crank.client.link import ClientOptions, job_id_of
 from crank.client.remote import AsyncClient
 from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics, Mount, Page, Skipped, StreamMetrics
 from crank.client.sessions import AsyncSession, SessionFile, SessionState
+from crank.client.workloads import WorkloadEntry
 
 __all__ = [
     "Artifact",
@@ -14,6 +16,7 @@ __all__ = [
     "AsyncSession",
     "Client",
     "ClientOptions",
+    "FederatedDomain",
     "JobEnd",
     "JobEvent",
     "JobResult",
@@ -26,5 +29,6 @@ __all__ = [
     "SessionState",
     "Skipped",
     "StreamMetrics",
+    "WorkloadEntry",
     "job_id_of",
 ]

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crank.controller.bell import Bell
+from crank.controller.bundles import Trust
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
 from crank.controller.pace import Pace
@@ -81,11 +83,13 @@ class Desk:
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     authority       issues identities and signs tokens; None where nothing is served that needs them
+    trust           publishes our bundle and keeps those of federated domains; None as with the authority
     roots           the operator's side of it; root_gate is held while a step of a change of root is taken
     sight           which bundle this controller's own listeners believe
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
+    workloads       rings when workloads were registered or removed
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     """
 
@@ -104,6 +108,7 @@ class Desk:
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     authority: Authority | None = None
+    trust: Trust | None = None
     roots: RootRotation | None = None
     root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     sight: Sight = field(default_factory=Sight)
@@ -114,6 +119,7 @@ class Desk:
     shelf: Shelf = field(default_factory=Shelf)
     standing: Standing = field(default_factory=Standing)
     renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
+    workloads: Bell = field(default_factory=Bell)
     asker: Credential | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:

@@ -20,6 +20,7 @@ from crank.domain.record import Record
 from crank.domain.rules import access
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
+from crank.domain.workload import EntryId, WorkloadEntry
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
@@ -33,6 +34,7 @@ from crank.ports import (
     SessionStore,
     Store,
     Transaction,
+    WorkloadStore,
 )
 
 T = TypeVar("T")
@@ -97,6 +99,7 @@ class _Scoped:
         # Only use cases that the owner alone may ask for read or change it.
         self.identities: IdentityStore = tx.identities
         self.federation: FederationStore = _Federation()
+        self.workloads: WorkloadStore = _Workloads(tx, asker)
 
 
 class _Federation:
@@ -211,6 +214,22 @@ class _Records(_Part):
         if job_id is None or not self._sees_job(self._asker.tenant, job_id):
             return []
         return self._tx.records.page(job_id=job_id, after=after, limit=limit)
+
+
+class _Workloads(_Part):
+    """Who gets which identity is the owner's to say and to see."""
+
+    def insert(self, entry: WorkloadEntry) -> None:
+        raise NotAllowed("Only the owner of the node registers a workload.", code="owner_only")
+
+    def all(self) -> Sequence[WorkloadEntry]:
+        return []
+
+    def of(self, tenant: TenantId) -> Sequence[WorkloadEntry]:
+        return []
+
+    def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
+        raise NotAllowed("Only the owner of the node removes a workload.", code="owner_only")
 
 
 class _Registry(_Part):

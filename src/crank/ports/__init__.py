@@ -36,12 +36,15 @@ from crank.ports.store import (
     StreamLog,
     Transaction,
 )
+from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker, WorkloadStore
 
 __all__ = [
     "Authority",
     "BlobStore",
     "BundleFormat",
     "BundlePublishers",
+    "Caller",
+    "CallerWitness",
     "Clock",
     "Connector",
     "ControllerLink",
@@ -57,6 +60,8 @@ __all__ = [
     "IdSource",
     "IdentityStore",
     "JobStore",
+    "JwtSvidReader",
+    "KeyMaker",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
@@ -80,4 +85,5 @@ __all__ = [
     "StreamLog",
     "Transaction",
     "WorkerLink",
+    "WorkloadStore",
 ]

@@ -11,6 +11,7 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
 from crank.ports.federation import FederationStore
 from crank.ports.identities import IdentityStore
+from crank.ports.workloads import WorkloadStore
 from crank.wire import JobEvent
 
 T = TypeVar("T")
@@ -180,6 +181,7 @@ class Transaction(Protocol):
     credentials: CredentialStore
     identities: IdentityStore
     federation: FederationStore
+    workloads: WorkloadStore
 
 
 class Store(Protocol):

@@ -28,11 +28,13 @@ from crank.ports import (
     ReplayStore,
     SessionStore,
     Transaction,
+    WorkloadStore,
 )
 from crank.testing.memory_credentials import Credentials
 from crank.testing.memory_federation import Federation
 from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
+from crank.testing.memory_workloads import Workloads
 
 T = TypeVar("T")
 
@@ -273,6 +275,7 @@ class _Transaction:
         self.credentials: CredentialStore = Credentials(state, writable=writable)
         self.identities: IdentityStore = Identities(state, writable=writable)
         self.federation: FederationStore = Federation(state, writable=writable)
+        self.workloads: WorkloadStore = Workloads(state, writable=writable)
 
 
 class MemoryStore:

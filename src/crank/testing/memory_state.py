@@ -12,6 +12,7 @@ from crank.domain.issued import Ban, IssuedIdentity
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.worker import Replay
+from crank.domain.workload import EntryId
 from crank.errors import StoreError
 
 
@@ -57,6 +58,7 @@ class State:
     bans: dict[SpiffeId, Ban] = field(default_factory=dict)
     revocation_lists: int = 0
     federation: dict[str, Federated] = field(default_factory=dict)
+    workloads: dict[tuple[TenantId, EntryId], str] = field(default_factory=dict)
 
     def copy(self) -> "State":
         """Return a copy that can change without this one."""
@@ -75,6 +77,7 @@ class State:
             bans=dict(self.bans),
             revocation_lists=self.revocation_lists,
             federation=dict(self.federation),
+            workloads=dict(self.workloads),
         )
 
 

@@ -220,7 +220,20 @@ CREATE TABLE revocation_list (
 _V4_ENROLMENTS = ""
 
 # Which workloads of this machine get which identity.
-_V4_WORKLOADS = ""
+_V4_WORKLOADS = """
+-- Which process of this machine gets which identity. `entry` is the truth; the columns before it repeat it for queries.
+CREATE TABLE workload (
+    seq       INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant    TEXT NOT NULL,
+    entry_id  TEXT NOT NULL,
+    spiffe_id TEXT NOT NULL,
+    selectors TEXT NOT NULL,
+    hint      TEXT NOT NULL,
+    entry     TEXT NOT NULL,
+    UNIQUE (tenant, entry_id),
+    UNIQUE (tenant, spiffe_id, selectors)
+) STRICT;
+"""
 
 # Grants that tokens carry.
 _V4_GRANTS = ""
@@ -242,6 +255,8 @@ CREATE TABLE federation (
     failure         TEXT
 ) STRICT, WITHOUT ROWID;
 """
+_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
+
 _V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
 
 # MIGRATIONS[n] leads from version n to n + 1.

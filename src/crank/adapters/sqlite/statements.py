@@ -237,3 +237,15 @@ BANS = "SELECT spiffe_id, since_us, reason FROM identity_ban ORDER BY spiffe_id"
 REVOCATION_LIST_NEXT = """
 INSERT INTO revocation_list (only, number) VALUES (1, 1)
 ON CONFLICT (only) DO UPDATE SET number = number + 1 RETURNING number"""
+# --- workloads ----------------------------------------------------------------------------------
+
+WORKLOAD_INSERT = """
+INSERT INTO workload (tenant, entry_id, spiffe_id, selectors, hint, entry) VALUES (?, ?, ?, ?, ?, ?)"""
+
+WORKLOAD_HINTED = "SELECT 1 FROM workload WHERE tenant = ? AND hint = ?"
+
+WORKLOADS_ALL = "SELECT entry FROM workload ORDER BY seq"
+
+WORKLOADS_OF = "SELECT entry FROM workload WHERE tenant = ? ORDER BY seq"
+
+WORKLOAD_REMOVE = "DELETE FROM workload WHERE tenant = ? AND entry_id = ?"

@@ -10,6 +10,7 @@ from crank.adapters.sqlite.faults import is_unique_violation
 from crank.adapters.sqlite.federation import SqlFederation
 from crank.adapters.sqlite.identities import SqlIdentities
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
+from crank.adapters.sqlite.workloads import SqlWorkloads
 from crank.domain import job_codec
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import ENDED, Job, Mount, Status
@@ -26,6 +27,7 @@ from crank.ports import (
     RegistryStore,
     ReplayStore,
     SessionStore,
+    WorkloadStore,
 )
 
 
@@ -275,3 +277,4 @@ class SqlTransaction:
         self.credentials: CredentialStore = SqlCredentials(connection)
         self.identities: IdentityStore = SqlIdentities(connection)
         self.federation: FederationStore = SqlFederation(connection)
+        self.workloads: WorkloadStore = SqlWorkloads(connection)
