@@ -26,6 +26,7 @@ from crank.domain.identity import make_spiffe_id
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.errors import Unavailable
+from crank.ports import Authority, Clock
 from crank.testing.memory_authority import MemoryAuthority
 from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
@@ -110,13 +111,16 @@ class ScriptedWorker:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
-    """Give a desk whose services run."""
+async def open_desk(
+    folder: Path, *, issuer: Authority | None = None, clock: Clock | None = None, **policy: Any
+) -> AsyncIterator[Desk]:
+    """Give a desk whose services run; `issuer` is its authority, `clock` the system's unless another is given."""
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
-    rules = Policy("n1", "c1", TRUST_DOMAIN, (str(folder),), **policy)
-    clock, ids = SystemClock(), SystemIdSource()
-    authority = MemoryAuthority(TRUST_DOMAIN, clock, ids)
+    controller_id = policy.pop("controller_id", "c1")
+    rules = Policy("n1", controller_id, TRUST_DOMAIN, (str(folder),), **policy)
+    clock, ids = clock or SystemClock(), SystemIdSource()
+    authority = issuer or MemoryAuthority(TRUST_DOMAIN, clock, ids)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),

@@ -11,6 +11,7 @@ from crank.controller.keyring import Keyring
 from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
+from crank.controller.sight import Sight
 from crank.controller.standing import Standing
 from crank.controller.tally import Tally
 from crank.controller.token_desk import TokenDesk
@@ -86,6 +87,7 @@ class Desk:
     authority       issues identities and signs tokens; None where nothing is served that needs them
     trust           publishes our bundle and keeps those of federated domains; None as with the authority
     roots           the operator's side of it; root_gate is held while a step of a change of root is taken
+    sight           which bundle this controller's own listeners believe
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
@@ -113,6 +115,7 @@ class Desk:
     trust: Trust | None = None
     roots: RootRotation | None = None
     root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sight: Sight = field(default_factory=Sight)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)

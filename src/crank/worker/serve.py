@@ -11,7 +11,7 @@ import structlog
 from crank.domain.capability import Accelerator, capability_document
 from crank.domain.ids import Digest, JobId
 from crank.domain.outcome import End, Outcome, Reason
-from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_REVOKED
+from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_NOT_ACCEPTED, IDENTITY_REVOKED
 from crank.domain.worker import GpuDevice
 from crank.errors import NotAllowed, ProtocolError, Unavailable, UntrustedPeer
 from crank.ports import Connector, ControllerLink, OwnIdentity
@@ -233,7 +233,7 @@ class Worker:
 
     def _heed(self, code: str) -> None:
         """Act on what the controller said of this identity. Of one that was revoked it has decided all that ran."""
-        if self._renewing is not None and code in (IDENTITY_REVOKED, IDENTITY_EXPIRED):
+        if self._renewing is not None and code in (IDENTITY_REVOKED, IDENTITY_EXPIRED, IDENTITY_NOT_ACCEPTED):
             self._renewing.own.doubt()
         if code == IDENTITY_REVOKED:
             for key in [attempt.key for attempt in self._attempts.values() if attempt.outcome is None]:
