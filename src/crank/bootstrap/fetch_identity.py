@@ -71,15 +71,20 @@ def parse_signal(name: str) -> Signals:
 
 def socket_path(address: str) -> str:
     """Return the path of a `unix:///…` address (SPIFFE_ENDPOINT_SOCKET). Raises ConfigurationError."""
-    parts = urlsplit(address)
-    if parts.scheme != "unix" or parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = urlsplit("")
+    path = unquote(parts.path)
+    plain = not (parts.netloc or parts.query or parts.fragment or "\0" in path)
+    if parts.scheme != "unix" or not plain or not path.startswith("/"):
         raise ConfigurationError(
             f"{address[:200]!r} is no address of a Unix socket.",
             code="invalid_endpoint_socket",
             field="SPIFFE_ENDPOINT_SOCKET",
             fix="Say unix:///path/of/the/socket; 'crank node info' shows it as spiffe_socket.",
         )
-    return unquote(parts.path)
+    return path
 
 
 async def keep(address: str, wish: Wish, *, watch: bool, told: Callable[[Fetched], None]) -> None:
