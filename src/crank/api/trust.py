@@ -7,7 +7,8 @@ to the keys of capability tokens alone, for clouds and resource servers that kno
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from crank.api.agents import base_url, caller_if_shown
+from crank.api.address import base_url
+from crank.api.agents import caller_if_shown
 from crank.api.documents import answer
 from crank.api.prefer import wait_sec
 from crank.api.strict import StrictRoute
