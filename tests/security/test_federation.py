@@ -369,6 +369,9 @@ async def test_no_news_are_no_end_until_the_time_that_was_told(desk, api, web, m
     monkeypatch.setattr(type(desk.clock), "now_us", lambda _self: later_us)
     assert desk.trust.bundles.find(THEIRS) is None
     assert not (await api.get(f"/v1/federation/{THEIRS}")).json()["believed"]
+    generation = desk.trust.bundles.generation
+    await Polling(desk, desk.trust).poll_due()
+    assert await desk.trust.bundles.changed(generation) == generation + 1
     web.show(bundle(6))
     assert (await api.post(f"/v1/federation/{THEIRS}/refresh")).json()["believed"]
     assert desk.trust.bundles.find(THEIRS) == bundle(6)

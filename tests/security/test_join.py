@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from crank.adapters.clock import SystemClock
 from crank.bootstrap.joining import JoinWanted, join
 from crank.bootstrap.member import as_member, expires_us, read_member
-from crank.bootstrap.member_keeper import come_back, place_of, run_member, thumbprint
+from crank.bootstrap.member_keeper import _held, _joined, _write_files, come_back, place_of, run_member, thumbprint
 from crank.config import Settings, load
 from crank.controller.nodes import Invited, NodeWanted, forget, invite, register
 from crank.domain.ids import LOCAL_TENANT, Digest
+from crank.domain.trust import Attestation
 from crank.errors import ConfigurationError, Conflict, CrankError, NotAllowed, ProtocolError, Unavailable, UntrustedPeer
 from tests.support.desk import TRUST_DOMAIN, open_desk
 from tests.support.listeners import Listeners, authority, open_listeners
@@ -256,11 +258,33 @@ async def test_one_that_may_not_return_is_told_what_to_do(desk, node: Listeners,
     member = await joins(settings, command(node, await invited(desk)))
     with pytest.raises(ConfigurationError) as caught:
         come_back(settings, member)
-    assert caught.value.error_code == "identity_expired"
+    assert caught.value.error_code == "joined_identity_ended"
     assert "crank node invite" in caught.value.fix
     pinned = settings_of(tmp_path / "p")
     member = await joins(pinned, command(node, await invited(desk, pins=True)))
     assert (await asyncio.to_thread(come_back, pinned, member)).attestation == "thumbprint"
+
+
+async def test_a_machine_whose_identity_ended_starts_as_far_as_it_may(
+    desk, node: Listeners, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pinned, it comes back by itself; else a fresh invite lets it in with another key, and nothing but that does."""
+    pinned, plain = settings_of(tmp_path / "p"), settings_of(tmp_path / "m")
+    await joins(pinned, command(node, await invited(desk, pins=True)))
+    used = command(node, await invited(desk))
+    await joins(plain, used)
+    key = (as_member(plain).identity_dir / "key.pem").read_bytes()
+    monkeypatch.setattr("crank.bootstrap.member_keeper.expires_us", lambda _: 0)
+    back = await asyncio.to_thread(_joined, pinned, None, print)
+    assert back.attestation == "thumbprint"
+    with pytest.raises(ConfigurationError):
+        await asyncio.to_thread(_joined, plain, None, print)
+    with pytest.raises(NotAllowed):
+        await asyncio.to_thread(_joined, plain, used, print)
+    fresh = command(node, await invited(desk))
+    again = await asyncio.to_thread(_joined, plain, fresh, print)
+    assert again.attestation == "join"
+    assert (as_member(plain).identity_dir / "key.pem").read_bytes() != key
 
 
 async def test_one_home_works_for_one_controller(desk, node: Listeners, tmp_path: Path) -> None:
@@ -295,3 +319,33 @@ async def test_nobody_there_is_told_as_such(desk, node: Listeners, tmp_path: Pat
     wanted = dataclasses.replace(command(node, await invited(desk)), api="https://127.0.0.1:1")
     with pytest.raises(Unavailable, match="does not answer"):
         await joins(settings_of(tmp_path / "m"), wanted)
+
+
+async def test_files_are_renewed_for_the_worker_that_starts_next(desk, node: Listeners, tmp_path: Path) -> None:
+    """Once half of its life is over, what lies in the home is replaced over the workers' listener, for the same keys."""
+    settings = settings_of(tmp_path / "m")
+    member = await joins(settings, command(node, await invited(desk)))
+    joined = as_member(settings, member.trust_domain)
+    folders = (joined.identity_dir, settings.home / "member")
+    before = [(folder / "cert.pem").read_bytes() for folder in folders]
+    held = [_held(joined, folder) for folder in folders]
+    for folder, own in zip(folders, held, strict=True):
+        await own.renew()
+        await asyncio.to_thread(_write_files, folder, own)
+    after = [(folder / "cert.pem").read_bytes() for folder in folders]
+    assert not set(before) & set(after)
+    assert expires_us(settings) > SystemClock().now_us()
+    again = await joins_again(desk, joined)
+    assert again == []
+
+
+async def joins_again(desk, joined: Settings) -> list[str]:
+    """Return what is wrong with the files by which a worker would start next."""
+    wrong = []
+    for folder in (joined.identity_dir, joined.home / "member"):
+        own = _held(joined, folder)
+        serial = f"{x509.load_pem_x509_certificate((folder / 'cert.pem').read_bytes()).serial_number:x}"
+        found = await desk.store.read(lambda tx, serial=serial: tx.identities.find(serial))
+        if found is None or own.due_in_sec() <= 0 or found.attestation is not Attestation.JOIN:
+            wrong.append(str(folder))
+    return wrong

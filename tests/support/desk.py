@@ -23,13 +23,17 @@ from crank.controller.loop import ControllerLoop
 from crank.controller.report import receive
 from crank.controller.roster import LiveWorker
 from crank.domain.capability import Capability, capability_document
+from crank.domain.enrolment import Manifest
 from crank.domain.identity import make_spiffe_id
+from crank.domain.json import JsonObject
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.domain.trust import Peer
 from crank.errors import Unavailable
+from crank.ports import Authority, Clock
 from crank.testing.memory_authority import MemoryAuthority
-from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
+from crank.wire import MANIFEST_SINCE, Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
+from tests.support.signing import OwnKey
 
 TRUST_DOMAIN = "test.internal"
 SECRET = "a-secret-for-tests"
@@ -78,6 +82,7 @@ class ScriptedWorker:
         self.capabilities = capabilities
         self.slots = slots
         self.instance_id = desk.ids.uuid7()
+        self.key = OwnKey()
         self.link = QueueLink()
         self.live: LiveWorker | None = None
 
@@ -86,13 +91,23 @@ class ScriptedWorker:
     ) -> Welcome:
         """Enroll over a fresh link."""
         self.link = QueueLink()
+        documents = [capability_document(capability) for capability in self.capabilities]
+        peer = peer_named(self.name, jkt=self.key.jkt)
+        spoken = versions or (1, self.version)
+        signed = self._signed(documents) if spoken[1] >= MANIFEST_SINCE else None
         hello = Hello(
-            *(versions or (1, self.version)), self.name, self.instance_id, "n1", "0", self.slots,
-            [capability_document(capability) for capability in self.capabilities], holding or [], renews=renews,
+            *spoken, self.name, self.instance_id, "n1", "0", self.slots,
+            documents if signed is None else [], holding or [], signed, renews,
         )  # fmt: skip
-        self.live = await enroll(self.desk, hello=hello, peer=peer_named(self.name).spiffe_id, link=self.link)
+        shown = None if signed is None else peer
+        self.live = await enroll(self.desk, hello=hello, peer=peer.spiffe_id, link=self.link, shown=shown)
         welcome: Welcome = await self.link.next(Welcome)
         return welcome
+
+    def _signed(self, documents: list[JsonObject]) -> str:
+        now_sec = self.desk.clock.now_us() // 1_000_000
+        ids = self.desk.ids.uuid7(), self.name, self.instance_id, "n1"
+        return self.key.sign_manifest(Manifest(*ids, now_sec, tuple(documents)))
 
     async def disconnect(self) -> None:
         """Lose the connection."""
@@ -119,13 +134,16 @@ class ScriptedWorker:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
-    """Give a desk whose services run."""
+async def open_desk(
+    folder: Path, *, issuer: Authority | None = None, clock: Clock | None = None, **policy: Any
+) -> AsyncIterator[Desk]:
+    """Give a desk whose services run; `issuer` is its authority, `clock` the system's unless another is given."""
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
-    rules = Policy("n1", "c1", TRUST_DOMAIN, (str(folder),), **policy)
-    clock, ids = SystemClock(), SystemIdSource()
-    authority = MemoryAuthority(TRUST_DOMAIN, clock, ids)
+    controller_id = policy.pop("controller_id", "c1")
+    rules = Policy("n1", controller_id, TRUST_DOMAIN, (str(folder),), **policy)
+    clock, ids = clock or SystemClock(), SystemIdSource()
+    authority = issuer or MemoryAuthority(TRUST_DOMAIN, clock, ids)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from crank.controller.report import receive
 from crank.domain.enrolment import Manifest
 from crank.domain.ids import Digest
 from crank.domain.quantity import BLOB_BYTES_MAX
+from crank.domain.trust import Peer
 from crank.errors import CrankError, Unavailable
 from crank.ports import ControllerLink
 from crank.testing.fake_identity import FakeIdentity
@@ -72,25 +73,27 @@ class DeskConnector:
         self.reachable = asyncio.Event()
         self.reachable.set()
         self._serving: set[asyncio.Task[None]] = set()
+        # What the certificate of a new connection says; None: there is none.
+        self.shows: Callable[[], Peer | None] = lambda: None
 
     async def connect(self) -> ControllerLink:
         """Open a link, waiting while the desk is not reachable."""
         await self.reachable.wait()
         link = FakeLink(DeskBlobs(self._desk))
         self.links.append(link)
-        serving = asyncio.create_task(self._serve(link))
+        serving = asyncio.create_task(self._serve(link, self.shows()))
         self._serving.add(serving)
         serving.add_done_callback(self._serving.discard)
         return link.worker
 
-    async def _serve(self, link: FakeLink) -> None:
+    async def _serve(self, link: FakeLink, shown: Peer | None) -> None:
         messages = link.controller.messages()
         hello = await anext(messages, None)
         if not isinstance(hello, Hello):
             return
         peer = peer_named(self._name, jkt=self.key.jkt)
         try:
-            worker = await enroll(self._desk, hello=hello, peer=peer.spiffe_id, link=link.controller, shown=peer)
+            worker = await enroll(self._desk, hello=hello, peer=peer.spiffe_id, link=link.controller, shown=shown or peer)
         except CrankError as fault:
             # As the worker listener does: the link ends, and the worker comes back.
             await link.controller.close(fault.error_code, fault.message)

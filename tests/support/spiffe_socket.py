@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from crank.api.spiffe.door import Door
 from crank.api.spiffe.messages import secrets_pb2, workload_pb2
 from crank.api.spiffe.secrets import SERVICE as SECRETS
 from crank.controller import workloads
+from crank.controller.bundles import Bundles
 from crank.controller.desk import Desk
 from crank.controller.svids import Svids
 from crank.domain.ids import LOCAL_TENANT
+from crank.domain.trust import TrustBundle
 from crank.domain.workload import WorkloadEntry
 from tests.support.authority import CountedAuthority
 from tests.support.desk import TRUST_DOMAIN, open_desk
@@ -35,6 +37,7 @@ class Socket:
 
     desk: Desk
     authority: CountedAuthority
+    others: Bundles
     svids: Svids
     door: Door
     path: str
@@ -140,19 +143,22 @@ async def end_of(stream: Stream[Any, Any]) -> Status:
 
 
 @contextlib.asynccontextmanager
-async def open_socket(folder: Path, *, life_sec: float = 600, **more: Any) -> AsyncIterator[Socket]:
-    """Give an open socket."""
+async def open_socket(folder: Path, *, life_sec: float = 600, federated: Sequence[TrustBundle] = ()) -> AsyncIterator[Socket]:
+    """Give an open socket; its node knows the bundles of other trust domains that are given."""
     async with open_desk(folder) as opened:
         authority = CountedAuthority(TRUST_DOMAIN, opened.clock, life_sec=life_sec)
         desk = replace(opened, authority=authority)
-        svids = Svids(desk, FreshKeys(), JoseSvidReader(), **more)
+        others = Bundles(authority, desk.clock)
+        for bundle in federated:
+            others.put(bundle, until_us=desk.clock.now_us() + 3600 * 1_000_000)
+        svids = Svids(desk, FreshKeys(), JoseSvidReader(), others)
         await svids.start()
         path = str(folder / "s")
         witness = KernelWitness(desk.clock)
         door = Door(svids, witness, witness.listen(path, shared=False))
         door.open()
         try:
-            yield Socket(desk, authority, svids, door, path)
+            yield Socket(desk, authority, others, svids, door, path)
         finally:
             await door.close()
             await svids.stop()

@@ -1,12 +1,16 @@
 """Calls from inside a real sandbox, answered by a scripted taker: what the module does, and what a hostile guest gets."""
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from crank.domain.handle import JobCall
+from crank.domain.isolation import Tier
 from crank.domain.json import JsonObject
 from crank.domain.outcome import Clock, Outcome, Reason
 from crank.domain.profile import Limits
@@ -14,6 +18,7 @@ from crank.errors import NotAllowed
 from crank.ports import ProfileBuild, SandboxSpec
 from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
+from crank.sandbox.tiers import LandlockRunner
 from crank.testing.contracts_sandbox import RecordingSink
 from tests.support.rootfs import make_build, make_rootfs
 
@@ -98,6 +103,28 @@ async def test_a_call_goes_out_and_its_answer_comes_back(bench: Bench) -> None:
     outcome = await bench.run("import crank\n[crank.call('document.convert', {'n': 1}), sorted(crank.handles())]", taker)
     assert (outcome.end.reason, outcome.result) == (Reason.EXITED, [{"n": 1}, ["convert", "docs"]]), outcome.stderr.text
     assert [(call.number, call.handle, call.capability) for call in taker.calls] == [(1, "convert", "document.convert")]
+
+
+async def test_the_tier_without_namespaces_has_the_same_pipe() -> None:
+    """Calls, files by their promised names and refusals work where paths are only translated."""
+    place = Path(tempfile.mkdtemp(prefix="tests-of-crank-"))
+    place.chmod(0o755)
+    runner = LandlockRunner(launch(tier=Tier.LANDLOCK), parked=0)
+    try:
+        bench = Bench(runner, make_build(make_rootfs(place / "rootfs")))
+        taker = Taker()
+        code = (
+            "import crank\nopen('a.txt', 'w').write('a')\n"
+            "result = crank.call('document.convert', 5, files={'a': 'a.txt', 'b': '/scratch/a.txt', 'c': b'c'})"
+        )
+        outcome = await bench.run(code, taker)
+        assert outcome.result == 5, outcome.stderr.text
+        assert dict(taker.calls[0].files) == {"a": "a.txt", "b": "a.txt", "c": ".crank-calls/1"}
+        raw = await bench.run(RAW + "send(word(number=2))\ntime.sleep(5)", Taker())
+        assert raw.end.reason is Reason.PROTOCOL_VIOLATION
+    finally:
+        await runner.stop()
+        shutil.rmtree(place)
 
 
 # --- a hostile guest -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
-from crank.bootstrap.authority import open_authority, worker_id_of
+from crank.bootstrap.authority import open_authority
 from crank.bootstrap.confinement import dialer_to, give_folders, log_layers, shut_in, spool_dir, worker_view
 from crank.bootstrap.controller import make_failpoints
 from crank.bootstrap.declare import declare
@@ -20,6 +20,7 @@ from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.module import describe
 from crank.bootstrap.node import node_info
+from crank.bootstrap.own_identities import worker_id_of
 from crank.bootstrap.processes import watched
 from crank.bootstrap.verifying import connector_to, own_identity
 from crank.bootstrap.worker import leave_when_lost, run_until_told

@@ -251,6 +251,7 @@ def _keep(settings: Settings, member: Member, chains: _Chains, worker_key: ec.El
     write_whole(identity / "cert.pem", pem(chains.worker), mode=0o644)
     write_whole(identity / "ca.pem", pem(chains.roots), mode=0o644)
     write_whole(member_dir(settings) / "cert.pem", pem(chains.node), mode=0o644)
+    write_whole(member_dir(settings) / "ca.pem", pem(chains.roots), mode=0o644)
     write_member(settings, member)
     # The next time it is another one.
     (member_dir(settings) / "worker-key.pem").unlink()

@@ -2,7 +2,7 @@
 
     CRANK_HOME/member/member.json   which controller, and who this node is there
                       key.pem       the node's key, made once, 0600; own.pem its certificate by that key itself
-                      cert.pem      the node's X.509-SVID
+                      cert.pem      the node's X.509-SVID; ca.pem its controller's roots
                       worker-key.pem   the next key of its worker, until it has its certificate
     CRANK_HOME/worker/joined/identity   the worker's: key.pem, cert.pem, ca.pem
 """

@@ -13,13 +13,15 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from crank.adapters.clock import SystemClock
-from crank.bootstrap.files import held_lock, make_home
+from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.own_identity import HeldIdentity
+from crank.bootstrap.files import held_lock, make_home, write_whole
 from crank.bootstrap.joining import ROOTS_MAX, JoinWanted, join
 from crank.bootstrap.keeper import GRACE_SEC, READY_SEC, next_delay_sec
 from crank.bootstrap.leash import Child, Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.member import Member, as_member, expires_us, member_dir, node_key, read_chain, read_member
+from crank.bootstrap.verifying import connector_to, own_identity
 from crank.bootstrap.worker import Place, run_worker
 from crank.config import Settings
 from crank.domain.ids import Digest
@@ -86,7 +88,7 @@ def come_back(settings: Settings, member: Member) -> Member:
     if not member.returns:
         raise ConfigurationError(
             f"The identity of {member.node_id} has ended while this machine could not renew it.",
-            code="identity_expired",
+            code="joined_identity_ended",
             fix=f"On the controller run 'crank node forget {member.node_id}' and 'crank node invite', and paste here "
             "what that prints. With 'crank node invite --pin' a machine may come back by itself.",
         )
@@ -109,15 +111,16 @@ async def _keep(settings: Settings, member: Member, say: Say) -> None:
     say(f"worker {member.worker_id} serves {member.workers} (home {settings.home}); Ctrl-C ends it")
     guarding = asyncio.create_task(_guard(settings, member, child))
     renewing = asyncio.create_task(_renew(leash, child))
+    keeping = asyncio.create_task(keep_files(settings))
     stopping = asyncio.create_task(leash.wait())
     try:
         await asyncio.wait({guarding, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if guarding.done():
             guarding.result()
     finally:
-        for each in (guarding, renewing, stopping):
+        for each in (guarding, renewing, keeping, stopping):
             each.cancel()
-        await asyncio.gather(guarding, renewing, stopping, return_exceptions=True)
+        await asyncio.gather(guarding, renewing, keeping, stopping, return_exceptions=True)
         await child[0].stop(settings.drain_sec + GRACE_SEC)
 
 
@@ -169,6 +172,40 @@ async def _renew(leash: Leash, child: list[Child]) -> None:
         await leash.renewing.wait()
         leash.renewing.clear()
         child[0].ask_to_renew()
+
+
+async def keep_files(settings: Settings) -> None:
+    """Renew what lies in files, for as long as the program runs: a worker that starts anew finds a certificate that holds.
+
+    The worker itself renews in memory, because inside its walls it writes to no folder but its spool.
+    """
+    kept: dict[Path, HeldIdentity] = {}
+    while True:
+        for folder in (settings.identity_dir, member_dir(settings)):
+            try:
+                own = kept.get(folder) or _held(settings, folder)
+                kept[folder] = own
+                if own.due_in_sec() <= 0:
+                    await own.renew()
+                    await asyncio.to_thread(_write_files, folder, own)
+            except (CrankError, OSError) as fault:
+                # Read anew: perhaps the node has joined again since.
+                kept.pop(folder, None)
+                _log.error("identity_not_renewed", folder=str(folder), cause=str(fault))
+        await asyncio.sleep(LOOK_SEC * (0.5 + SystemIdSource().jitter() / 2))
+
+
+def _held(settings: Settings, folder: Path) -> HeldIdentity:
+    own = own_identity(settings, folder)
+    connector_to(settings, place_of(settings).url, own, None)
+    return own
+
+
+def _write_files(folder: Path, own: HeldIdentity) -> None:
+    certificates, roots = own.files()
+    # The roots first: whoever sees the new certificate can check its peers that have one, too.
+    write_whole(folder / "ca.pem", roots, mode=0o644)
+    write_whole(folder / "cert.pem", certificates, mode=0o644)
 
 
 def place_of(settings: Settings) -> Place:

@@ -17,12 +17,12 @@ from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.nvml import NvmlProbe
 from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
-from crank.bootstrap.authority import worker_id_of
 from crank.bootstrap.confinement import dialer_to, document, give_folders, log_layers, shut_in, spool_dir, worker_view
 from crank.bootstrap.controller import make_failpoints
 from crank.bootstrap.files import node_id
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
+from crank.bootstrap.own_identities import worker_id_of
 from crank.bootstrap.processes import telling, watched
 from crank.bootstrap.profiles import Profiles
 from crank.bootstrap.verifying import connector_to, own_identity

@@ -85,7 +85,7 @@ _GROUPS = (
     ),
     (
         "identity",
-        "Who may speak for this node and its workers, and identities of this machine's programs.",
+        "Who may speak for this node, its workers and its programs.",
         (
             ("show", "crank.cli.authority:show", "Show the tiers of the authority, its bundle, and a change of root."),
             ("rotate", "crank.cli.authority:rotate", "Change the root: prepare, activate, retire; abort goes back."),

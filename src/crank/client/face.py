@@ -36,10 +36,10 @@ class Client:
         self._thread = threading.Thread(target=self._loop.run_forever, name="crank-client", daemon=True)
         self._thread.start()
         self.keys = Keys(self._remote.keys, self._wait_for)
-        self.tokens = Tokens(self._remote.tokens, self._wait_for)
         self.nodes = Nodes(self._remote.nodes, self._wait_for)
         self.identities = Identities(self._remote.identities, self._wait_for)
         self.federation = Federation(self._remote.federation, self._wait_for)
+        self.tokens = Tokens(self._remote.tokens, self._wait_for)
         self.workloads = Workloads(self._remote.workloads, self._wait_for)
 
     def __enter__(self) -> Self:

@@ -37,7 +37,7 @@ _CONSTRAINTS = (
 )  # fmt: skip
 _FIELDS = frozenset(
     ("capability", "version", "job_id", "idempotency_key", "effects", "route", "detach",
-     "session", "context", "program", "stdin")
+     "session", "context", "program", "stdin", "handles")
 )  # fmt: skip
 
 OnEvent: TypeAlias = Callable[[JobEvent], None]
@@ -51,10 +51,10 @@ class AsyncClient:
         self.options = options
         self._link = Link(options)
         self.keys = AsyncKeys(self._link)
-        self.tokens = AsyncTokens(self._link)
         self.nodes = AsyncNodes(self._link)
         self.identities = AsyncIdentities(self._link)
         self.federation = AsyncFederation(self._link)
+        self.tokens = AsyncTokens(self._link)
         self.workloads = AsyncWorkloads(self._link)
 
     async def __aenter__(self) -> Self:

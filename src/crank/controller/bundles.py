@@ -1,11 +1,26 @@
 """Whom this node believes at this moment: its own trust domain, and those that it is federated with, each by itself."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crank.domain.trust import TrustBundle
 from crank.ports import Authority, BundleFormat, BundlePublishers, Clock
+
+# Callers that are remembered, and how many looks one may miss until nobody waits for it any more.
+POLLERS_MAX = 256
+POLLS_MISSED_MAX = 3
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Our bundle as text, with the entity tag that stands for exactly these bytes."""
+
+    bundle: TrustBundle
+    raw: bytes
+    tag: str
 
 
 class Bundles:
@@ -17,8 +32,11 @@ class Bundles:
         self._foreign: dict[str, tuple[TrustBundle, int]] = {}
         self._changed = asyncio.Event()
         self.generation = 0
-        # How many callers wait for the next bundle of our own.
+        # How many callers wait for the next bundle of our own, and which of it proven ones showed that they have.
         self.waiting = 0
+        # Written once for each bundle, however many ask.
+        self.published: Published | None = None
+        self._pollers: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def find(self, trust_domain: str) -> TrustBundle | None:
         """Return the bundle of a domain; None for one that is not known, or was not confirmed for too long."""
@@ -45,6 +63,25 @@ class Bundles:
         if self._foreign.pop(trust_domain, None) is not None:
             self._tell()
 
+    def forget_stale(self) -> Sequence[str]:
+        """Drop the bundles that were not confirmed for too long, so that followers hear of it; return their domains."""
+        stale = [name for name in self._foreign if self.find(name) is None]
+        for name in stale:
+            self.drop(name)
+        return stale
+
+    def acknowledged(self, subject: str, sequence: int) -> None:
+        """Note that a proven caller has our bundle of this sequence."""
+        self._pollers[subject] = (sequence, self._clock.now_us())
+        self._pollers.move_to_end(subject)
+        while len(self._pollers) > POLLERS_MAX:
+            self._pollers.popitem(last=False)
+
+    def behind(self, sequence: int) -> Sequence[str]:
+        """Return the proven callers that follow our bundle and do not have this sequence yet."""
+        since_us = self._clock.now_us() - POLLS_MISSED_MAX * self._authority.bundle().refresh_hint_sec * _US
+        return [subject for subject, (has, at_us) in self._pollers.items() if has < sequence and at_us >= since_us]
+
     async def changed(self, generation: int) -> int:
         """Return the generation of the foreign bundles once it is another than this one."""
         while self.generation == generation:
@@ -57,20 +94,14 @@ class Bundles:
         self._changed = asyncio.Event()
 
 
-def nobody_counts(_subject: str, _sequence: int) -> None:
-    """Let it be: nothing waits for acknowledgements."""
-
-
 @dataclass(frozen=True, slots=True)
 class Trust:
     """What a controller needs to publish its own bundle and to keep those of others.
 
-    publishers    asks for foreign bundles
-    acknowledged  told who, proven, has our bundle of which sequence; what rotates roots waits for that
+    publishers  asks for foreign bundles
     """
 
     authority: Authority
     bundles: Bundles
     bundle_format: BundleFormat
     publishers: BundlePublishers
-    acknowledged: Callable[[str, int], None] = nobody_counts

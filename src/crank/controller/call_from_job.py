@@ -38,6 +38,7 @@ from crank.domain.json import JsonObject, JsonValue, dumps
 from crank.domain.outcome import Artifact, Outcome
 from crank.domain.rules import handle as rules
 from crank.domain.rules import lease
+from crank.domain.rules.grant import within
 from crank.errors import CrankError, InvalidRequest, NotAllowed, Unavailable
 from crank.ports import Transaction
 from crank.wire.calls import Call, CallAnswer, CallFile
@@ -133,7 +134,11 @@ def _fenced(tx: Transaction, worker_id: WorkerId, job_id: str, epoch: int) -> Jo
 def _check(desk: Desk, asked: _Asked) -> None:
     if not 1 <= asked.call.number <= ASKED_CALLS_MAX:
         raise InvalidRequest("A call has another number.", code="invalid_field", field="number")
-    _pass(rules.call_refusal(asked.caller, asked.call, lambda schema, args: not desk.schemas.check(schema, args, field="args")))
+
+    def satisfies(schema: JsonObject, args: JsonValue) -> bool:
+        return not desk.schemas.check(schema, args, field="args")
+
+    _pass(rules.call_refusal(asked.caller, asked.call, within=within, satisfies=satisfies))
 
 
 def _pass(refusal: Refusal | None) -> None:

@@ -13,6 +13,7 @@ from crank.controller.manifests import Manifests
 from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
+from crank.controller.sight import Sight
 from crank.controller.standing import Standing
 from crank.controller.tally import Tally
 from crank.controller.token_desk import TokenDesk
@@ -89,6 +90,7 @@ class Desk:
     authority       issues identities and signs tokens; None where nothing is served that needs them
     roots           the operator's side of it; root_gate is held while a step of a change of root is taken
     trust           publishes our bundle and keeps those of federated domains; None as with the authority
+    sight           which bundle this controller's own listeners believe
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     appraiser       checks what nodes and workers signed; None: none is believed
     arrivals        who tried to join of late
@@ -119,6 +121,7 @@ class Desk:
     roots: RootRotation | None = None
     root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     trust: Trust | None = None
+    sight: Sight = field(default_factory=Sight)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)

@@ -82,6 +82,9 @@ _GRANT_REVOKED = End(
 
 def _look(tx: Transaction) -> tuple[list[Job], dict[MountId, Mount], list[tuple[Job, End]]]:
     queue = list(tx.jobs.queued(BATCH_JOBS_MAX))
+    # Whatever waits before them: places that are lent are theirs alone, and whoever lends one waits for them.
+    seen = {job.job_id for job in queue}
+    queue += [job for job in tx.jobs.called_open() if job.status is Status.QUEUED and job.job_id not in seen]
     tenants = {job.tenant for job in queue if job.request.mounts}
     mounts = {mount.mount_id: mount for tenant in tenants for mount in tx.registry.mounts(tenant)}
     ends = {job.job_id: _broken(tx, job, mounts) for job in queue}

@@ -8,8 +8,8 @@ from crank.domain.handle import Handle
 from crank.domain.ids import TenantId
 from crank.domain.job import Mount
 from crank.domain.rules.grant import reaches
-from crank.domain.rules.handle import DraftHandle
 from crank.domain.wanted import DraftMount
+from crank.domain.wanted_handles import DraftHandle
 from crank.errors import InvalidRequest, NotAllowed
 from crank.ports import Transaction
 

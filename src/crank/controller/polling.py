@@ -55,6 +55,8 @@ class Polling:
             # One that was removed meanwhile is nobody's trouble.
             if isinstance(outcome, BaseException) and not isinstance(outcome, CrankError):
                 raise outcome
+        for name in self._trust.bundles.forget_stale():
+            _log.error("federation_stale", trust_domain=name, fix="Nobody of it is believed until its publisher answers.")
         return len(due)
 
     def _is_due(self, federated: Federated, now_us: int) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
 from crank.controller.tell_trust import unaware
-from crank.domain.ids import LOCAL_TENANT, WorkerId
+from crank.domain.ids import LOCAL_TENANT
 from crank.domain.json import JsonObject
 from crank.domain.rules.access import Action
 from crank.domain.rules.root_rotation import refusal
@@ -25,10 +25,10 @@ from crank.ports import RootRotation
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How the authority stands; `unaware` are connected workers that have not acknowledged its bundle."""
+    """How the authority stands; `unaware` are followers of its bundle, this controller's own listeners among them, that do not have it yet."""
 
     status: AuthorityStatus
-    unaware: tuple[WorkerId, ...]
+    unaware: tuple[str, ...]
 
 
 async def show_authority(desk: Desk) -> Shown:
@@ -57,7 +57,10 @@ async def rotate_root(desk: Desk, step: RotationStep, *, force: bool, subject: s
 
 async def _look(desk: Desk, roots: RootRotation) -> Shown:
     status = await asyncio.to_thread(roots.status)
-    return Shown(status, tuple(unaware(desk, status.sequence)))
+    late: list[str] = [*unaware(desk, status.sequence)]
+    if desk.sight.sequence is not None and desk.sight.sequence < status.sequence:
+        late.append(desk.policy.controller_id)
+    return Shown(status, tuple(late))
 
 
 async def _record(desk: Desk, step: RotationStep, before: Shown, *, force: bool, subject: str) -> None:

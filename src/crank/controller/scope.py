@@ -154,6 +154,31 @@ class _Scoped:
         self.workloads: WorkloadStore = _Workloads(tx, asker)
 
 
+class _Granted(_Scoped):
+    """What a token sees: of its space, what its rights name; of the node's own, what they name as such."""
+
+    def __init__(self, tx: Transaction, asker: Credential, credential: Credential, grant: Grant) -> None:
+        super().__init__(tx, asker)
+        self.jobs = _GrantedJobs(tx, asker, grant)
+        self.sessions = _GrantedSessions(tx, asker, grant)
+        self.registry = _GrantedRegistry(tx, asker, credential, grant)
+        self.grants = _Grants(tx, credential)
+        # What the owner alone may ask for was asked for by name; each use case has seen to it that this is the name.
+        if may(grant, access.Action.READ_RECORDS):
+            self.records = tx.records
+        if may(grant, access.Action.READ_FEDERATION) or may(grant, access.Action.CHANGE_FEDERATION):
+            self.federation = tx.federation
+        if may(grant, access.Action.LIST_WORKLOADS) or may(grant, access.Action.CHANGE_WORKLOADS):
+            self.workloads = tx.workloads
+        if may(grant, access.Action.READ_NODES) or may(grant, access.Action.CHANGE_NODES):
+            self.enrolments = tx.enrolments
+
+
+def may(grant: Grant, action: access.Action) -> bool:
+    """Tell whether a grant names something that only the owner may do."""
+    return grants.reaches(grant.rights, f"{grants.NODE_PREFIX}{action}")
+
+
 class _Federation:
     """Whom the node is federated with is its owner's affair: for a bounded credential there is nobody."""
 
@@ -171,25 +196,6 @@ class _Federation:
 
     def remove(self, trust_domain: str) -> bool:
         raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
-
-
-
-class _Granted(_Scoped):
-    """What a token sees: of its space, what its rights name; of the node's own, what they name as such."""
-
-    def __init__(self, tx: Transaction, asker: Credential, credential: Credential, grant: Grant) -> None:
-        super().__init__(tx, asker)
-        self.jobs = _GrantedJobs(tx, asker, grant)
-        self.sessions = _GrantedSessions(tx, asker, grant)
-        self.registry = _GrantedRegistry(tx, asker, credential, grant)
-        self.grants = _Grants(tx, credential)
-        if may(grant, access.Action.READ_RECORDS):
-            self.records = tx.records
-
-
-def may(grant: Grant, action: access.Action) -> bool:
-    """Tell whether a grant names something that only the owner may do."""
-    return grants.reaches(grant.rights, f"{grants.NODE_PREFIX}{action}")
 
 
 class _Part:

@@ -30,6 +30,7 @@ from crank.controller.spend import accept, check_granted, mounts_of, named, spen
 from crank.controller.use_session import admit, join, touch
 from crank.domain.capability import Capability
 from crank.domain.handle import CalledBy, Handle
+from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import Digest, JobId, TenantId
 from crank.domain.job import InputFile, Job, JobRequest, Mount, MountUse, Refusal, Status
 from crank.domain.json import JsonObject
@@ -38,7 +39,7 @@ from crank.domain.rules import placement, replay
 from crank.domain.rules.grant import Call
 from crank.domain.rules.request import Draft, parse_idempotency_key, parse_request, request_digest
 from crank.domain.session import Session
-from crank.domain.worker import Replay
+from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, InvalidRequest, NotSupported, Unavailable
 from crank.ports import Transaction
 
@@ -189,7 +190,7 @@ async def _who_could(
         offer
         for worker in known
         if (session is None or worker.worker_id == session.worker_id)
-        if worker.worker_id in live or worker.seen_us >= since_us
+        if worker.worker_id in live or (worker.seen_us >= since_us and not _is_revoked(desk, worker))
         for offer in placement.offers_of(worker, 1)
     ]
     able = placement.satisfiers(request, offers, nodes)
@@ -199,6 +200,11 @@ async def _who_could(
     record = desk.record("job.refused", tenant=tenant, subject=subject, job_id=None, facts=facts)
     await desk.store.transact(lambda tx: tx.records.append(record))
     raise InvalidRequest(able.message, code=able.code, field=_field(able), fix=able.fix)
+
+
+def _is_revoked(desk: Desk, worker: KnownWorker) -> bool:
+    """Tell whether a worker that is away cannot come back, so that no job waits for it."""
+    return desk.standing.is_banned(make_spiffe_id(desk.policy.trust_domain, "worker", worker.worker_id))
 
 
 def _field(refusal: Refusal) -> str | None:

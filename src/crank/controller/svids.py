@@ -16,9 +16,10 @@ from weakref import WeakValueDictionary
 import structlog
 
 from crank.controller.bell import Bell
+from crank.controller.bundles import Bundles
 from crank.controller.desk import Desk
 from crank.controller.issue import IdentityWanted, authority_of, issue
-from crank.domain.identity import SpiffeId, parse_spiffe_id
+from crank.domain.identity import SpiffeId, parse_spiffe_id, parse_workload_path
 from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
 from crank.domain.rules import workload as rules
@@ -38,7 +39,6 @@ _JITTER = 0.2
 _US = 1_000_000
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
-ForeignBundles = Callable[[], Mapping[str, TrustBundle]]
 Look = Callable[[], Awaitable[Collection[Selector]]]
 
 
@@ -79,14 +79,13 @@ class Svids:
         desk: Desk,
         keys: KeyMaker,
         reader: JwtSvidReader,
-        *,
-        foreign: ForeignBundles = dict,
+        others: Bundles | None = None,
     ) -> None:
         self._desk = desk
         self._authority = authority_of(desk)
         self._keys = keys
         self._reader = reader
-        self._foreign = foreign
+        self._others = others
         self._instance = InstanceId(desk.ids.uuid7())
         self._entries: tuple[WorkloadEntry, ...] = ()
         self._entries_at = -1
@@ -102,7 +101,7 @@ class Svids:
 
     async def start(self) -> None:
         """Begin to follow bundles and entries, and to renew."""
-        services = (self._follow_bundle(), self._follow_entries(), self._renew())
+        services = (self._follow_bundle(), self._follow_others(), self._follow_entries(), self._renew())
         self._running = [asyncio.create_task(service) for service in services]
 
     async def stop(self) -> None:
@@ -163,7 +162,7 @@ class Svids:
         return {own.trust_domain: own}
 
     def _bundles(self, entries: Sequence[WorkloadEntry]) -> Mapping[str, TrustBundle]:
-        foreign = self._foreign()
+        foreign = {} if self._others is None else self._others.foreign()
         wanted = sorted({domain for entry in entries for domain in entry.federates_with} & set(foreign))
         return {**self.bundles(), **{domain: foreign[domain] for domain in wanted}}
 
@@ -228,7 +227,7 @@ class Svids:
 
     async def _make(self, entry: WorkloadEntry) -> HeldSvid:
         private, public = self._keys.make()
-        kind = "agent" if entry.spiffe_id.kind == "agent" else "workload"
+        kind = str(parse_workload_path(entry.spiffe_id).kind)
         svid = await issue(
             self._desk,
             IdentityWanted(
@@ -340,6 +339,14 @@ class Svids:
             # What was signed by an authority that may be gone is made anew.
             self._held.clear()
             self._tokens.clear()
+            self.changes.ring()
+
+    async def _follow_others(self) -> None:
+        if self._others is None:
+            return
+        generation = self._others.generation
+        while True:
+            generation = await self._others.changed(generation)
             self.changes.ring()
 
     async def _renew(self) -> None:

@@ -5,7 +5,7 @@ result and displays are passed on unread: the worker reads them once, strictly.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -117,15 +117,16 @@ class Run:
         if self.calls is not None:
             self.calls.answered(payload)
 
-    def take_calls(self) -> list[tuple[bytes, bytes]]:
-        """Return calls to pass on and answers for the guest, in pairs of which one is empty, and forget them."""
+    def take_calls(self, answer: Callable[[bytes], None]) -> list[bytes]:
+        """Return the calls to pass on, and hand what they were answered to `answer`; both are forgotten here."""
         calls = self.calls
         if calls is None:
             return []
-        taken = [*((call, b"") for call in calls.forward), *((b"", answer) for answer in calls.answers)]
-        calls.forward.clear()
+        for frame in calls.answers:
+            answer(frame)
         calls.answers.clear()
-        return taken
+        forward, calls.forward = calls.forward, []
+        return forward
 
     def _take_progress(self, fraction: Any, message: Any) -> None:
         # Compared before it is converted: an integer may be larger than any float.

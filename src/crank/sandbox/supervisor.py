@@ -300,11 +300,8 @@ class Supervisor:
 
     def _pass_calls(self, run: Run) -> None:
         """Pass on what the guest asks for, and what it is answered."""
-        for call, answer in run.take_calls():
-            if call:
-                self._outbox.put("Q", call)
-            if answer:
-                self._inlet.answer(answer)
+        for call in run.take_calls(self._inlet.answer):
+            self._outbox.put("Q", call)
 
     def _on_refusal(self, descriptor: int) -> None:
         refused = self._refusals.answer() if self._refusals is not None else []

@@ -22,13 +22,16 @@ def server_context(*, certificate_file: Path, key_file: Path, ca_file: Path) -> 
     return context
 
 
-def bearer_server_context(*, certificate_file: Path, key_file: Path) -> ssl.SSLContext:
+def bearer_server_context(*, certificate_file: Path, key_file: Path, ca_file: Path | None = None) -> ssl.SSLContext:
     """Return a context for a listener whose callers prove themselves inside TLS, with a bearer credential.
 
+    ca_file  callers may show a certificate beside it: one that is shown must be of these roots
     Raises ConfigurationError when a file is missing or damaged.
     """
     context = _base(ssl.PROTOCOL_TLS_SERVER)
-    _load(context, certificate_file, key_file, None)
+    if ca_file is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+    _load(context, certificate_file, key_file, ca_file)
     return context
 
 

@@ -12,11 +12,11 @@ import typing
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from crank.domain.fields import later_fields, read_fields
 from crank.domain.json import JsonObject, JsonValue, dumps, loads_strict
 from crank.domain.quantity import JSON_DEPTH_MAX, MIB
 from crank.errors import InvalidRequest, ProtocolError
 from crank.wire.calls import Call, CallAnswer, LeaseHandle
-from crank.wire.strict import later_fields, read
 
 VERSION_MIN = 1
 VERSION_MAX = 3
@@ -28,8 +28,7 @@ TRUST_SINCE = 3
 HANDLES_SINCE = 3
 # What a worker's hello says of itself needs this version: controllers are renewed first, workers after.
 HELLO_SINCE = 3
-# The version from which on a worker signs what it offers. One of an older version is served on the controller's own
-# machine alone: no other ever ran one.
+# Who signs what it offers; an older worker is served on the controller's own machine alone, where it must have run.
 MANIFEST_SINCE = 3
 MESSAGE_BYTES_MAX = 4 * MIB
 # A larger outcome travels as a blob.
@@ -53,9 +52,8 @@ class Holding:
 class Hello:
     """First message of a worker. `capabilities` are documents of `domain.capability`.
 
-    manifest  what it offers, signed (compact JWS); `capabilities` is empty then
-    renews  the worker's older link stands, and the worker reads it to its end; `held` follows then. Said only
-            to a controller that agreed on version 3 over that older link
+    renews    the older link, agreed on version 3, stands; the worker reads it to its end, and says `held`
+    manifest  these, signed (compact JWS); `capabilities` is empty then
     """
 
     version_min: int
@@ -67,8 +65,8 @@ class Hello:
     slots: int
     capabilities: list[JsonObject]
     holding: list[Holding]
-    manifest: str | None = None
     renews: bool = False
+    manifest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,4 +450,4 @@ def decode(raw: str | bytes) -> Message:
     if not isinstance(body, dict) or not isinstance(body.get("t"), str) or body["t"] not in _KINDS:
         raise ProtocolError("A message has no known kind.")
     kind = _KINDS[body.pop("t")]
-    return typing.cast(Message, read(kind, body, kind.__name__))
+    return typing.cast(Message, read_fields(kind, body, kind.__name__))

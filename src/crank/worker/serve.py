@@ -8,12 +8,11 @@ from typing import Any
 
 import structlog
 
-from crank.domain.capability import Accelerator, capability_document
-from crank.domain.enrolment import Manifest
+from crank.domain.capability import Accelerator
 from crank.domain.ids import Digest, JobId
 from crank.domain.outcome import End, Outcome, Reason
 from crank.domain.rules import slots
-from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_REVOKED
+from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_NOT_ACCEPTED, IDENTITY_REVOKED
 from crank.domain.worker import GpuDevice
 from crank.errors import NotAllowed, ProtocolError, Unavailable, UntrustedPeer
 from crank.ports import Connector, ControllerLink, ManifestSigner, OwnIdentity
@@ -56,6 +55,7 @@ from crank.worker.offers import FunctionOffer, Offer, ScriptOffer, ShippedOffer,
 from crank.worker.reach import Reach
 from crank.worker.renewing import Renewing
 from crank.worker.sessions import Kept, SessionBounds, Sessions
+from crank.worker.signed_offer import sign_offers
 
 _log = structlog.get_logger(__name__)
 
@@ -238,7 +238,7 @@ class Worker:
 
     def _heed(self, code: str) -> None:
         """Act on what the controller said of this identity. Of one that was revoked it has decided all that ran."""
-        if self._renewing is not None and code in (IDENTITY_REVOKED, IDENTITY_EXPIRED):
+        if self._renewing is not None and code in (IDENTITY_REVOKED, IDENTITY_EXPIRED, IDENTITY_NOT_ACCEPTED):
             self._renewing.own.doubt()
         if code == IDENTITY_REVOKED:
             for key in [attempt.key for attempt in self._attempts.values() if attempt.outcome is None]:
@@ -263,16 +263,9 @@ class Worker:
         )
 
     def _signed(self) -> str:
-        """Sign what this worker offers, anew for each connection: the controller believes none twice."""
-        manifest = Manifest(
-            manifest_id=self._bench.ids.uuid7(),
-            worker_id=self._identity.worker_id,
-            instance_id=self._identity.instance_id,
-            node_id=self._identity.node_id,
-            signed_sec=self._bench.clock.now_us() // 1_000_000,
-            capabilities=tuple(capability_document(offer.capability) for offer in self._offers),
-        )
-        return self._identity.signer.sign_manifest(manifest)
+        own = self._identity
+        named = own.worker_id, own.instance_id, own.node_id
+        return sign_offers(own.signer, self._offers, named=named, clock=self._bench.clock, ids=self._bench.ids)
 
     def _holding(self) -> list[Holding]:
         return [Holding(attempt.job_id, attempt.epoch, attempt.phase) for attempt in self._attempts.values()]

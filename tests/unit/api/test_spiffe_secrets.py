@@ -54,8 +54,8 @@ def domains_in(secret: messages.Secret) -> dict[str, int]:
 
 async def test_every_name_that_envoy_may_say(tmp_path: Path) -> None:
     """Certificates by `default` and by SPIFFE ID, authorities by `ROOTCA`, `ALL` and trust domain, each domain apart."""
-    foreign = {"other.example": CountedAuthority("other.example", SystemClock()).bundle()}
-    async with open_socket(tmp_path, foreign=lambda: foreign) as socket, socket.client() as client:
+    other = CountedAuthority("other.example", SystemClock()).bundle()
+    async with open_socket(tmp_path, federated=(other,)) as socket, socket.client() as client:
         await socket.register("agent/a", federates_with=("other.example",))
         await socket.register("agent/b")
         names = (

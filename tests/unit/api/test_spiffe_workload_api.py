@@ -15,7 +15,6 @@ from grpclib.exceptions import GRPCError
 from crank.adapters.clock import SystemClock
 from crank.api.spiffe.messages import workload_pb2
 from crank.controller.identities import allow_identity, revoke_identity
-from crank.domain.trust import TrustBundle
 from crank.errors import Unavailable
 from tests.support.authority import CountedAuthority
 from tests.support.spiffe_socket import next_of, open_socket
@@ -139,8 +138,8 @@ async def test_renewed_at_half_life(tmp_path: Path) -> None:
 async def test_bundles_alone(tmp_path: Path) -> None:
     """Roots and token keys are streamed by trust domain, and again only when they changed, not with each certificate."""
     other = CountedAuthority("other.example", SystemClock()).bundle()
-    foreign: dict[str, TrustBundle] = {"other.example": other, "third.example": CountedAuthority("third.example", SystemClock()).bundle()}
-    async with open_socket(tmp_path, life_sec=1, foreign=lambda: foreign) as socket, socket.client() as client:
+    third = CountedAuthority("third.example", SystemClock()).bundle()
+    async with open_socket(tmp_path, life_sec=1, federated=(other, third)) as socket, socket.client() as client:
         await socket.register("agent/a", federates_with=("other.example", "unknown.example"))
         asked = (workload_pb2.X509BundlesRequest(), workload_pb2.X509BundlesResponse)
         async with (
@@ -164,6 +163,9 @@ async def test_bundles_alone(tmp_path: Path) -> None:
             changed = (await next_of(stream)).bundles
             assert changed["spiffe://test.internal"] == socket.authority.bundle().x509_authorities[0]
             assert changed["spiffe://test.internal"] != bundles["spiffe://test.internal"]
+            # A federation that ended is taken from who had its bundle, at once.
+            socket.others.drop("other.example")
+            assert list((await next_of(stream)).bundles) == ["spiffe://test.internal"]
 
 
 async def test_tokens_are_made_and_checked(tmp_path: Path) -> None:

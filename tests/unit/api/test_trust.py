@@ -8,6 +8,7 @@ import pytest
 
 from crank.api.app import build_api
 from crank.controller import publish
+from crank.controller.tell_trust import unaware
 from crank.security.bundles import read_bundle
 from tests.support.desk import TRUST_DOMAIN
 from tests.unit.api.conftest import check_problem
@@ -77,14 +78,26 @@ async def test_strangers_cannot_hold_all_connections(desk, stranger, monkeypatch
 
 async def test_who_is_proven_acknowledges(desk, api, stranger):
     """A tag that a proven caller shows is an acknowledgement; one that anybody shows is none, and neither is a made-up one."""
-    heard: list[tuple[str, int]] = []
-    object.__setattr__(desk.trust, "acknowledged", lambda subject, sequence: heard.append((subject, sequence)))
     tag = (await stranger.get("/trust-bundle")).headers["etag"]
     await stranger.get("/trust-bundle", headers={"If-None-Match": tag})
     await api.get("/trust-bundle", headers={"If-None-Match": f'"x", "{10**25}-{"0" * 16}", *'})
-    assert heard == []
+    now = desk.authority.bundle().sequence
+    assert unaware(desk, now + 1) == []
     await api.get("/trust-bundle", headers={"If-None-Match": tag})
-    assert heard == [("local", desk.authority.bundle().sequence)]
+    assert (unaware(desk, now), unaware(desk, now + 1)) == ([], ["local"])
+
+
+async def test_who_does_not_come_back_is_not_waited_for(desk, api, monkeypatch):
+    """A follower that missed three looks keeps nobody from changing the root; and only so many are remembered."""
+    tag = (await api.get("/trust-bundle")).headers["etag"]
+    await api.get("/trust-bundle", headers={"If-None-Match": tag})
+    bundle, now_us = desk.authority.bundle(), desk.clock.now_us()
+    for number in range(300):
+        desk.trust.bundles.acknowledged(f"key:{number}", bundle.sequence)
+    assert len(unaware(desk, bundle.sequence + 1)) == 256
+    later_us = now_us + (3 * bundle.refresh_hint_sec + 5) * 1_000_000
+    monkeypatch.setattr(type(desk.clock), "now_us", lambda _self: later_us)
+    assert unaware(desk, bundle.sequence + 1) == []
 
 
 async def test_a_wrong_credential_is_refused_even_here(stranger):

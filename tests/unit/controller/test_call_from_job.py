@@ -10,6 +10,7 @@ import pytest
 
 from crank.controller import mounts
 from crank.controller.desk import Desk
+from crank.controller.dispatch import BATCH_JOBS_MAX
 from crank.controller.follow import wait_ended
 from crank.controller.keys import KeyWanted, mint, revoke
 from crank.controller.scope import desk_for, desk_for_grant
@@ -174,6 +175,21 @@ async def test_many_refusals_leave_one_record(tmp_path: Path) -> None:
             await answer(worker, call(held, number, handle="other"))
         page = await records_page(desk, tenant=LOCAL_TENANT, job_id=job.job_id, after=0, limit=100)
         assert [record["kind"] for record in page["records"]].count("call.refused") == 1
+
+
+async def test_a_called_job_is_reached_behind_any_queue(tmp_path: Path) -> None:
+    """More jobs wait than are looked at in one go; the lent slot still goes to the called job, and to no other."""
+    async with open_desk(tmp_path) as desk:
+        worker = await worker_of(desk)
+        await send(desk, RUN)
+        held = await running(worker)
+        for _ in range(BATCH_JOBS_MAX + 1):
+            await send(desk)
+        await worker.say(call(held))
+        lease = await worker.lease()
+        assert lease.called
+        await worker.finish(lease, WITH_RESULT)
+        assert (await worker.link.next(CallAnswer)).result == [42]
 
 
 async def test_what_was_called_for_ends_with_its_caller(tmp_path: Path) -> None:

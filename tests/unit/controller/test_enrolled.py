@@ -9,14 +9,17 @@ import pytest
 from crank.controller.desk import Desk
 from crank.controller.enroll import enroll
 from crank.controller.manifests import Manifests
-from crank.controller.views import manifest_document, workers_document
+from crank.controller.nodes import forget
+from crank.controller.submit import Submission, submit
+from crank.controller.views import find_job, manifest_document, workers_document
 from crank.domain.capability import capability_document
 from crank.domain.enrolment import Enrolment, Manifest
-from crank.domain.ids import InstanceId, WorkerId
+from crank.domain.ids import LOCAL_TENANT, InstanceId, WorkerId
+from crank.domain.job import Status
 from crank.domain.rules.enrolment import worker_of
 from crank.domain.trust import Attestation, Peer, Workload
-from crank.errors import NotAllowed, NotFound
-from crank.wire import VERSION_MAX, Hello
+from crank.errors import InvalidRequest, NotAllowed, NotFound
+from crank.wire import VERSION_MAX, Hello, Lease
 from tests.support.desk import QueueLink, open_desk, peer_named
 from tests.support.signing import OwnKey
 from tests.unit.domain.rules.builders import capability
@@ -52,7 +55,7 @@ class Newcomer:
     def hello(self, signed: str | None, *, version: int = VERSION_MAX, plain: bool = False) -> Hello:
         """Return a hello with this manifest; plain: with the capabilities beside it."""
         documents = [capability_document(each) for each in self.offers] if plain else []
-        return Hello(1, version, self.worker_id, self.instance_id, self.node_id, "0", 2, documents, [], signed)
+        return Hello(1, version, self.worker_id, self.instance_id, self.node_id, "0", 2, documents, [], manifest=signed)
 
     async def come(self, hello: Hello, peer: Peer | None = None) -> None:
         """Enroll with it."""
@@ -195,3 +198,26 @@ def test_what_was_shown_is_remembered_for_as_long_as_it_would_be_believed() -> N
     assert not seen.take("a", 599.0)
     assert seen.take("b", 600.0)
     assert seen.take("a", 600.0)
+
+
+async def test_forgetting_a_node_cuts_its_worker_off(desk: Desk) -> None:
+    """Its link ends, its lease goes back, both its identities are revoked, and no job waits for it any more."""
+    newcomer = Newcomer(desk)
+    link = QueueLink()
+    hello = newcomer.hello(newcomer.key.sign_manifest(newcomer.manifest()))
+    peer = peer_named(newcomer.worker_id, jkt=newcomer.key.jkt)
+    await enroll(desk, hello=hello, peer=peer.spiffe_id, link=link, shown=peer)
+    wanted = Submission({"code": "1", "capability": "python.run.core", "effects": "pure"})
+    job = (await submit(desk, tenant=LOCAL_TENANT, subject="local", submission=wanted)).job
+    lease: Lease = await link.next(Lease)
+    assert lease.job_id == job.job_id
+    gone = await forget(desk, tenant=LOCAL_TENANT, subject="local", node="box")
+    assert await forget(desk, tenant=LOCAL_TENANT, subject="local", node=NODE) == gone
+    assert link.closed is not None
+    assert desk.roster.live() == []
+    assert (await find_job(desk, tenant=LOCAL_TENANT, job_id=job.job_id)).status is Status.QUEUED
+    names = {ban.spiffe_id.path for ban in desk.standing.bans}
+    assert names == {("worker", BOX.worker_id), ("node", NODE)}
+    with pytest.raises(InvalidRequest) as caught:
+        await submit(desk, tenant=LOCAL_TENANT, subject="local", submission=wanted)
+    assert caught.value.error_code == "unsatisfied-capability"

@@ -21,7 +21,6 @@ from crank.domain.quantity import (
     MOUNT_PATH_BYTES_MAX,
     OUTPUT_BYTES_MAX,
 )
-from crank.domain.rules.handle import DraftHandle, parse_handles
 from crank.domain.wanted import (
     DEFAULT_PROFILE,
     DraftMount,
@@ -32,6 +31,7 @@ from crank.domain.wanted import (
     parse_mounts,
     parse_program,
 )
+from crank.domain.wanted_handles import DraftHandle, parse_handles
 from crank.errors import InvalidRequest, NotSupported, TooLarge
 
 RUNTIMES = frozenset({"python", "python3", "python3.11", "python-3.11"})

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from crank.domain.identity import SpiffeId, make_spiffe_id, parse_trust_domain
+from crank.domain.identity import SpiffeId, WorkloadKind, make_spiffe_id, parse_trust_domain, parse_workload_path
 from crank.domain.json import JsonObject
 from crank.domain.trust import Attestation
 from crank.domain.workload import SAYS_WHO, Selector, WorkloadEntry
@@ -40,8 +40,7 @@ def workload_id(trust_domain: str, path: str) -> SpiffeId:
     if len(path) > PATH_CHARS_MAX + len(own):
         raise InvalidRequest(f"A path is at most {PATH_CHARS_MAX} characters.", code="invalid_spiffe_id", field="path")
     made = make_spiffe_id(trust_domain, *path.removeprefix(own).removeprefix("/").split("/"))
-    parts = made.path
-    if (parts[0] == "agent" and len(parts) == 2) or (parts[0] == "tenant" and len(parts) >= 3):
+    if parse_workload_path(made).kind in (WorkloadKind.AGENT, WorkloadKind.WORKLOAD):
         return made
     raise InvalidRequest(
         f"{str(made)[:200]} is not an identity for a workload.",

@@ -9,15 +9,16 @@ from crank.domain.grant import Right
 from crank.domain.handle import Called, CalledBy, Handle, HandleKind, JobCall
 from crank.domain.ids import JobId, MountId, WorkerId
 from crank.domain.job import Job, Status
+from crank.domain.rules.grant import within
 from crank.domain.rules.handle import (
     call_refusal,
     called_by,
     count_refusal,
     is_forsaken,
-    parse_handles,
     passed_on,
     used,
 )
+from crank.domain.wanted_handles import parse_handles
 from crank.errors import CrankError
 from tests.unit.domain.rules.builders import job, request
 
@@ -48,7 +49,9 @@ def call(**changes: Any) -> JobCall:
 
 def code_of(source: Job, **changes: Any) -> str | None:
     """Return the code of the refusal of a call, or None."""
-    refusal = call_refusal(source, call(**changes), lambda schema, args: args.get("to") == schema["const"])
+    refusal = call_refusal(
+        source, call(**changes), within=within, satisfies=lambda schema, args: args.get("to") == schema["const"]
+    )
     return None if refusal is None else refusal.code
 
 

@@ -19,7 +19,7 @@ NOW_SEC = 1_700_000_000
 
 
 @pytest.mark.parametrize(
-    "path", ["agent/ci", "/agent/ci", f"spiffe://{OWN}/agent/ci", "agent/a.b-c_D", "tenant/acme/web", "tenant/a/b/c/d"]
+    "path", ["agent/ci", "/agent/ci", f"spiffe://{OWN}/agent/ci", "agent/a.b-c_d", "tenant/acme/web", "tenant/a/b/c/D/e"]
 )
 def test_paths_for_workloads(path: str) -> None:
     """An agent has one name, a tenant's workload as many segments as it likes."""
@@ -31,7 +31,7 @@ def test_paths_for_workloads(path: str) -> None:
     [
         "", "/", "agent", "agent/", "agent/a/b", "tenant/a", "tenant", "controller/n", "worker/main", "node/n", "agent/..",
         "agent//x", "agent/%41", "agent/ä", "Agent/x", "worker/../agent/x", "spiffe://other.example/agent/x", "agent/a?b",
-        "agent/" + "x" * 600, "tenant/a/../b",
+        "agent/" + "x" * 600, "tenant/a/../b", "tenant/a/worker/b", "tenant/a/b/c/d/e/f", "tenant/A/b",
     ],
 )  # fmt: skip
 def test_paths_that_are_not_a_workloads(path: str) -> None:

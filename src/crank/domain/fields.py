@@ -1,4 +1,7 @@
-"""Reading a message strictly: every field present and of its type, and nothing else."""
+"""Reads JSON into dataclasses by their annotations: every field present and of its type, nothing else.
+
+Only a field that a later version added, which is one with a default, may be absent.
+"""
 
 import dataclasses
 import functools
@@ -15,8 +18,8 @@ def later_fields(kind: type) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
 
 
-def read(kind: type, body: Any, where: str) -> Any:
-    """Make a message, or a part of one, of parsed JSON. Raises ProtocolError."""
+def read_fields(kind: type, body: Any, where: str) -> Any:
+    """Read a dataclass of an object; `where` names it in a refusal. Raises ProtocolError."""
     if not isinstance(body, dict):
         raise ProtocolError(f"{where} must be an object.")
     hints = typing.get_type_hints(kind)
@@ -43,7 +46,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         (item,) = typing.get_args(hint)
         return [_value(item, entry, where) for entry in value]
     if dataclasses.is_dataclass(hint):
-        return read(typing.cast(type, hint), value, where)
+        return read_fields(typing.cast(type, hint), value, where)
     return _plain(origin or hint, value, where)
 
 
