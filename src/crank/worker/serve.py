@@ -51,7 +51,7 @@ from crank.worker.deliver import deliver
 from crank.worker.devices import DevicePool
 from crank.worker.execute import Order, Seat, execute, keep
 from crank.worker.hand_over import WELCOME_SEC, Way, follow
-from crank.worker.offers import FunctionOffer, Offer, ScriptOffer, ShippedOffer, find_offer, lowered
+from crank.worker.offers import Offer, find_offer, lowered, misfit
 from crank.worker.reach import Reach
 from crank.worker.renewing import Renewing
 from crank.worker.sessions import Kept, SessionBounds, Sessions
@@ -450,15 +450,7 @@ class Worker:
         needs_gpu = offer.capability.accelerator is Accelerator.GPU and lease.session_id is None
         if needs_gpu and not self._devices.free:
             return "busy", "Every GPU of this worker is held by a job."
-        if lease.handles and (not isinstance(offer, ScriptOffer) or lease.session_id is not None):
-            return "no_handles", "Only a script in a sandbox of its own can use handles."
-        wants_more = lease.files or lease.mounts or lease.code is not None or lease.program is not None
-        if isinstance(offer, FunctionOffer) and (wants_more or lease.session_id is not None):
-            return "args_only", f"{lease.capability} is a function: it takes args, and nothing else."
-        brings_code = lease.code is not None or lease.program is not None or lease.session_id is not None
-        if isinstance(offer, ShippedOffer) and brings_code:
-            return "args_only", f"{lease.capability} takes args, files and mounts, and nothing else."
-        return None
+        return misfit(offer, lease)
 
     async def _work(self, attempt: Attempt, order: Order) -> None:
         try:
