@@ -361,8 +361,8 @@ class Worker:
         needs_gpu = offer.capability.accelerator is Accelerator.GPU and lease.session_id is None
         if needs_gpu and not self._devices.free:
             return "busy", "Every GPU of this worker is held by a job."
-        if lease.handles and (not isinstance(offer, ScriptOffer) or lease.session_id is not None):
-            return "no_handles", "Only a script in a sandbox of its own can use handles."
+        if lease.handles and not (isinstance(offer, ScriptOffer) and lease.code is not None):
+            return "no_handles", "Only a script can use handles."
         wants_more = lease.files or lease.mounts or lease.code is not None or lease.program is not None
         if isinstance(offer, FunctionOffer) and (wants_more or lease.session_id is not None):
             return "args_only", f"{lease.capability} is a function: it takes args, and nothing else."
