@@ -83,14 +83,20 @@ async def open_listeners(
         server_context(**files, ca_file=own.ca_file),
         "workers",
     )
+    async with serving(api, workers) as (api_port, workers_port):
+        yield Listeners(api_port, workers_port, issuer, folder)
+
+
+@contextlib.asynccontextmanager
+async def serving(api: Listener, workers: Listener) -> AsyncIterator[tuple[int, int]]:
+    """Serve two listeners until the test is over; give their ports."""
     ports: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    serving = asyncio.create_task(
+    served = asyncio.create_task(
         serve(api=api, workers=workers, started=lambda *both: ports.set_result(both), stop=stop)
     )
     try:
-        api_port, workers_port = await asyncio.wait_for(ports, 20)
-        yield Listeners(api_port, workers_port, issuer, folder)
+        yield await asyncio.wait_for(ports, 20)
     finally:
         stop.set()
-        await asyncio.wait_for(serving, 30)
+        await asyncio.wait_for(served, 30)

@@ -1,9 +1,13 @@
-"""A real node changes its root while its worker works, and each identity goes on being renewed."""
+"""A node of an older version starts anew, changes its root while its worker works, and renews each identity."""
 
+import datetime as dt
 import json
+import ssl
+import urllib.request
 
 import pytest
 
+from tests.support.flat_authority import make_flat
 from tests.support.node import Node, until
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("authority")]
@@ -11,8 +15,10 @@ pytestmark = [pytest.mark.system, pytest.mark.xdist_group("authority")]
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """Start a node whose identities live half a minute."""
-    started = Node(tmp_path_factory.mktemp("authority") / "home", {"CRANK_LEAF_TTL_SEC": "30"})
+    """Start a node that has the authority of an older version, and whose identities live half a minute."""
+    home = tmp_path_factory.mktemp("authority") / "home"
+    make_flat(home / "controller" / "authority", "crank.internal", dt.datetime.now(dt.UTC))
+    started = Node(home, {"CRANK_LEAF_TTL_SEC": "30"})
     started.start()
     yield started
     started.stop()
@@ -29,10 +35,18 @@ def work(node):
     return node.crank("run", "-", stdin="print(6 * 7)").stdout
 
 
+def test_who_has_the_old_ca_pem_still_finds_the_node(node):
+    """A copy of the old authority's certificate, and nothing else, proves the API; the published roots are two."""
+    old = ssl.create_default_context(cafile=node.home / "controller" / "authority" / "ca.pem")
+    with urllib.request.urlopen(f"{node.info()['api']}/healthz", context=old, timeout=20) as answer:
+        assert answer.status == 200
+    assert (node.home / "api-ca.pem").read_bytes().count(b"BEGIN CERTIFICATE") == 2
+
+
 def test_the_root_changes_under_a_working_node(node):
     """Prepared, acknowledged by the worker, activated, retired: jobs run at each step, and the API stays proven."""
     first = json.loads(node.crank("identity", "show", "--json").stdout)
-    assert [each["tier"] for each in first["certificates"]] == ["root", "authority", "issuing"]
+    assert [each["tier"] for each in first["certificates"]] == ["root", "authority", "issuing", "flat"]
     # From here on the root's key is elsewhere, as it should be; nothing below needs it.
     (key,) = (node.home / "controller" / "authority" / "offline").iterdir()
     assert first["root_keys"] == [str(key)]

@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
 from crank.api import actions
-from crank.api.agents import base_url
+from crank.api.address import base_url
 from crank.api.documents import answer
 from crank.api.strict import StrictRoute
 from crank.domain.json import JsonObject

@@ -7,11 +7,11 @@ capability, no profile. A credential that is shown must be good; a wrong one is 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from crank.api.address import base_url
 from crank.api.documents import answer, desk_of
 from crank.api.peer import Caller
 from crank.api.strict import StrictRoute
 from crank.controller.instruct import instruct, offered
-from crank.domain.rules import doorway
 from crank.domain.rules.agent_card import agent_card
 
 CARD_PATH = "/.well-known/agent-card.json"
@@ -55,15 +55,3 @@ async def caller_if_shown(request: Request) -> Caller | None:
     caller: Caller = await request.app.state.gate.admit(request)
     request.state.caller = caller
     return caller
-
-
-def base_url(request: Request) -> str:
-    """Return the address under which the caller reached this node, if that is one of its names; else what it calls itself."""
-    state = request.app.state
-    host = request.headers.get("host", "")
-    if doorway.is_known(host, state.names):
-        return f"https://{host}"
-    if state.public_url:
-        return str(state.public_url)
-    server = request.scope.get("server")
-    return f"https://{doorway.own_place(state.bind, server[1] if server else None)}"

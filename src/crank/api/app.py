@@ -11,7 +11,10 @@ from crank.api import (
     actions_document,
     agents,
     authority,
+    enrolment,
+    federation,
     files,
+    grants,
     identities,
     keys,
     metrics,
@@ -20,6 +23,9 @@ from crank.api import (
     rest,
     sessions,
     streams,
+    tokens,
+    trust,
+    workloads,
 )
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
@@ -61,8 +67,13 @@ def build_api(
     app.state.names = known_names(bind, more_names)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, keys, identities, authority, metrics, agents, actions_document):
+    for part in (
+        rest, streams, files, sessions, nodes, keys, identities, authority, grants, tokens,
+        metrics, agents, actions_document, trust, federation, workloads,
+    ):  # fmt: skip
         app.include_router(part.router)
+    for router in (enrolment.router, enrolment.door):
+        app.include_router(router)
     app.include_router(identities.open_router)
     # A document of their own describes them.
     app.include_router(actions.router, include_in_schema=False)

@@ -7,13 +7,18 @@ from fastapi import Request
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
-from crank.controller.access import authenticate
+from crank.api.holder import PROOF_HEADER, count, peer_of, proven
+from crank.controller.access import authenticate, refuse_workload
 from crank.controller.desk import Desk
 from crank.controller.keys import hash_of
-from crank.controller.scope import desk_for, unknown
+from crank.controller.present import present
+from crank.controller.scope import desk_for, desk_for_grant, unknown
+from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential, CredentialKind
 from crank.domain.ids import Digest, TenantId
 from crank.domain.rules.access import API_KINDS, lives
+from crank.domain.rules.token import TOKEN_CHARS_MAX
+from crank.errors import NotAuthenticated
 
 CACHED_MAX = 1024
 # Changes of keys end what is cached at once; this only bounds how seldom a use is noted.
@@ -49,6 +54,18 @@ class _Known:
     until_sec: float
 
 
+def shown(request: Request) -> tuple[str, str]:
+    """Return the scheme, in lower case, and the credential of the one Authorization header; empty where there is none."""
+    headers = request.headers.getlist("authorization")
+    scheme, _, secret = (headers[0] if len(headers) == 1 else "").partition(" ")
+    return scheme.lower(), secret.strip()
+
+
+def looks_like_token(secret: str) -> bool:
+    """Tell whether this is a token (its first part is the JSON of a header) rather than a key's secret."""
+    return secret.startswith("eyJ") and secret.count(".") == 2
+
+
 class Gate:
     """Admits callers by their secret. `kinds` of credentials are let in here; others are as good as unknown."""
 
@@ -58,12 +75,17 @@ class Gate:
         self._known: OrderedDict[Digest, _Known] = OrderedDict()
 
     async def admit(self, request: Request) -> Caller:
-        """Return who asks, by a bearer secret. Raises NotAuthenticated, the same for every cause."""
-        headers = request.headers.getlist("authorization")
-        scheme, _, secret = (headers[0] if len(headers) == 1 else "").partition(" ")
-        if scheme.lower() != "bearer":
+        """Return who asks, by a key's secret or a token.
+
+        Raises NotAuthenticated, the same for every cause with a key; NotAllowed for a workload without a token.
+        """
+        scheme, secret = shown(request)
+        if scheme == "dpop" or (scheme == "bearer" and (looks_like_token(secret) or looks_like_chain(secret))):
+            return await self._admit_token(request, scheme, secret)
+        if scheme != "bearer":
+            await self._refuse_workload(request)
             raise unknown()
-        return await self.admit_secret(secret.strip())
+        return await self.admit_secret(secret)
 
     async def admit_secret(self, secret: str) -> Caller:
         """Return whose secret this is. Raises NotAuthenticated, the same for every cause, so that it tells nothing."""
@@ -77,11 +99,39 @@ class Gate:
         # Read before the store is asked: a change in between makes this answer old at once.
         generation = self._desk.keyring.generation
         credential = await authenticate(self._desk, hashed, self._kinds)
-        caller = Caller(credential, desk_for(self._desk, credential))
+        return self._keep(hashed, Caller(credential, desk_for(self._desk, credential)), generation)
+
+    def _keep(self, hashed: Digest, caller: Caller, generation: int) -> Caller:
         self._known[hashed] = _Known(caller, generation, self._desk.clock.monotonic_sec() + CACHED_SEC)
         if len(self._known) > CACHED_MAX:
             self._known.popitem(last=False)
         return caller
+
+    async def _admit_token(self, request: Request, scheme: str, token: str) -> Caller:
+        """Return who acts with a token. Raises NotAuthenticated (`invalid_token`, `invalid_dpop_proof`)."""
+        if CredentialKind.API not in self._kinds or self._desk.tokens is None or len(token) > TOKEN_CHARS_MAX:
+            raise unknown()
+        holder = proven(self._desk, request, shown=token)
+        if scheme == "dpop" and PROOF_HEADER not in request.headers:
+            raise NotAuthenticated("This request carries no DPoP proof.", code="invalid_dpop_proof")
+        # Who proves another key than before is another caller, for whom nothing was found out yet.
+        hashed = hash_of(f"{token} {holder.jkt or ''}")
+        known = self._known.get(hashed)
+        if known is not None and self._holds(known):
+            count(self._desk, holder)
+            return known.caller
+        generation = self._desk.keyring.generation
+        credential, grant = await present(self._desk, token, holder.jkt, holder.peer)
+        count(self._desk, holder)
+        served = desk_for_grant(self._desk, credential, grant)
+        assert served.asker is not None, "a desk of a grant has an asker"
+        return self._keep(hashed, Caller(served.asker, served), generation)
+
+    async def _refuse_workload(self, request: Request) -> None:
+        """Refuse a workload that shows its certificate and nothing else: an identity alone allows nothing here."""
+        peer = None if self._desk.tokens is None else peer_of(self._desk, request)
+        if peer is not None:
+            await refuse_workload(self._desk, str(peer.spiffe_id), request.method)
 
     def _holds(self, known: _Known) -> bool:
         fresh = self._desk.clock.monotonic_sec() < known.until_sec
@@ -93,7 +143,9 @@ class Bearer(SecurityBase):
     """Gives an operation its caller, and the document its security scheme."""
 
     def __init__(self) -> None:
-        self.model = HTTPBearerModel(description="The secret in the node's token file, or that of a key.")
+        self.model = HTTPBearerModel(
+            description="The secret in the node's token file, that of a key, or a token of /v1/token."
+        )
         self.scheme_name = "bearer"
 
     async def __call__(self, request: Request) -> Caller:

@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from crank import errors
+from crank.api.address import base_url
+from crank.api.challenge import challenge
 from crank.domain.json import JsonObject, dumps
 from crank.errors import CrankError, Problem
 
@@ -77,13 +79,18 @@ def problem_body(fault: CrankError, status: int, *, job_id: str | None = None) -
     }
 
 
-def problem_response(fault: CrankError, *, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with a problem document. What callers must not know goes to the log alone."""
+def problem_response(
+    fault: CrankError, *, headers: Mapping[str, str] | None = None, place: str | None = None
+) -> Response:
+    """Answer with a problem document. What callers must not know goes to the log alone.
+
+    place  this node's address, for who must be told where credentials come from
+    """
     status = status_of(fault)
     sent = dict(headers or {})
     sent["cache-control"] = "no-store"
     if isinstance(fault, errors.NotAuthenticated):
-        sent["www-authenticate"] = 'Bearer realm="crank"'
+        sent["www-authenticate"] = challenge(fault, place)
     if isinstance(fault, errors.Unavailable):
         sent["retry-after"] = str(fault.retry_after_sec)
     elif status == 503:
@@ -109,9 +116,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_defect)
 
 
-async def _on_fault(_request: Request, fault: Exception) -> Response:
+async def _on_fault(request: Request, fault: Exception) -> Response:
     assert isinstance(fault, CrankError), "registered for CrankError alone"
-    return problem_response(fault)
+    return problem_response(fault, place=place_of(request))
+
+
+def place_of(request: Request) -> str | None:
+    """Return this node's address as a caller knows it, where the node gives tokens."""
+    state = getattr(request.scope.get("app"), "state", None)
+    gives = hasattr(state, "names") and request.app.state.desk.tokens is not None
+    return base_url(request) if gives else None
 
 
 async def on_defect(request: Request, fault: Exception) -> Response:

@@ -96,6 +96,8 @@ class StrictRequest(Request):
 class StrictRoute(APIRoute):
     """Authenticates, then checks the media types, then reads the body; only then the framework looks."""
 
+    admits = True
+
     def get_route_handler(self) -> Handle:
         """Wrap the framework's handler."""
         handle = super().get_route_handler()
@@ -104,7 +106,7 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             own = StrictRequest(request.scope, request.receive)
-            if self.path.startswith("/v1/") or self.path == "/metrics":
+            if self.admits and (self.path.startswith("/v1/") or self.path == "/metrics"):
                 own.state.caller = await request.app.state.gate.admit(own)
             _check_accept(own, produced)
             if has_body:
@@ -113,6 +115,12 @@ class StrictRoute(APIRoute):
             return await handle(own)
 
         return strict
+
+
+class OpenRoute(StrictRoute):
+    """The same for the few operations that prove their callers in another way, or tell what is no secret."""
+
+    admits = False
 
 
 def _check_content_type(request: Request) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
@@ -12,11 +11,9 @@ from crank.adapters.authority import FileAuthority, Identity
 from crank.adapters.authority.key_store import KeyStore
 from crank.api.fresh_tls import FreshTls
 from crank.api.public_name import PublicName
-from crank.bootstrap.files import node_id
+from crank.bootstrap.own_identities import OwnIdentities
 from crank.config import LEAF_TTL_SEC_USUAL, Settings
 from crank.controller.desk import Desk
-from crank.controller.issue import note_issued
-from crank.domain.identity import make_spiffe_id
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Clock, Failpoints, IdSource
 from crank.security import bearer_server_context, server_context
@@ -25,14 +22,7 @@ from crank.security import bearer_server_context, server_context
 RENEW_LOOK_SEC = 3.0
 RENEW_RETRY_SEC = 1.0
 _SOON_US = 90 * 86_400 * 1_000_000
-# Of workers of this machine whose certificates are noted.
-_FOLDERS_MAX = 200
 _log = structlog.get_logger(__name__)
-
-
-def worker_id_of(settings: Settings) -> str:
-    """Return the name of this node's own worker in the trust domain."""
-    return f"{settings.worker_name}-{node_id(settings)}"
 
 
 def open_authority(
@@ -77,47 +67,6 @@ def start_authority(settings: Settings, clock: Clock, ids: IdSource, failpoints:
     return authority
 
 
-async def issue_own(settings: Settings, desk: Desk, authority: FileAuthority) -> Identity:
-    """Issue what is due of the controller's and its worker's own, and note it. Raises CrankError, OSError."""
-    may_renew = not desk.standing.is_banned(make_spiffe_id(settings.trust_domain, "worker", worker_id_of(settings)))
-    if may_renew:
-        await asyncio.to_thread(_forget_revoked, settings, desk, authority)
-    own = await asyncio.to_thread(_write_own, settings, authority, with_worker=may_renew)
-    # Another process of the owner may have written, too: whoever offers functions by 'crank worker serve' begins so.
-    for folder in (own.folder, *await asyncio.to_thread(_identity_folders, settings)):
-        try:
-            await _note(desk, authority, folder)
-        except (CrankError, OSError, ValueError) as fault:
-            _log.warning("identity_not_noted", folder=str(folder), cause=str(fault))
-    return own
-
-
-def _forget_revoked(settings: Settings, desk: Desk, authority: FileAuthority) -> None:
-    """Remove the worker's certificate when it was revoked alone, or its holder was and is allowed again."""
-    found = authority.read_local(settings.identity_dir)
-    if found is not None and desk.standing.is_revoked(found.serial):
-        (settings.identity_dir / "cert.pem").unlink(missing_ok=True)
-
-
-def _write_own(settings: Settings, authority: FileAuthority, *, with_worker: bool) -> Identity:
-    names = [name for name in settings.api_names.split(",") if name]
-    own = authority.issue_controller(node_id(settings), addresses=[settings.bind, *names])
-    if with_worker:
-        authority.issue_worker(worker_id_of(settings), settings.identity_dir)
-    authority.publish_ca(settings.api_ca_file)
-    return own
-
-
-def _identity_folders(settings: Settings) -> list[Path]:
-    return sorted(settings.worker_dir.parent.glob("*/identity"))[:_FOLDERS_MAX]
-
-
-async def _note(desk: Desk, authority: FileAuthority, folder: Path) -> None:
-    found = await asyncio.to_thread(authority.read_local, folder)
-    if found is not None and not desk.standing.is_banned(found.spiffe_id):
-        await note_issued(desk, found, node=desk.policy.node_id, asked_by="local")
-
-
 class ListeningTls:
     """What the controller's listeners show and believe: its own identity's files, read anew when they change."""
 
@@ -126,10 +75,13 @@ class ListeningTls:
         self._listening: list[FreshTls] = []
         self._seen = self._read()
 
-    def api(self) -> ssl.SSLContext:
-        """Return what a listener speaks whose callers show a credential inside."""
+    def api(self, *, asks: bool = False) -> ssl.SSLContext:
+        """Return what a listener speaks whose callers show a credential inside; `asks`: a certificate too, if they have one."""
         own = self._own
-        return self._add(lambda: bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file))
+        ca_file = own.ca_file if asks else None
+        return self._add(
+            lambda: bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=ca_file)
+        )
 
     def workers(self) -> ssl.SSLContext:
         """Return what a listener speaks whose callers show a certificate below one of the roots."""
@@ -159,14 +111,14 @@ class ListeningTls:
 
 
 async def keep_renewed(
-    settings: Settings, desk: Desk, authority: FileAuthority, tls: ListeningTls, public: PublicName | None
+    desk: Desk, authority: FileAuthority, own: OwnIdentities, tls: ListeningTls, public: PublicName | None
 ) -> None:
     """Renew certificates and rotate keys as they become due, for as long as the controller runs."""
     while True:
         sequence = authority.bundle().sequence
         try:
             await asyncio.to_thread(authority.ensure)
-            await issue_own(settings, desk, authority)
+            await own.issue()
             await asyncio.to_thread(tls.renew)
             desk.sight.sequence = sequence
             if public is not None:

@@ -18,6 +18,7 @@ from crank.adapters.https_download import HttpsDownloads
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
 from crank.adapters.profile_store.source import profile_names, read_profile
+from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
@@ -25,12 +26,15 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import CONNECTION_SEC_MAX, Listener, serve
 from crank.api.workers import build_workers_app
-from crank.bootstrap.authority import ListeningTls, issue_own, keep_renewed, start_authority
+from crank.bootstrap import spiffe
+from crank.bootstrap.authority import ListeningTls, keep_renewed, start_authority
+from crank.bootstrap.federation import open_trust, start_polling, verifier_of
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
+from crank.bootstrap.own_identities import OwnIdentities
 from crank.bootstrap.processes import watched
-from crank.bootstrap.verifying import verifier_of
+from crank.bootstrap.tokens import open_tokens, take_place
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -78,15 +82,20 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             mount_register=FileMountRegister(settings.mounts_register),
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
+            appraiser=JwsAppraiser(),
             authority=authority,
             roots=authority,
+            trust=open_trust(authority, clock),
+            tokens=open_tokens(settings, authority, clock),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        own = await issue_own(settings, desk, authority)
+        identities = OwnIdentities(settings, desk, authority)
+        own = await identities.issue(strict=True)
+        opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         tls = ListeningTls(own)
@@ -101,14 +110,15 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             more.append(e2b.listener(settings, boxes, tls.api() if settings.e2b_tls else None))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
+        workloads = await opened.enter_async_context(spiffe.served(settings, desk))
         public = _public_name(settings, api)
-        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, tls, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(desk, authority, identities, tls, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports),
+            started=lambda *ports: _tell_ready(settings, leash, ports, desk, workloads),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -120,18 +130,23 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...]) -> None:
+def _tell_ready(
+    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: spiffe.Served
+) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
+    take_place(desk.tokens, f"https://{host}:{api_port}")
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
+            **workloads.told,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
             "workers_port": workers_port,
         }
     )
+    workloads.opened.set()
     _log.info("controller_ready", api_port=api_port, workers_port=workers_port)
 
 
@@ -220,12 +235,14 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI, tls:
         app=app,
         host=settings.bind,
         port=settings.api_port,
-        tls=tls.api(),
+        tls=tls.api(asks=True),
         name="api_port",
         age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
+    if desk.tokens is not None:
+        desk.tokens.identify = verifier_of(desk).peer
     workers = Listener(
-        app=build_workers_app(desk, identify=verifier_of(settings, own.ca_file, desk.clock).peer, read_request=read_request),
+        app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=tls.workers(),

@@ -7,16 +7,21 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from crank import errors
-from crank.errors import ConfigurationError, CrankError, Problem, ProtocolError, Unavailable, UntrustedPeer
+from crank.client.fault import fault_of, job_id_of
+from crank.client.proof import ProofKey
+from crank.client.renewal import GivenToken, RenewedToken
+from crank.client.token_forms import TokenWanted, is_token
+from crank.errors import ConfigurationError, CrankError, ProtocolError, Unavailable, UntrustedPeer
+
+__all__ = ["ClientOptions", "Link", "fault_of", "job_id_of", "read_secret", "tls_context", "transport_fault"]
 
 RETRY_STATUSES = frozenset({502, 503, 504})
 EVENT_BYTES_MAX = 64 * 1024 * 1024
@@ -33,56 +38,19 @@ class ClientOptions:
     api         `https://127.0.0.1:7443`
     ca_file     certificate that proves the node; token_file the caller's secret
     retry_sec   how long a safe request is repeated while the node does not answer
+    token       a token or a key's secret, in place of that in token_file
+    proof_key   the key that the token is bound to, or that tokens shall be bound to
+    exchange    exchange the secret for short tokens that renew themselves, each allowing what is said here;
+                None: the secret itself is sent
     """
 
     api: str
     ca_file: str
     token_file: str
     retry_sec: float = 30.0
-
-
-_BY_STATUS: Mapping[int, type[CrankError]] = {
-    400: errors.InvalidRequest,
-    401: errors.NotAuthenticated,
-    403: errors.NotAllowed,
-    404: errors.NotFound,
-    409: errors.Conflict,
-    413: errors.TooLarge,
-    422: errors.InvalidRequest,
-    429: errors.Unavailable,
-    503: errors.Unavailable,
-}
-_BY_CODE: Mapping[str, type[CrankError]] = {
-    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CrankError)
-}
-
-
-def fault_of(status: int, body: Any) -> CrankError:
-    """Return the fault that a problem document (RFC 9457) tells of."""
-    document = body if isinstance(body, dict) else {}
-    code = str(document.get("code") or "")
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (CrankError if status >= 500 else errors.InvalidRequest)
-    message = str(document.get("detail") or document.get("title") or f"The node answered with status {status}.")
-    fix = document.get("fix") or None
-    if issubclass(kind, Unavailable):
-        return kind(message, code=code or None, fix=fix)
-    problems = tuple(
-        Problem(str(entry.get("field", "")), str(entry.get("cause", "")), str(entry.get("fix", "")))
-        for entry in document.get("problems") or ()
-        if isinstance(entry, dict)
-    )
-    fault = kind(message, code=code or None, field=document.get("field") or None, fix=fix, problems=problems)
-    if document.get("job_id"):
-        fault.add_note(f"job_id={document['job_id']}")
-    return fault
-
-
-def job_id_of(fault: CrankError) -> str | None:
-    """Return the job that a fault is about, when the node named one."""
-    for note in getattr(fault, "__notes__", ()):
-        if note.startswith("job_id="):
-            return str(note.removeprefix("job_id="))
-    return None
+    token: str | None = field(default=None, repr=False)
+    proof_key: ProofKey | None = None
+    exchange: TokenWanted | None = None
 
 
 def read_secret(path: str) -> str:
@@ -111,6 +79,13 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     return context
 
 
+def _auth(options: ClientOptions) -> httpx2.Auth:
+    secret = options.token if options.token is not None else read_secret(options.token_file)
+    if options.exchange is not None:
+        return RenewedToken(options.api, secret, options.proof_key or ProofKey(), options.exchange)
+    return GivenToken(secret, options.proof_key if is_token(secret) else None)
+
+
 class Link:
     """Requests to one node. Belongs to one event loop."""
 
@@ -120,7 +95,7 @@ class Link:
         self._http = httpx2.AsyncClient(
             base_url=options.api,
             verify=tls_context(options.ca_file),
-            headers={"Authorization": f"Bearer {read_secret(options.token_file)}"},
+            auth=_auth(options),
             timeout=httpx2.Timeout(_READ_SEC, connect=_CONNECT_SEC),
             trust_env=False,
         )

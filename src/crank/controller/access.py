@@ -2,11 +2,12 @@
 
 import contextlib
 from dataclasses import replace
+from typing import NoReturn
 
 from crank.controller.desk import Desk
-from crank.controller.scope import unknown
+from crank.controller.scope import may, unknown
 from crank.domain.credential import Credential, CredentialKind
-from crank.domain.ids import Digest, JobId
+from crank.domain.ids import LOCAL_TENANT, CredentialId, Digest, JobId
 from crank.domain.json import JsonObject
 from crank.domain.rules import access
 from crank.errors import CrankError, InvalidRequest, NotAllowed
@@ -36,8 +37,10 @@ def _note_use(tx: Transaction, credential: Credential, now_us: int) -> None:
 
 
 async def authorise(desk: Desk, action: access.Action) -> None:
-    """Let the owner and the node itself pass. Raises NotAllowed (`owner_only`) and leaves a record of it."""
+    """Let the owner, the node itself, and a token that names the action pass. Raises NotAllowed (`owner_only`) and leaves a record of it."""
     asker = desk.asker
+    if desk.grant is not None and may(desk.grant, action):
+        return
     refused = None if asker is None else access.refusal(asker, action)
     if asker is None or refused is None:
         return
@@ -47,6 +50,20 @@ async def authorise(desk: Desk, action: access.Action) -> None:
         record = desk.record("access.refused", tenant=asker.tenant, subject=asker.subject, job_id=None, facts=facts)
         await desk.store.transact(lambda tx: tx.records.append(record))
     raise NotAllowed(refused.message, code=refused.code, fix=refused.fix)
+
+
+async def refuse_workload(desk: Desk, identity: str, asked: str) -> NoReturn:
+    """Refuse a workload that proves who it is and shows no token. Raises NotAllowed, and leaves a record of it."""
+    count = desk.keyring.refusals_to_record(CredentialId(identity), "no_token", desk.clock.monotonic_sec())
+    if count:
+        facts: JsonObject = {"action": "no_token", "method": asked, "count": count}
+        record = desk.record("access.refused", tenant=LOCAL_TENANT, subject=identity, job_id=None, facts=facts)
+        await desk.store.transact(lambda tx: tx.records.append(record))
+    raise NotAllowed(
+        f"The identity {identity} may do nothing here by itself.",
+        code="identity_without_token",
+        fix="Send a token beside the certificate, or a key; 'crank token mint' makes one.",
+    )
 
 
 def check_job_id(desk: Desk, job_id: JobId | None) -> None:

@@ -4,22 +4,29 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crank.controller.arrivals import Arrivals
+from crank.controller.bell import Bell
+from crank.controller.bundles import Trust
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
+from crank.controller.manifests import Manifests
 from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
 from crank.controller.sight import Sight
 from crank.controller.standing import Standing
 from crank.controller.tally import Tally
+from crank.controller.token_desk import TokenDesk
 from crank.controller.watch import Watch
 from crank.domain.credential import Credential
+from crank.domain.grant import Grant
 from crank.domain.ids import JobId, TenantId
 from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
 from crank.domain.quantity import GIB, OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import (
+    Appraiser,
     Authority,
     BlobStore,
     Clock,
@@ -82,11 +89,18 @@ class Desk:
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     authority       issues identities and signs tokens; None where nothing is served that needs them
     roots           the operator's side of it; root_gate is held while a step of a change of root is taken
+    trust           publishes our bundle and keeps those of federated domains; None as with the authority
     sight           which bundle this controller's own listeners believe
     mounts_gate     held while a mount is added or removed, so that store and register change alike
+    appraiser       checks what nodes and workers signed; None: none is believed
+    arrivals        who tried to join of late
+    manifests       which manifests were shown of late
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
+    workloads       rings when workloads were registered or removed
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
+    grant           the grant of the token that it was asked with; None: the credential itself was shown
+    tokens          makes and reads tokens; None where there are none
     """
 
     store: Store
@@ -106,15 +120,24 @@ class Desk:
     authority: Authority | None = None
     roots: RootRotation | None = None
     root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
+    trust: Trust | None = None
     sight: Sight = field(default_factory=Sight)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
+    # Refusals of calls that jobs make, apart from those of credentials: a job shall not push them out.
+    refused_calls: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
+    appraiser: Appraiser | None = None
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    manifests: Manifests = field(default_factory=Manifests)
     standing: Standing = field(default_factory=Standing)
     renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
+    workloads: Bell = field(default_factory=Bell)
     asker: Credential | None = None
+    grant: Grant | None = None
+    tokens: TokenDesk | None = None
 
     def record(self, kind: str, *, tenant: TenantId, subject: str, job_id: JobId | None, facts: JsonObject) -> Record:
         """Make a record of what happens now; the caller appends it in the transaction of the change."""
@@ -125,5 +148,5 @@ class Desk:
             kind=kind,
             subject=subject,
             job_id=job_id,
-            facts=facts,
+            facts=facts if self.grant is None else {**facts, "grant": self.grant.grant_id},
         )

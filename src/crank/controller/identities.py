@@ -41,6 +41,8 @@ async def load_standing(desk: Desk) -> None:
     """Learn what is revoked, before the first peer is let in and after every change."""
     now_us = desk.clock.now_us()
     desk.standing.load(*await desk.store.read(lambda tx: read_standing(tx, now_us)))
+    # Workloads of this machine hear it at their socket.
+    desk.workloads.ring()
 
 
 async def list_identities(desk: Desk, *, limit: int) -> Identities:

@@ -129,6 +129,9 @@ async def own_key(desk: Desk) -> Credential:
     asker = desk.asker
     if asker is None:
         raise NotFound("The node itself needs no key.", code="key_not_found")
+    if desk.grant is not None:
+        # What a token is served as; the key behind it is not its holder's to know.
+        return asker
     found = await desk.store.read(lambda tx: tx.credentials.find(asker.tenant, asker.credential_id))
     if found is None:
         raise NotFound("There is no such key.", code="key_not_found")
@@ -165,9 +168,8 @@ async def revoke(desk: Desk, *, tenant: TenantId, subject: str, key: str) -> Cre
 
     revoked = await desk.store.transact(commit)
     desk.keyring.changed()
-    if revoked.bounded:
-        # An owner's key owns nothing of its own; one that revokes itself could not even look.
-        await withdraw(desk, revoked, subject=subject)
+    # What an owner's key did itself is the owner's; what its tokens did ends.
+    await withdraw(desk, revoked, subject=subject)
     return revoked
 
 

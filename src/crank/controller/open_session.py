@@ -16,14 +16,16 @@ from dataclasses import replace
 
 from crank.controller.desk import Desk
 from crank.controller.end_session import close_session, end_session, find_session, tell
+from crank.controller.hand_over import resolve_mounts
 from crank.controller.roster import LiveWorker
-from crank.controller.submit import resolve_mounts
+from crank.controller.spend import accept, belong, check_granted, mounts_of, spend
 from crank.domain.capability import Capability, Effects
 from crank.domain.ids import SessionId, TenantId
 from crank.domain.job import JobRequest, Mount, MountUse, Refusal
 from crank.domain.json import JsonObject
 from crank.domain.rules import placement
 from crank.domain.rules import session as rules
+from crank.domain.rules.grant import Call
 from crank.domain.rules.session_request import ClocksWanted, SessionDraft, parse_clocks, parse_session_request
 from crank.domain.session import Session, SessionEnd, SessionReason, SessionRequest, SessionState
 from crank.errors import Conflict, InvalidRequest, NotSupported, Unavailable
@@ -47,18 +49,22 @@ async def open_session(desk: Desk, *, tenant: TenantId, subject: str, fields: Js
     draft = parse_session_request(fields)  # 1
     _check_clocks(desk, ClocksWanted(draft.idle_sec, draft.lifetime_sec))
     mounts = await desk.store.read(lambda tx: resolve_mounts(tx, tenant, draft.mounts))  # 2
+    call = Call(draft.capability, draft.version, None, mounts_of(mounts.values()))
+    await check_granted(desk, call)
     candidates = await _candidates(desk, draft, mounts)  # 3
+    counted = False
     full: Session | None = None
     taken: Unavailable | None = None
     for worker, capability in candidates:
         session = _session(desk, tenant, draft, (worker, capability), mounts)
         try:
-            await _store(desk, worker, session, subject)  # 4
+            await _store(desk, worker, session, subject, None if counted else call)  # 4
         except Unavailable as fault:
             if fault.error_code != _SHARE_TAKEN:
                 raise
             taken = fault
             continue
+        counted = True
         opened = await _ask(desk, worker, session, mounts)  # 5
         if not opened.ended:
             return opened
@@ -163,8 +169,16 @@ def _session(
     )
 
 
-async def _store(desk: Desk, worker: LiveWorker, session: Session, subject: str) -> None:
-    await desk.store.transact(lambda tx: _admit(desk, tx, worker, session, subject))
+async def _store(desk: Desk, worker: LiveWorker, session: Session, subject: str, call: Call | None) -> None:
+    def commit(tx: Transaction) -> None:
+        _admit(desk, tx, worker, session, subject)
+        # A session that one worker handed back is counted once, wherever it stands in the end.
+        if call is not None:
+            spend(desk, tx, call, used_for=session.session_id)
+        else:
+            belong(desk, tx, used_for=session.session_id)
+
+    await accept(desk, session.request.capability, commit)
 
 
 def _admit(desk: Desk, tx: Transaction, worker: LiveWorker, session: Session, subject: str) -> None:

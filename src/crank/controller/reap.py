@@ -67,6 +67,7 @@ async def sweep(desk: Desk) -> int:
             tx.jobs.delete(job.tenant, job.job_id)
         for session in tx.sessions.ended_before(before_us, SWEEP_JOBS_MAX):
             tx.sessions.delete(session.tenant, session.session_id)
+        tx.grants.purge(before_us)
         return old
 
     old = await desk.store.transact(forget)

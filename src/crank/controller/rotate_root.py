@@ -25,7 +25,7 @@ from crank.ports import RootRotation
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How the authority stands; `unaware` are connected workers, and this controller's own listeners, that have not taken up its bundle."""
+    """How the authority stands; `unaware` are followers of its bundle, this controller's own listeners among them, that do not have it yet."""
 
     status: AuthorityStatus
     unaware: tuple[str, ...]

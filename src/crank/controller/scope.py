@@ -3,7 +3,8 @@
 A use case is given a desk and asks its store; which credential stands behind the request is settled here, once, and
 not in each of them. A bounded credential (see `Credential.bounded`) finds its own jobs and sessions, its own
 idempotency keys, and the mounts that it was allowed; whatever else it asks for is answered as if it did not exist.
-Each transaction looks the credential up anew, so that a revocation or a change of its mounts holds from the next step
+With a token the same holds for its space (see `Grant.space`), and of that only what its rights name is there.
+Each transaction looks the credential, and the grant, up anew, so that a revocation or a change of its mounts holds from the next step
 on, in requests that are under way too.
 """
 
@@ -12,19 +13,26 @@ from dataclasses import replace
 from typing import TypeVar
 
 from crank.controller.desk import Desk
-from crank.domain.credential import OWNER_SUBJECT, Credential
+from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
+from crank.domain.enrolment import Enrolment
 from crank.domain.federation import Federated
-from crank.domain.ids import Digest, JobId, MountId, SessionId, TenantId
-from crank.domain.job import Job, Mount, Status
+from crank.domain.grant import Grant, GrantId
+from crank.domain.handle import Called
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId, WorkerId
+from crank.domain.job import Job, Mount, Refusal, Status
 from crank.domain.record import Record
 from crank.domain.rules import access
+from crank.domain.rules import grant as grants
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
+from crank.domain.workload import EntryId, WorkloadEntry
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
     CredentialStore,
+    EnrolmentStore,
     FederationStore,
+    GrantStore,
     IdentityStore,
     JobStore,
     RecordStore,
@@ -33,9 +41,12 @@ from crank.ports import (
     SessionStore,
     Store,
     Transaction,
+    WorkloadStore,
 )
 
 T = TypeVar("T")
+# Of one space, to fill a page with what a narrow token may see of it.
+_PAGES_LOOKED_AT_MAX = 20
 
 
 def desk_for(desk: Desk, credential: Credential) -> Desk:
@@ -44,6 +55,27 @@ def desk_for(desk: Desk, credential: Credential) -> Desk:
         # The token file's own: it can neither be revoked nor is it bounded.
         return replace(desk, asker=credential)
     return replace(desk, asker=credential, store=ScopedStore(desk.store, credential, desk.clock))
+
+
+def desk_for_grant(desk: Desk, credential: Credential, grant: Grant) -> Desk:
+    """Return the desk on which requests with a token of this grant are served; the credential is what it stems from."""
+    asker = Credential(
+        credential_id=grant.space,
+        tenant=grant.tenant,
+        name="token",
+        kind=CredentialKind.API,
+        subject=grant.holder,
+        created_us=grant.issued_us,
+        expires_us=grant.expires_us,
+    )
+    store = ScopedStore(desk.store, credential, desk.clock, grant=grant, asker=asker)
+    return replace(desk, asker=asker, grant=grant, store=store)
+
+
+def node_desk(desk: Desk) -> Desk:
+    """Return the desk of the node itself, for what follows from an act whoever did it; never for the act."""
+    store = desk.store.whole if isinstance(desk.store, ScopedStore) else desk.store
+    return replace(desk, asker=None, grant=None, store=store)
 
 
 def space_of(asker: Credential | None, tenant: TenantId) -> TenantId:
@@ -59,10 +91,25 @@ def unknown() -> NotAuthenticated:
 class ScopedStore:
     """`ports.Store` as one credential sees it; whoever made the store starts and stops it."""
 
-    def __init__(self, store: Store, credential: Credential, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        credential: Credential,
+        clock: Clock,
+        *,
+        grant: Grant | None = None,
+        asker: Credential | None = None,
+    ) -> None:
         self._store = store
         self._credential = credential
         self._clock = clock
+        self._grant = grant
+        self._asker = asker
+
+    @property
+    def whole(self) -> Store:
+        """Return the store without the bounds."""
+        return self._store
 
     async def start(self) -> None:
         """Do nothing: the store is open already."""
@@ -82,7 +129,12 @@ class ScopedStore:
         found = tx.credentials.find(self._credential.tenant, self._credential.credential_id)
         if found is None or not access.lives(found, self._clock.now_us()):
             raise unknown()
-        return _Scoped(tx, found) if found.bounded else tx
+        if self._grant is None or self._asker is None:
+            return _Scoped(tx, found) if found.bounded else tx
+        grant = tx.grants.find(self._grant.tenant, self._grant.grant_id)
+        if grant is None or not grants.lives(grant, self._clock.now_us()):
+            raise unknown()
+        return _Granted(tx, self._asker, found, grant)
 
 
 class _Scoped:
@@ -94,9 +146,37 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
+        self.enrolments: EnrolmentStore = _NoEnrolments()
         # Only use cases that the owner alone may ask for read or change it.
         self.identities: IdentityStore = tx.identities
         self.federation: FederationStore = _Federation()
+        self.grants: GrantStore = _Grants(tx, asker)
+        self.workloads: WorkloadStore = _Workloads(tx, asker)
+
+
+class _Granted(_Scoped):
+    """What a token sees: of its space, what its rights name; of the node's own, what they name as such."""
+
+    def __init__(self, tx: Transaction, asker: Credential, credential: Credential, grant: Grant) -> None:
+        super().__init__(tx, asker)
+        self.jobs = _GrantedJobs(tx, asker, grant)
+        self.sessions = _GrantedSessions(tx, asker, grant)
+        self.registry = _GrantedRegistry(tx, asker, credential, grant)
+        self.grants = _Grants(tx, credential)
+        # What the owner alone may ask for was asked for by name; each use case has seen to it that this is the name.
+        if may(grant, access.Action.READ_RECORDS):
+            self.records = tx.records
+        if may(grant, access.Action.READ_FEDERATION) or may(grant, access.Action.CHANGE_FEDERATION):
+            self.federation = tx.federation
+        if may(grant, access.Action.LIST_WORKLOADS) or may(grant, access.Action.CHANGE_WORKLOADS):
+            self.workloads = tx.workloads
+        if may(grant, access.Action.READ_NODES) or may(grant, access.Action.CHANGE_NODES):
+            self.enrolments = tx.enrolments
+
+
+def may(grant: Grant, action: access.Action) -> bool:
+    """Tell whether a grant names something that only the owner may do."""
+    return grants.reaches(grant.rights, f"{grants.NODE_PREFIX}{action}")
 
 
 class _Federation:
@@ -162,6 +242,16 @@ class _Jobs(_Part):
     def ended_before(self, at_us: int, limit: int) -> Sequence[Job]:
         return self._tx.jobs.ended_before(at_us, limit)
 
+    def called(self, tenant: TenantId, caller: JobId, epoch: int, number: int) -> Job | None:
+        job = self._tx.jobs.called(tenant, caller, epoch, number)
+        return job if job is not None and job.owner == self._own else None
+
+    def calls(self, tenant: TenantId, root: JobId) -> Sequence[Called]:
+        return self._tx.jobs.calls(tenant, root) if self._sees_job(tenant, root) else []
+
+    def called_open(self) -> Sequence[Job]:
+        return self._tx.jobs.called_open()
+
     def delete(self, tenant: TenantId, job_id: JobId) -> None:
         self._tx.jobs.delete(tenant, job_id)
 
@@ -213,6 +303,63 @@ class _Records(_Part):
         return self._tx.records.page(job_id=job_id, after=after, limit=limit)
 
 
+class _Grants(_Part):
+    """Grants that stem from one credential; there are no others."""
+
+    def insert(self, grant: Grant) -> None:
+        raise NotAllowed("Grants are made at the token endpoint alone.", code="owner_only")
+
+    def find(self, tenant: TenantId, grant_id: GrantId) -> Grant | None:
+        grant = self._tx.grants.find(tenant, grant_id)
+        return grant if grant is not None and grant.credential_id == self._own else None
+
+    def chain(self, tenant: TenantId, grant_id: GrantId) -> Sequence[Grant]:
+        # All of a chain stem from the same credential.
+        return [] if self.find(tenant, grant_id) is None else self._tx.grants.chain(tenant, grant_id)
+
+    def page(
+        self, tenant: TenantId, *, limit: int, before: str | None, credential_id: object = None
+    ) -> Sequence[Grant]:
+        return self._tx.grants.page(tenant, limit=limit, before=before, credential_id=self._own)
+
+    def revoke(self, tenant: TenantId, grant_id: GrantId, at_us: int) -> Sequence[GrantId]:
+        return [] if self.find(tenant, grant_id) is None else self._tx.grants.revoke(tenant, grant_id, at_us)
+
+    def count(self, tenant: TenantId, grant_id: GrantId, place: int) -> tuple[int, int]:
+        return self._tx.grants.count(tenant, grant_id, place)
+
+    def add(self, tenant: TenantId, grant_id: GrantId, place: int, cost: int) -> None:
+        self._tx.grants.add(tenant, grant_id, place, cost)
+
+    def note(self, tenant: TenantId, used_for: str, grant_id: GrantId) -> None:
+        self._tx.grants.note(tenant, used_for, grant_id)
+
+    def noted(self, tenant: TenantId, used_for: str) -> GrantId | None:
+        return self._tx.grants.noted(tenant, used_for)
+
+    def spaces(self, tenant: TenantId, credential_id: CredentialId) -> set[CredentialId]:
+        return self._tx.grants.spaces(tenant, credential_id) if credential_id == self._own else set()
+
+    def purge(self, before_us: int) -> int:
+        return self._tx.grants.purge(before_us)
+
+
+class _Workloads(_Part):
+    """Who gets which identity is the owner's to say and to see."""
+
+    def insert(self, entry: WorkloadEntry) -> None:
+        raise NotAllowed("Only the owner of the node registers a workload.", code="owner_only")
+
+    def all(self) -> Sequence[WorkloadEntry]:
+        return []
+
+    def of(self, tenant: TenantId) -> Sequence[WorkloadEntry]:
+        return []
+
+    def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
+        raise NotAllowed("Only the owner of the node removes a workload.", code="owner_only")
+
+
 class _Registry(_Part):
     def put_mount(self, mount: Mount) -> None:
         raise NotAllowed("Only the owner of the node adds a mount.", code="owner_only")
@@ -237,3 +384,92 @@ class _Registry(_Part):
 
     def job_refers(self, tenant: TenantId, job_id: JobId, digest: Digest) -> bool:
         return self._sees_job(tenant, job_id) and self._tx.registry.job_refers(tenant, job_id, digest)
+
+
+class _NoEnrolments:
+    """Nodes are the owner's alone: a bounded credential finds none, and adds none."""
+
+    def insert(self, enrolment: Enrolment, token_sha256: Digest | None) -> None:
+        raise NotAllowed("Only the owner of the node invites another.", code="owner_only")
+
+    def by_token(self, token_sha256: Digest) -> Enrolment | None:
+        return None
+
+    def by_thumbprint(self, thumbprint: Digest) -> Enrolment | None:
+        return None
+
+    def of_worker(self, worker_id: WorkerId) -> Enrolment | None:
+        return None
+
+    def all(self) -> Sequence[Enrolment]:
+        return []
+
+    def update(self, enrolment: Enrolment) -> None:
+        raise NotAllowed("Only the owner of the node changes another.", code="owner_only")
+
+
+class _GrantedJobs(_Jobs):
+    def __init__(self, tx: Transaction, asker: Credential, grant: Grant) -> None:
+        super().__init__(tx, asker)
+        self._grant = grant
+
+    def find(self, tenant: TenantId, job_id: JobId) -> Job | None:
+        job = super().find(tenant, job_id)
+        return job if job is not None and grants.reaches(self._grant.rights, job.request.capability) else None
+
+    def page(
+        self, tenant: TenantId, *, limit: int, before: str | None, status: Status | None, owner: object = None
+    ) -> Sequence[Job]:
+        found: list[Job] = []
+        for _ in range(_PAGES_LOOKED_AT_MAX):
+            batch = super().page(tenant, limit=limit, before=before, status=status)
+            found += [job for job in batch if grants.reaches(self._grant.rights, job.request.capability)]
+            if len(batch) < limit or len(found) >= limit:
+                break
+            before = batch[-1].job_id
+        return found[:limit]
+
+
+class _GrantedSessions(_Sessions):
+    def __init__(self, tx: Transaction, asker: Credential, grant: Grant) -> None:
+        super().__init__(tx, asker)
+        self._grant = grant
+
+    def find(self, tenant: TenantId, session_id: SessionId) -> Session | None:
+        session = super().find(tenant, session_id)
+        return session if session is not None and self._reaches(session) else None
+
+    def _reaches(self, session: Session) -> bool:
+        """Tell whether some right allows the session with all that it holds: who uses it reads its mounts."""
+        wanted = session.request
+        names = {mount.mount_id: mount.name for mount in self._tx.registry.mounts(session.tenant)}
+        mounts = tuple((use.mount_id, names.get(use.mount_id)) for use in wanted.mounts)
+        call = grants.Call(wanted.capability, wanted.version, None, mounts)
+        # What args its jobs may have is asked when they come.
+        return not isinstance(grants.covering(self._grant.rights, call, lambda _schema, _args: True), Refusal)
+
+
+class _GrantedRegistry(_Registry):
+    def __init__(self, tx: Transaction, asker: Credential, credential: Credential, grant: Grant) -> None:
+        super().__init__(tx, asker)
+        self._credential = credential
+        self._grant = grant
+
+    def mounts(self, tenant: TenantId) -> Sequence[Mount]:
+        """Return what the credential behind it may name, and of that what some right allows."""
+        found = self._tx.registry.mounts(tenant)
+        if may(self._grant, access.Action.CHANGE_MOUNTS):
+            return found
+        held = [one for one in found if not self._credential.bounded or one.mount_id in self._credential.mounts]
+        allowed = [right.mounts for right in self._grant.rights]
+        return [one for one in held if any(names is None or {one.mount_id, one.name} & set(names) for names in allowed)]
+
+    def put_mount(self, mount: Mount) -> None:
+        if not may(self._grant, access.Action.CHANGE_MOUNTS):
+            super().put_mount(mount)
+        self._tx.registry.put_mount(mount)
+
+    def remove_mount(self, tenant: TenantId, mount_id: MountId) -> bool:
+        if not may(self._grant, access.Action.CHANGE_MOUNTS):
+            return super().remove_mount(tenant, mount_id)
+        return self._tx.registry.remove_mount(tenant, mount_id)

@@ -8,7 +8,7 @@ import structlog
 from crank.controller.desk import Desk
 from crank.controller.issue import authority_of
 from crank.controller.roster import LiveWorker
-from crank.domain.ids import LOCAL_TENANT, WorkerId
+from crank.domain.ids import LOCAL_TENANT
 from crank.domain.trust import TrustBundle
 from crank.errors import CrankError, Unavailable
 from crank.wire import TRUST_SINCE, Trust, Trusted
@@ -53,16 +53,17 @@ def on_trusted(desk: Desk, worker: LiveWorker, message: Trusted) -> None:
     desk.watch.changed(LOCAL_TENANT, ACKNOWLEDGED)
 
 
-def unaware(desk: Desk, sequence: int) -> list[WorkerId]:
-    """Return the connected workers that have not acknowledged this sequence of the bundle.
+def unaware(desk: Desk, sequence: int) -> list[str]:
+    """Return the connected workers, and the proven callers who follow `/trust-bundle`, that do not have this sequence.
 
-    One of an older version never does; it hears of a new root only at its next start.
+    A worker of an older version never acknowledges; it hears of a new root only at its next start.
     """
-    return [
+    workers = [
         worker.known.worker_id
         for worker in desk.roster.live()
         if worker.trusts is None or worker.trusts.sequence < sequence
     ]
+    return [*workers, *(desk.trust.bundles.behind(sequence) if desk.trust is not None else ())]
 
 
 async def follow_bundle(desk: Desk) -> None:

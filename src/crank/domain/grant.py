@@ -1,12 +1,24 @@
 """A grant: authority over named capabilities, held by one key, narrowed from its parent and never wider."""
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import Final, NewType
 
 from crank.domain.ids import CredentialId, TenantId
 from crank.domain.json import JsonObject
 
 GrantId = NewType("GrantId", str)
+EVERYTHING: Final = "*"
+# Names under this one are what only the node's owner may do. `*` does not reach them: they are asked for by name.
+NODE_PREFIX: Final = "node."
+RIGHTS_MAX: Final = 32
+CONSTRAINTS_MAX: Final = 8
+MOUNTS_MAX: Final = 64
+DEPTH_MAX: Final = 8
+# How somebody is called of whom only a key is known (RFC 9278).
+THUMBPRINT_URN: Final = "urn:ietf:params:oauth:jwk-thumbprint:sha-256:"
+
+# A space that holds nothing: what a grant has before somebody says where its holder works.
+_NOWHERE = CredentialId("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,7 @@ class Grant:
     holder_jkt     RFC 7638 SHA-256 thumbprint of the key that the holder must prove; None: a bearer
     parent         the grant that it was exchanged for; revoking that one ends this one, too
     depth_left     how often it may still be exchanged for a narrower one for somebody else
+    space          whose jobs, sessions and files it sees: the key's that it stems from, or that of its holder alone
     """
 
     grant_id: GrantId
@@ -53,3 +66,27 @@ class Grant:
     parent: GrantId | None = None
     depth_left: int = 0
     revoked_us: int | None = None
+    space: CredentialId = _NOWHERE
+
+    @property
+    def holder(self) -> str:
+        """Return who acts with it now."""
+        return self.actors[0] if self.actors else self.subject
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """One side of what may be granted: what is asked for, held, given by a role, or let pass by the node.
+
+    expires_us  the latest end
+    depth       how often it may be passed on from there
+    """
+
+    rights: tuple[Right, ...]
+    expires_us: int
+    depth: int
+
+
+# All that a bounded credential may do, and all that an owner may: what the first grant is narrowed from.
+OF_A_KEY: Final = (Right(EVERYTHING),)
+OF_THE_OWNER: Final = (Right(EVERYTHING), Right(f"{NODE_PREFIX}*"))

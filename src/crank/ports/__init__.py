@@ -2,12 +2,17 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
+from crank.ports.attenuation import ChainHolder, ChainIssuer, OpenedChain
+from crank.ports.attestation import Appraiser, ManifestSigner
 from crank.ports.authority import Authority, RootRotation
+from crank.ports.calls import CallTaker
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
+from crank.ports.enrolments import EnrolmentStore
 from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
+from crank.ports.grants import GrantStore
 from crank.ports.identities import IdentityStore
 from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
@@ -36,17 +41,26 @@ from crank.ports.store import (
     StreamLog,
     Transaction,
 )
+from crank.ports.tokens import ProofReader, TokenReader
+from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker, WorkloadStore
 
 __all__ = [
+    "Appraiser",
     "Authority",
     "BlobStore",
     "BundleFormat",
     "BundlePublishers",
+    "CallTaker",
+    "Caller",
+    "CallerWitness",
+    "ChainHolder",
+    "ChainIssuer",
     "Clock",
     "Connector",
     "ControllerLink",
     "CredentialStore",
     "Downloads",
+    "EnrolmentStore",
     "Failpoints",
     "FederationStore",
     "FileEntry",
@@ -54,16 +68,22 @@ __all__ = [
     "FunctionRunner",
     "FunctionSpec",
     "GpuProbe",
+    "GrantStore",
     "IdSource",
     "IdentityStore",
     "JobStore",
+    "JwtSvidReader",
+    "KeyMaker",
+    "ManifestSigner",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
+    "OpenedChain",
     "OutputSink",
     "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
+    "ProofReader",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
@@ -78,6 +98,8 @@ __all__ = [
     "Spooled",
     "Store",
     "StreamLog",
+    "TokenReader",
     "Transaction",
     "WorkerLink",
+    "WorkloadStore",
 ]

@@ -43,10 +43,6 @@ class BundleFormat(Protocol):
         """Read the bundle of a domain strictly. Raises InvalidRequest (`invalid_bundle`), TooLarge."""
         ...
 
-    def write_map(self, bundles: Sequence[TrustBundle]) -> bytes:
-        """Return several bundles, each under its domain's name."""
-        ...
-
 
 class BundlePublishers(Protocol):
     """Asks the publishers of bundles."""

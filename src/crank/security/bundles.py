@@ -59,7 +59,7 @@ def read_bundle(trust_domain: str, raw: bytes) -> TrustBundle:
     """
     if len(raw) > BUNDLE_BYTES_MAX:
         raise TooLarge(f"A bundle is at most {BUNDLE_BYTES_MAX} bytes.", code="bundle_too_large")
-    return _bundle(trust_domain, loads_strict(raw, depth_max=_DEPTH_MAX))
+    return _bundle(trust_domain, _json(raw))
 
 
 def write_bundle_map(bundles: Sequence[TrustBundle]) -> bytes:
@@ -71,11 +71,18 @@ def read_bundle_map(raw: bytes) -> tuple[TrustBundle, ...]:
     """Read a map of bundles; a name that stands twice is refused. Raises InvalidRequest (`invalid_bundle`), TooLarge."""
     if len(raw) > BUNDLE_MAP_BYTES_MAX:
         raise TooLarge(f"A map of bundles is at most {BUNDLE_MAP_BYTES_MAX} bytes.", code="bundle_too_large")
-    value = loads_strict(raw, depth_max=_DEPTH_MAX)
+    value = _json(raw)
     domains = value.get("trust_domains") if isinstance(value, dict) else None
     if not isinstance(domains, dict):
         raise _invalid("a map of bundles has an object 'trust_domains'")
     return tuple(_bundle(name, document) for name, document in domains.items())
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return loads_strict(raw, depth_max=_DEPTH_MAX)
+    except InvalidRequest as fault:
+        raise _invalid(fault.message.rstrip(".")) from fault
 
 
 def _bundle(trust_domain: str, value: Any) -> TrustBundle:

@@ -2,6 +2,8 @@
 
 from crank.domain.capability import Accelerator, Capability, Effects
 from crank.domain.credential import Credential, CredentialKind
+from crank.domain.grant import Grant, GrantId, Right
+from crank.domain.handle import CalledBy
 from crank.domain.ids import (
     LOCAL_TENANT,
     CredentialId,
@@ -77,6 +79,7 @@ def sample_full_job(job_id: str) -> Job:
         outcome_blob=DIGEST,
         hold=2**53 + 1,
         owner=CredentialId("k-full"),
+        called_by=CalledBy(JobId(f"above-{job_id}"), 2, 7, "convert", 1, JobId(f"above-{job_id}")),
     )
 
 
@@ -144,3 +147,24 @@ def sample_mount(mount_id: str, *, tenant: TenantId = LOCAL_TENANT, name: str | 
 def sample_event(seq: int, text: str = "x") -> JobEvent:
     """Return one line of stdout."""
     return JobEvent(epoch=1, seq=seq, kind="stdout", text=text, offset_bytes=seq, fraction=None, at_ms=seq * 10)
+
+
+def sample_grant(name: str, *, parent: str | None = None, tenant: TenantId = LOCAL_TENANT) -> Grant:
+    """Return a grant in which every field but the revocation holds something."""
+    return Grant(
+        grant_id=GrantId(name),
+        tenant=tenant,
+        credential_id=CredentialId("k-mine"),
+        subject="key:mine/k-mine",
+        rights=(
+            Right("document.convert", "1.2.0", ({"required": ["ü"]},), ("docs",), 3, 500),
+            Right("python.*"),
+        ),
+        issued_us=10,
+        expires_us=100,
+        actors=("spiffe://example.org/agent/a", "b"),
+        holder_jkt="A" * 43,
+        parent=None if parent is None else GrantId(parent),
+        depth_left=2,
+        space=CredentialId("g-1"),
+    )

@@ -38,7 +38,7 @@ from crank.domain.trust import (
     TrustBundle,
     Workload,
 )
-from crank.errors import Conflict, CrankError, InvalidRequest
+from crank.errors import Conflict, CrankError, InvalidRequest, Unavailable
 from crank.ports import Clock, Failpoints, IdSource
 
 LEAF_SEC = 3600.0
@@ -168,24 +168,35 @@ class FileAuthority:
             )
 
     def turn_root(self, step: RotationStep, *, unaware: Sequence[str] = (), force: bool = False) -> Rotation:
-        """Take a step of the change to another root. Raises Conflict, ConfigurationError, OSError."""
-        with self._lock:
-            state = self._opened()
-            now_us = self._clock.now_us()
-            refused = refusal(state.rotation, step, now_us=now_us, unaware=unaware, force=force)
-            if refused is not None:
-                raise Conflict(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
-            made = None
-            if step is RotationStep.PREPARE:
-                generation = self._generations.make()
-                made = generation.mark
-                self._loaded[made] = generation
-                self._reach("rotation.made")
-            rotation = turn(state.rotation, step, made=made, now_us=now_us, leaf_sec=self._leaf_ttl_sec)
-            self._publish(state.turned(rotation))
-            _log.info("root_rotation", step=str(step), phase=str(rotation.phase), current=rotation.current)
-            self._forget_others()
-            return rotation
+        """Take a step of the change to another root. Raises Conflict, ConfigurationError, Unavailable."""
+        try:
+            with self._lock:
+                return self._turn(step, unaware, force=force)
+        except OSError as fault:
+            raise Unavailable(
+                f"The authority's files cannot be written: {fault.strerror or fault}.",
+                code="authority_unwritable",
+                fix="Free some space on the disk of the node's home; the change of root stands where it stood.",
+            ) from fault
+
+    def _turn(self, step: RotationStep, unaware: Sequence[str], *, force: bool) -> Rotation:
+        state = self._opened()
+        now_us = self._clock.now_us()
+        refused = refusal(state.rotation, step, now_us=now_us, unaware=unaware, force=force)
+        if refused is not None:
+            raise Conflict(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
+        made = None
+        if step is RotationStep.PREPARE:
+            generation = self._generations.make()
+            made = generation.mark
+            self._loaded[made] = generation
+            self._reach("rotation.made")
+        leaf_sec = max(self._leaf_ttl_sec, (state.alive_until_us - now_us) / _US)
+        rotation = turn(state.rotation, step, made=made, now_us=now_us, leaf_sec=leaf_sec)
+        self._publish(state.turned(rotation))
+        _log.info("root_rotation", step=str(step), phase=str(rotation.phase), current=rotation.current)
+        self._forget_others()
+        return rotation
 
     def _own_certificates(self, state: AuthorityState) -> Iterator[SigningCertificate]:
         for mark in (state.current, state.other):
@@ -377,6 +388,10 @@ class FileAuthority:
             _log.info("flat_authority_retired")
             state = replace(state, flat_until_us=None)
             self._flat = None
+        if state.leaf_sec != self._leaf_ttl_sec:
+            # What was signed under another setting may outlive what is signed now.
+            alive_until_us = max(state.alive_until_us, self._clock.now_us() + int(state.leaf_sec * _US))
+            state = replace(state, leaf_sec=self._leaf_ttl_sec, alive_until_us=alive_until_us)
         self._publish(state)
         if self._flat is None:
             forget_flat(self._root)
@@ -408,9 +423,9 @@ class FileAuthority:
             sequence = max(state.sequence + 1, self._clock.now_us() // _US)
             state, bundle = replace(state, content=content, sequence=sequence), replace(bundle, sequence=sequence)
         if state != self._state:
-            self._reach("rotation.before_state")
+            self._reach("authority.before_state")
             write_state(self._state_file, state)
-            self._reach("rotation.after_state")
+            self._reach("authority.after_state")
         self._state, self._current = state, self._issuing_of(state.current)
         write(self.ca_file, pem(*self._roots(state)), mode=0o644)
         if self._bundles.current() != bundle:

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from crank.api.mcp.errands import Errands
 from crank.api.mcp.seats import Seats, opens_session
 from crank.api.peer import Gate
-from crank.api.problem import problem_response, status_of
+from crank.api.problem import place_of, problem_response, status_of
 from crank.api.strict import StrictRequest
 from crank.controller.desk import Desk
 from crank.domain.json import dumps
@@ -66,7 +66,7 @@ class Door:
             if self._inside >= REQUESTS_MAX:
                 raise Unavailable("Too many requests are being answered now.", code="mcp_busy")
         except CrankError as fault:
-            await problem_response(fault)(scope, receive, send)
+            await problem_response(fault, place=place_of(request))(scope, receive, send)
             return
         self._inside += 1
         try:

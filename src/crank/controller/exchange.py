@@ -1,0 +1,276 @@
+"""Exchange: from what somebody holds to a short-lived token that allows less, for them or for somebody else (RFC 8693).
+
+Steps, marked again in the code:
+ 1. find what is exchanged, and prove that whoever asks may use it
+ 2. find who shall hold what comes of it
+ 3. narrow: what is asked for, held, given by the role, and let pass by the node
+ 4. in one transaction: see that all it stems from still lives, keep the grant, record it
+ 5. sign
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crank.controller.access import authenticate
+from crank.controller.desk import Desk
+from crank.controller.keys import hash_of
+from crank.controller.present import bound_to, over, present, token_desk
+from crank.controller.scope import desk_for
+from crank.controller.spend import note_refusal
+from crank.controller.token_desk import TokenDesk
+from crank.domain.chain import Holder
+from crank.domain.credential import Credential
+from crank.domain.grant import Grant, GrantId, Right
+from crank.domain.job import Refusal
+from crank.domain.json import JsonObject
+from crank.domain.role import Role
+from crank.domain.rules import access, exchange, token
+from crank.domain.rules import grant as rules
+from crank.domain.rules import role as roles
+from crank.domain.rules.exchange import NewHolder, Subject
+from crank.domain.rules.grant import Ceiling
+from crank.errors import CrankError, InvalidRequest, NotAllowed, NotAuthenticated
+from crank.ports import Transaction
+
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A credential inside a request, and what kind it says it is."""
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One exchange as it was asked for, read strictly.
+
+    rights        None: all that is held
+    audience      where it shall be used: names of this node, or none
+    proven        thumbprint of the key that this request proves; None: none
+    peer          who the connection's certificate says that asks, where there is one, and `proven` is its key
+    holder_jkt    thumbprint of the key of somebody else who shall hold it
+    lifetime_sec, depth   at most so much
+    form          what kind of token it shall be; proven_key the key that is proven, as a compressed point
+    """
+
+    subject: Shown
+    actor: Shown | None = None
+    rights: tuple[Right, ...] | None = None
+    role: str | None = None
+    proven: str | None = None
+    peer: str | None = None
+    holder_jkt: str | None = None
+    lifetime_sec: int | None = None
+    depth: int | None = None
+    form: str = exchange.ACCESS_TOKEN
+    proven_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A new token, which is shown this once, and its grant."""
+
+    token: str
+    grant: Grant
+
+
+async def exchange_token(desk: Desk, wanted: Wanted, *, known: Callable[[], None] = lambda: None) -> Issued:
+    """Issue a token for what is shown.
+
+    known  called once what is exchanged was believed and before anything comes of it
+    Raises NotAuthenticated (what is shown does not hold), NotAllowed (`delegation_not_allowed`, `bearer_not_allowed`,
+    `role_not_allowed`, `nothing_granted`), InvalidRequest. A refusal of somebody known leaves a record.
+    """
+    tokens = token_desk(desk)
+    subject = await _subject(desk, wanted.subject, wanted.proven)  # 1
+    known()
+    try:
+        return await _issue(desk, tokens, wanted, subject)
+    except (NotAllowed, InvalidRequest) as fault:
+        # The record names whose authority was asked for; the desk here is nobody's yet.
+        await note_refusal(desk_for(desk, subject.credential), fault.error_code, "token")
+        raise
+
+
+async def _issue(desk: Desk, tokens: TokenDesk, wanted: Wanted, subject: Subject) -> Issued:
+    holder = await _holder(desk, wanted, subject)  # 2
+    role = _role(tokens, wanted, subject)
+    now_us = desk.clock.now_us()
+    granted = _narrow(wanted, subject, role, holder, now_us)  # 3
+    grant = exchange.issue(
+        subject, holder, granted, grant_id=GrantId(desk.ids.uuid7()), now_us=now_us, depth_wanted=wanted.depth
+    )
+    if grant.expires_us <= now_us:
+        raise over()
+    # Signed first: a token that was never shown does no harm, a grant without one would only be dead weight.
+    signed = _signed(tokens, wanted, grant)  # 5
+    if len(signed) > token.TOKEN_CHARS_MAX:
+        raise InvalidRequest("The token would be too long to be sent.", code="token_too_long", field="scope")
+    await desk.store.transact(lambda tx: _keep(desk, tx, grant, subject, role))  # 4
+    return Issued(signed, grant)
+
+
+def _signed(tokens: TokenDesk, wanted: Wanted, grant: Grant) -> str:
+    claims = token.claims_of(grant, issuer=tokens.issuer, audience=tokens.issuer)
+    if wanted.form != exchange.BISCUIT:
+        return tokens.signer.sign_access_token(claims)
+    if tokens.chains is None:
+        raise InvalidRequest("This node makes no Biscuits.", code="not_supported", field="requested_token_type")
+    # Of a holder who is only named no key is known, and one that none is bound to could be passed on by anybody.
+    own = grant.holder_jkt is not None and grant.holder_jkt == wanted.proven
+    holder = Holder(grant.holder_jkt or "", wanted.proven_key if own else None)
+    return tokens.chains.mint({**claims, "depth": grant.depth_left}, holder)
+
+
+async def _subject(desk: Desk, shown: Shown, proven: str | None) -> Subject:
+    if shown.kind == exchange.API_KEY:
+        return Subject(await authenticate(desk, hash_of(shown.text), access.API_KINDS))
+    if shown.kind in (exchange.ACCESS_TOKEN, exchange.JWT, exchange.BISCUIT):
+        credential, grant = await present(desk, shown.text, proven)
+        return Subject(credential, grant)
+    raise InvalidRequest(
+        "This node exchanges its own keys and access tokens, and no such token.",
+        code="unsupported_token_type",
+        field="subject_token_type",
+        fix=f"Send {exchange.API_KEY} or {exchange.ACCESS_TOKEN}.",
+    )
+
+
+async def _holder(desk: Desk, wanted: Wanted, subject: Subject) -> NewHolder:
+    actor, actor_jkt = await _actor(desk, wanted, subject)
+    holder = exchange.new_holder(
+        subject, proven=wanted.proven, named=wanted.holder_jkt, actor=actor, actor_jkt=actor_jkt
+    )
+    refused = holder if isinstance(holder, Refusal) else exchange.delegation_refusal(subject, holder)
+    if isinstance(refused, Refusal):
+        raise _not_allowed(refused)
+    assert isinstance(holder, NewHolder), "a refusal was raised"
+    return holder
+
+
+async def _actor(desk: Desk, wanted: Wanted, subject: Subject) -> tuple[str | None, str | None]:
+    """Return who shall act and by which key, as their own credential or certificate proves; never as somebody says."""
+    own = None if subject.grant is None else subject.grant.holder_jkt
+    # Whoever holds what is exchanged and says so by its certificate acts for itself.
+    peer = wanted.peer if wanted.peer is not None and own != wanted.proven else None
+    if wanted.actor is None:
+        return (peer, wanted.proven) if peer is not None and subject.grant is not None else (None, None)
+    if wanted.actor.kind == exchange.API_KEY:
+        credential = await authenticate(desk, hash_of(wanted.actor.text), access.API_KINDS)
+        found: tuple[str, str | None] = (credential.subject, None)
+    elif wanted.actor.kind in (exchange.ACCESS_TOKEN, exchange.JWT, exchange.BISCUIT):
+        found = await _acting(desk, wanted.actor.text)
+    else:
+        raise InvalidRequest(
+            "This node knows no such kind of actor.", code="unsupported_token_type", field="actor_token_type"
+        )
+    if peer is not None and peer != found[0]:
+        raise NotAuthenticated(
+            "The actor's token is another's than the certificate of this connection.",
+            code="actor_not_proven",
+            fix="Let the actor itself ask, or its giver over a connection of its own.",
+        )
+    return found
+
+
+async def _acting(desk: Desk, shown: str) -> tuple[str, str | None]:
+    """Return who holds a token, and the key that it is bound to: what comes of it is bound to that key, too."""
+    bound = bound_to(desk, shown)
+    if bound is not None and not token.is_thumbprint(bound):
+        raise InvalidRequest(
+            "The actor's token is bound to a name, and a new one needs a key.",
+            code="unsupported_token_type",
+            field="actor_token",
+            fix="Send an actor's token that is bound to a key.",
+        )
+    _, grant = await present(desk, shown, bound)
+    return grant.holder, grant.holder_jkt
+
+
+def _role(tokens: TokenDesk, wanted: Wanted, subject: Subject) -> Role | None:
+    """Return the role that is assumed; None for a token that is exchanged under the role it was made with."""
+    if wanted.role is None and subject.grant is not None:
+        return None
+    name = roles.DEFAULT_ROLE if wanted.role is None else wanted.role
+    role = tokens.roles.get(name)
+    if role is None:
+        raise InvalidRequest(
+            f"There is no role {name[:80]!r}.",
+            code="role_not_found",
+            field="role",
+            fix="'crank token roles' lists them.",
+        )
+    refused = roles.may_assume(role, subject.credential)
+    if refused is not None:
+        raise _not_allowed(refused)
+    return role
+
+
+def _narrow(wanted: Wanted, subject: Subject, role: Role | None, holder: NewHolder, now_us: int) -> Ceiling:
+    bound = holder.jkt is not None
+    sides = [_of_the_node(now_us), subject.held]
+    if role is not None:
+        given = roles.ceiling(role, now_us, bound=bound)
+        if isinstance(given, Refusal):
+            raise _not_allowed(given)
+        sides.append(given)
+    elif not bound and subject.grant is not None and subject.grant.holder_jkt is not None:
+        raise _not_allowed(_UNBOUND)
+    lasts_us = roles.LIFETIME_SEC_MAX if wanted.lifetime_sec is None else wanted.lifetime_sec
+    asked = Ceiling(wanted.rights or rules.OF_THE_OWNER, now_us + lasts_us * _US, rules.DEPTH_MAX)
+    granted = rules.narrow(asked, *sides)
+    if isinstance(granted, Refusal):
+        raise _not_allowed(granted)
+    return granted
+
+
+def _of_the_node(now_us: int) -> Ceiling:
+    """Return what this node lets pass at most, whatever a role says."""
+    return Ceiling(rules.OF_THE_OWNER, now_us + roles.LIFETIME_SEC_MAX * _US, rules.DEPTH_MAX)
+
+
+_UNBOUND = Refusal(
+    "bearer_not_allowed",
+    "A token that is bound to a key is never exchanged for one that whoever holds it could use.",
+    "Name the next holder's key with holder_jkt, or send its own bound token as actor_token.",
+    "subject_token",
+)
+
+
+def _keep(desk: Desk, tx: Transaction, grant: Grant, subject: Subject, role: Role | None) -> None:
+    now_us = desk.clock.now_us()
+    credential = tx.credentials.find(grant.tenant, grant.credential_id)
+    above = [] if grant.parent is None else tx.grants.chain(grant.tenant, grant.parent)
+    alive = credential is not None and access.lives(credential, now_us) and (grant.parent is None or bool(above))
+    if not alive or not all(rules.lives(one, now_us) for one in above):
+        raise over()
+    if len(above) > rules.DEPTH_MAX * 4:
+        raise NotAllowed("This token was narrowed too often.", code="chain_too_long", fix="Exchange your key anew.")
+    tx.grants.insert(grant)
+    facts: JsonObject = {
+        "grant": grant.grant_id,
+        "key": grant.credential_id,
+        "parent": grant.parent,
+        "holder": grant.holder,
+        "bound": grant.holder_jkt is not None,
+        "role": None if role is None else role.name,
+        "expires_us": grant.expires_us,
+    }
+    who = _asker(subject, credential)
+    tx.records.append(desk.record("token.issued", tenant=grant.tenant, subject=who, job_id=None, facts=facts))
+    if role is not None and role.name != roles.DEFAULT_ROLE:
+        told = {"role": role.name, "grant": grant.grant_id, "expires_us": grant.expires_us}
+        tx.records.append(desk.record("role.assumed", tenant=grant.tenant, subject=who, job_id=None, facts=told))
+
+
+def _asker(subject: Subject, credential: Credential | None) -> str:
+    if subject.grant is not None:
+        return subject.grant.holder
+    return subject.credential.subject if credential is None else credential.subject
+
+
+def _not_allowed(refused: Refusal) -> CrankError:
+    return NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)

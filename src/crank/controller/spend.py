@@ -1,0 +1,122 @@
+"""Spend: what a request uses of the grant that it was made with, counted in the transaction that accepts it.
+
+Each grant from the first to the one at hand must cover the call and have some left of its count: many small tokens
+made from one never allow more than that one does.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from crank.controller.desk import Desk
+from crank.controller.present import over
+from crank.domain.grant import Grant
+from crank.domain.ids import JobId, MountId, TenantId
+from crank.domain.job import Mount, MountUse, Refusal
+from crank.domain.json import JsonObject, JsonValue
+from crank.domain.rules import grant as rules
+from crank.domain.rules.grant import Call
+from crank.errors import NotAllowed
+from crank.ports import Transaction
+
+T = TypeVar("T")
+
+
+def named(tx: Transaction, tenant: TenantId, uses: Iterable[MountUse]) -> tuple[tuple[MountId, str | None], ...]:
+    """Return mounts with the names that they have on the node, as `Call` wants them."""
+    wanted = [use.mount_id for use in uses]
+    names = {mount.mount_id: mount.name for mount in tx.registry.mounts(tenant)} if wanted else {}
+    return tuple((mount_id, names.get(mount_id)) for mount_id in wanted)
+
+
+def mounts_of(mounts: Iterable[Mount]) -> tuple[tuple[MountId, str | None], ...]:
+    """Return mounts that were looked up, as `Call` wants them."""
+    return tuple((mount.mount_id, mount.name) for mount in mounts)
+
+
+async def check_granted(desk: Desk, call: Call) -> None:
+    """Let a call pass that the grant at hand covers. Raises NotAllowed, and leaves a record of it."""
+    if desk.grant is None:
+        return
+    covering = rules.covering(desk.grant.rights, call, _satisfies(desk))
+    if isinstance(covering, Refusal):
+        await note_refusal(desk, covering.code, call.capability)
+        raise _not_allowed(covering)
+
+
+async def accept(desk: Desk, capability: str, work: Callable[[Transaction], T]) -> T:
+    """Run the transaction that accepts something; where the grant is spent, leave a record beside it."""
+    try:
+        return await desk.store.transact(work)
+    except NotAllowed as fault:
+        await note_refusal(desk, fault.error_code, capability)
+        raise
+
+
+async def note_refusal(desk: Desk, code: str, capability: str) -> None:
+    """Record that somebody asked for what their credential does not allow; a flood of it in aggregate."""
+    asker = desk.asker
+    if asker is None:
+        return
+    action = f"{code} {capability}"
+    count = desk.keyring.refusals_to_record(asker.credential_id, action, desk.clock.monotonic_sec())
+    if count:
+        facts: JsonObject = {"action": code, "capability": capability, "key": asker.credential_id, "count": count}
+        record = desk.record("access.refused", tenant=asker.tenant, subject=asker.subject, job_id=None, facts=facts)
+        await desk.store.transact(lambda tx: tx.records.append(record))
+
+
+def spend(desk: Desk, tx: Transaction, call: Call, *, used_for: str, cost: int = 0) -> None:
+    """Count a call on the grant at hand and on each above it, and keep what it was for.
+
+    used_for  the id of the job or session
+    Raises NotAllowed (also `calls_spent`, `budget_spent`), NotAuthenticated once one of them has ended.
+    """
+    if desk.grant is None:
+        return
+    now_us, satisfies = desk.clock.now_us(), _satisfies(desk)
+    for grant in tx.grants.chain(desk.grant.tenant, desk.grant.grant_id):
+        if not rules.lives(grant, now_us):
+            raise over()
+        _take(tx, grant, call, satisfies, cost)
+    tx.grants.note(desk.grant.tenant, used_for, desk.grant.grant_id)
+
+
+def belong(desk: Desk, tx: Transaction, *, used_for: str) -> None:
+    """Keep what a call was for without counting it: it was counted already."""
+    if desk.grant is not None:
+        tx.grants.note(desk.grant.tenant, used_for, desk.grant.grant_id)
+
+
+def inherit(tx: Transaction, tenant: TenantId, *, caller: JobId, called: JobId) -> None:
+    """Let a job that another one called for belong to the same grant, so that it ends with it."""
+    grant_id = tx.grants.noted(tenant, caller)
+    if grant_id is not None:
+        tx.grants.note(tenant, called, grant_id)
+
+
+def _satisfies(desk: Desk) -> rules.Satisfies:
+    def satisfies(schema: JsonObject, value: JsonValue) -> bool:
+        return not desk.schemas.check(schema, value, field="args")
+
+    return satisfies
+
+
+def _take(tx: Transaction, grant: Grant, call: Call, satisfies: rules.Satisfies, cost: int) -> None:
+    places = rules.covering(grant.rights, call, satisfies)
+    if isinstance(places, Refusal):
+        raise _not_allowed(places)
+    spent: Refusal | None = None
+    for place in places:
+        right = grant.rights[place]
+        if right.calls_max is None and right.budget_max is None:
+            return
+        spent = rules.spent(right, *tx.grants.count(grant.tenant, grant.grant_id, place), cost)
+        if spent is None:
+            tx.grants.add(grant.tenant, grant.grant_id, place, cost)
+            return
+    assert spent is not None, "a call is covered by one right at least"
+    raise _not_allowed(spent)
+
+
+def _not_allowed(refused: Refusal) -> NotAllowed:
+    return NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)

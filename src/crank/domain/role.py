@@ -1,0 +1,24 @@
+"""A role: the most that a token may carry which is made under it, and who may assume it."""
+
+from dataclasses import dataclass
+
+from crank.domain.grant import Right
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One role of this node, from a file of the operator's or shipped.
+
+    lifetime_sec  the longest life of a token that is bound to a key
+    bearer_sec    the same of one that is bound to none; 0: there is none such
+    depth         how often its tokens may be passed on
+    who           names of keys that may assume it; `*` for every key, `owner` for the node's owner
+    """
+
+    name: str
+    summary: str
+    rights: tuple[Right, ...]
+    lifetime_sec: int
+    bearer_sec: int
+    depth: int
+    who: tuple[str, ...]

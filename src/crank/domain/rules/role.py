@@ -1,0 +1,139 @@
+"""Roles: those that every node has, how one is written, who may assume it, and the ceiling that it sets."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from crank.domain.credential import Credential
+from crank.domain.grant import DEPTH_MAX, EVERYTHING, OF_THE_OWNER, RIGHTS_MAX, Ceiling, Right
+from crank.domain.job import Refusal
+from crank.domain.role import Role
+from crank.errors import CrankError, Problem
+
+DEFAULT_ROLE: Final = "default"
+OPERATOR_ROLE: Final = "operator"
+LIFETIME_SEC_MAX: Final = 600
+_EVERY_KEY = "*"
+_OWNER = "owner"
+_US = 1_000_000
+
+# A file of the same name under roles/ takes the place of one of these.
+SHIPPED: Final[Mapping[str, Role]] = {
+    role.name: role
+    for role in (
+        Role(
+            DEFAULT_ROLE,
+            "Jobs and sessions, for whoever holds a key. Taken when a token is asked for and no role is named.",
+            (Right(EVERYTHING),),
+            lifetime_sec=LIFETIME_SEC_MAX,
+            bearer_sec=300,
+            depth=1,
+            who=(_EVERY_KEY, _OWNER),
+        ),
+        Role(
+            OPERATOR_ROLE,
+            "What only the owner may do: mounts, keys and the audit trail. Never without a key of its holder's.",
+            OF_THE_OWNER,
+            lifetime_sec=LIFETIME_SEC_MAX,
+            bearer_sec=0,
+            depth=0,
+            who=(_OWNER,),
+        ),
+    )
+}
+
+
+def may_assume(role: Role, credential: Credential) -> Refusal | None:
+    """Return why this credential may not assume a role, or None when it may."""
+    allowed = _EVERY_KEY in role.who or credential.name in role.who if credential.bounded else _OWNER in role.who
+    if allowed:
+        return None
+    return Refusal(
+        "role_not_allowed",
+        f"This credential may not assume the role {role.name}.",
+        "Ask the node's owner to name it under 'who' in the role's file.",
+        "role",
+    )
+
+
+def ceiling(role: Role, now_us: int, *, bound: bool) -> Ceiling | Refusal:
+    """Return the most that a role gives now, to a holder who proved a key (`bound`) or to any bearer."""
+    seconds = role.lifetime_sec if bound else role.bearer_sec
+    if seconds <= 0:
+        return Refusal(
+            "bearer_not_allowed",
+            f"The role {role.name} gives no token that whoever holds it could use.",
+            "Prove a key with the request: a DPoP header (RFC 9449), or a client certificate.",
+            "role",
+        )
+    return Ceiling(role.rights, now_us + min(seconds, LIFETIME_SEC_MAX) * _US, role.depth)
+
+
+# --- a role as it is written -------------------------------------------------------------------
+
+_SUMMARY_CHARS_MAX = 300
+_NAMES_MAX = 256
+_NAME_CHARS_MAX = 63
+_FIELDS: Final = frozenset({"summary", "rights", "lifetime_sec", "bearer_sec", "depth", "who"})
+
+# Reads what one [[rights]] says; raises the fault that says what is wrong with it.
+ReadRight = Callable[[Any], Right]
+
+
+def parse_role(name: str, document: Mapping[str, Any], read_right: ReadRight) -> tuple[Role | None, Sequence[Problem]]:
+    """Return the role that a file describes, or everything that is wrong with it."""
+    problems = [
+        Problem(f"{name}.{word}", "It is not a field of a role.", _FIX) for word in sorted(set(document) - _FIELDS)
+    ]
+    summary, who = document.get("summary"), document.get("who")
+    if not isinstance(summary, str) or not 0 < len(summary) <= _SUMMARY_CHARS_MAX:
+        problems.append(
+            Problem(f"{name}.summary", f"It is a sentence of at most {_SUMMARY_CHARS_MAX} characters.", _FIX)
+        )
+    if not _are_names(who):
+        problems.append(
+            Problem(f"{name}.who", "It is a list of names of keys, '*' for all, 'owner' for the owner.", _FIX)
+        )
+    numbers = {
+        word: _number(name, document, word, most, usual, problems)
+        for word, most, usual in (
+            ("lifetime_sec", LIFETIME_SEC_MAX, LIFETIME_SEC_MAX),
+            ("bearer_sec", LIFETIME_SEC_MAX, 0),
+            ("depth", DEPTH_MAX, 0),
+        )
+    }
+    rights = _rights(name, document.get("rights"), read_right, problems)
+    if problems:
+        return None, problems
+    return Role(name, str(summary), rights, **numbers, who=tuple(who or ())), ()
+
+
+_FIX = "Correct the file; docs/reference/tokens.md describes it."
+
+
+def _are_names(who: Any) -> bool:
+    return (
+        isinstance(who, list)
+        and 0 < len(who) <= _NAMES_MAX
+        and all(isinstance(one, str) and 0 < len(one) <= _NAME_CHARS_MAX for one in who)
+    )
+
+
+def _number(name: str, document: Mapping[str, Any], word: str, most: int, usual: int, problems: list[Problem]) -> int:
+    found = document.get(word, usual)
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= most:
+        problems.append(Problem(f"{name}.{word}", f"It is a whole number from 0 to {most}.", _FIX))
+        return usual
+    return found
+
+
+def _rights(name: str, source: Any, read_right: ReadRight, problems: list[Problem]) -> tuple[Right, ...]:
+    if not isinstance(source, list) or not 0 < len(source) <= RIGHTS_MAX:
+        problems.append(Problem(f"{name}.rights", f"It has 1 to {RIGHTS_MAX} [[rights]].", _FIX))
+        return ()
+    found = []
+    for place, entry in enumerate(source):
+        try:
+            found.append(read_right(entry))
+        except CrankError as fault:
+            problems.append(Problem(f"{name}.rights[{place}]", fault.message, _FIX))
+    return tuple(found)

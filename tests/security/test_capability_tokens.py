@@ -1,0 +1,407 @@
+"""Attacks on authority that travels: what is stolen, forged, replayed or widened opens nothing."""
+
+import asyncio
+from dataclasses import replace
+
+import httpx2
+import pytest
+from joserfc.jwk import ECKey
+
+from crank.adapters.clock import SystemIdSource
+from crank.adapters.jose import JoseTokens
+from crank.api.app import build_api
+from crank.controller import proof_window
+from crank.domain.grant import Right
+from crank.domain.role import Role
+from crank.errors import NotAuthenticated
+from crank.testing.fake_tokens import public_jwk, sign
+from crank.testing.fakes import FakeClock
+from crank.testing.memory_authority import MemoryAuthority
+from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_desk
+from tests.support.tokens import PLACE, TOKEN_URL, Agent, ath, form, with_tokens
+from tests.unit.api.conftest import CORE, check_problem
+
+JOB = {"capability": "python.run.core", "code": "print('hi')"}
+ONCE = Role("once", "Five calls.", (Right("python.*", calls_max=5),), 300, 300, 1, ("owner",))
+NOW_US = 1_800_000_000_000_000
+
+
+@pytest.fixture
+def clock():
+    """Give a clock that a test turns."""
+    return FakeClock(now_us=NOW_US)
+
+
+@pytest.fixture
+def authority(clock):
+    """Give the authority that signs both kinds of tokens."""
+    return MemoryAuthority(TRUST_DOMAIN, clock, SystemIdSource())
+
+
+@pytest.fixture
+async def desk(tmp_path, clock, authority):
+    """Give a desk with tokens, whose time a test turns."""
+    async with open_desk(tmp_path) as opened:
+        yield with_tokens(opened, clock=clock, keys=authority, once=ONCE)
+
+
+@pytest.fixture
+async def http(desk):
+    """Give a client of the API that shows nothing by itself."""
+    app = build_api(desk, version="0", more_names=["node.test"])
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url=PLACE) as client:
+        yield client
+
+
+@pytest.fixture
+def agent(http, desk):
+    """Give whoever is robbed."""
+    return Agent(http, desk)
+
+
+@pytest.fixture
+def thief(http, desk):
+    """Give whoever has everything but the other's key."""
+    return Agent(http, desk)
+
+
+@pytest.fixture
+async def worker(desk):
+    """Give a connected worker."""
+    scripted = ScriptedWorker(desk, "w1", [CORE])
+    await scripted.connect()
+    return scripted
+
+
+async def claims_of(authority, token, **more):
+    """Return a token of the same authority with other claims: a forgery that only a stolen signing key could make."""
+    claims = JoseTokens(authority.access_token_keys, typ="at+jwt").read(token)
+    return authority.sign_access_token({**claims, **more})
+
+
+# --- stolen --------------------------------------------------------------------------------------
+
+
+async def test_a_stolen_token_without_its_key_opens_nothing(agent, thief):
+    """As a bearer, with the thief's own proof, and with a proof of the victim's for another request."""
+    token = await agent.token()
+    check_problem(await thief.use(token, "GET", "/v1/jobs", prove=False), 401, "invalid_token")
+    check_problem(await thief.use(token, "GET", "/v1/jobs"), 401, "invalid_token")
+    seen = agent.proof("GET", f"{PLACE}/v1/keys/self", token)
+    replayed = await thief.use(token, "GET", "/v1/jobs", headers={"DPoP": seen})
+    check_problem(replayed, 401, "invalid_dpop_proof")
+    assert (await agent.use(token, "GET", "/v1/jobs")).status_code == 200
+
+
+async def test_a_stolen_token_is_not_exchanged_for_one_of_the_thiefs(agent, thief):
+    """Neither with the thief's proof nor with none, nor as somebody's actor."""
+    token = await agent.token(depth=1)
+    for prove in (True, False):
+        answer = await thief.ask(form(token, holder_jkt=thief.holder.jkt), prove=prove)
+        assert answer.status_code == 400
+        assert answer.json()["code"] == "invalid_token"
+    mine = await thief.token()
+    assert (await thief.ask(form(token, actor=mine))).json()["code"] == "invalid_token"
+
+
+async def test_a_proof_counts_once(agent, desk):
+    """The same proof a second time is refused: at the token endpoint, at the API, and while the cache knows the token."""
+    proof = agent.proof("POST", TOKEN_URL)
+    first = await agent.http.post("/v1/token", data=form(), headers={"DPoP": proof})
+    again = await agent.http.post("/v1/token", data=form(), headers={"DPoP": proof})
+    assert (first.status_code, again.status_code) == (200, 400)
+    assert again.json()["error"] == "invalid_dpop_proof"
+    token = first.json()["access_token"]
+    used = agent.proof("GET", f"{PLACE}/v1/jobs", token)
+    codes = [(await agent.use(token, "GET", "/v1/jobs", headers={"DPoP": used})).status_code for _ in range(2)]
+    assert codes == [200, 401]
+    # Nothing was made for the one that was refused.
+    assert len(await desk.store.read(lambda tx: list(tx.grants.page("local", limit=9, before=None)))) == 1
+
+
+@pytest.mark.parametrize("sec", [-300, -61, 61, 300])
+async def test_a_proof_of_another_time_is_refused(agent, sec):
+    """Five minutes off, or just over one, in either direction."""
+    token = await agent.token()
+    stale = agent.proof("GET", f"{PLACE}/v1/jobs", token, iat=agent.now_sec + sec)
+    check_problem(await agent.use(token, "GET", "/v1/jobs", headers={"DPoP": stale}), 401, "invalid_dpop_proof")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"htm": "POST"},
+        {"htu": f"{PLACE}/v1/keys"},
+        {"htu": "https://evil.example/v1/jobs"},
+        {"ath": ath("another")},
+        {"ath": None},
+        {"jti": ""},
+    ],
+)
+async def test_a_proof_for_something_else_is_refused(agent, wrong):
+    """Another method, address or token, or no id."""
+    token = await agent.token()
+    proof = agent.proof("GET", f"{PLACE}/v1/jobs", token, **wrong)
+    check_problem(await agent.use(token, "GET", "/v1/jobs", headers={"DPoP": proof}), 401, "invalid_dpop_proof")
+
+
+async def test_a_host_of_the_thiefs_choice_makes_no_proof_good(agent, thief):
+    """A proof that was made for another server is not replayed here by sending that server's name along."""
+    token = await agent.token()
+    elsewhere = agent.proof("GET", "https://evil.example/v1/jobs", token)
+    answer = await thief.use(token, "GET", "/v1/jobs", headers={"DPoP": elsewhere, "Host": "evil.example"})
+    check_problem(answer, 401, "invalid_dpop_proof")
+
+
+async def test_two_proofs_in_one_request_are_refused(agent):
+    """Nobody may choose which of two is looked at."""
+    token = await agent.token()
+    proofs = [("DPoP", agent.proof("GET", f"{PLACE}/v1/jobs", token)) for _ in range(2)]
+    answer = await agent.http.get("/v1/jobs", headers=[("Authorization", f"DPoP {token}"), *proofs])
+    check_problem(answer, 401, "invalid_dpop_proof")
+
+
+async def test_strangers_fill_no_memory_with_their_proofs(http, desk, thief, monkeypatch):
+    """What comes with no good token is not remembered; one holder cannot use up the room of all; nothing is forgotten early."""
+    for _ in range(5):
+        await thief.ask(form("crank_wrong"))
+        await thief.use("eyJ.x.y", "GET", "/v1/jobs")
+    assert len(desk.tokens.seen) == 0
+    monkeypatch.setattr(proof_window, "SEEN_OF_ONE_MAX", 2)
+    token = await thief.token()
+    assert (await thief.use(token, "GET", "/v1/jobs")).status_code == 200
+    check_problem(await thief.use(token, "GET", "/v1/jobs"), 503, "too_many_proofs")
+    assert (await Agent(http, desk).ask(form())).status_code == 200
+
+
+async def test_room_comes_back_when_proofs_are_old(agent, desk, clock):
+    """After their time nothing is kept of them."""
+    token = await agent.token()
+    await agent.use(token, "GET", "/v1/jobs")
+    assert len(desk.tokens.seen) == 2
+    clock.advance(200)
+    await agent.token()
+    assert len(desk.tokens.seen) == 1
+
+
+# --- widened -------------------------------------------------------------------------------------
+
+
+async def test_an_exchange_never_widens(agent):
+    """Asked for more in any field, a token gives what it holds, or nothing."""
+    held = {"identifier": "python.run.core", "calls_max": 2, "mounts": ["docs"], "budget_max": 5}
+    token = await agent.token(details=[held], lifetime_sec=60, depth=0)
+    for wanted in ({"identifier": "document.convert"}, {"identifier": "node.keys.change"}):
+        assert (await agent.ask(form(token, details=[wanted]))).json()["error"] == "invalid_scope"
+    more = {"identifier": "*", "calls_max": 9, "mounts": ["docs", "pics"], "budget_max": 50}
+    answer = (await agent.ask(form(token, details=[more], lifetime_sec=600, depth=8, role="default"))).json()
+    (got,) = answer["authorization_details"]
+    assert {name: value for name, value in got.items() if name != "type"} == held
+    assert answer["expires_in"] <= 60
+    assert answer["depth_left"] == 0
+
+
+async def test_a_role_never_adds_to_what_is_held(agent):
+    """Assumed with a narrow token, the operator's role gives nothing of the node's own."""
+    token = await agent.token(scope="python.*")
+    answer = await agent.ask(form(token, role="operator", scope="node.keys.change"))
+    assert answer.json()["code"] == "nothing_granted"
+
+
+async def test_a_bound_token_never_becomes_a_bearer(agent, thief):
+    """Its holder cannot loosen it, by itself or in somebody's name."""
+    token = await agent.token(depth=1)
+    key = await agent.http.post("/v1/keys", json={"name": "b"}, headers={"Authorization": f"Bearer {SECRET}"})
+    answer = await agent.ask(form(token, actor=key.json()["secret"]))
+    assert answer.json()["code"] == "bearer_not_allowed"
+
+
+async def test_it_is_not_passed_on_where_that_is_not_allowed(agent, thief):
+    """Without depth neither a named key nor an actor gets one."""
+    token = await agent.token(depth=0)
+    assert (await agent.ask(form(token, holder_jkt=thief.holder.jkt))).json()["code"] == "delegation_not_allowed"
+    key = await agent.http.post("/v1/keys", json={"name": "b"}, headers={"Authorization": f"Bearer {SECRET}"})
+    others = await thief.token(key.json()["secret"])
+    assert (await agent.ask(form(token, actor=others))).json()["code"] == "delegation_not_allowed"
+
+
+async def test_an_act_chain_is_never_taken_from_a_request(agent, thief, authority):
+    """A chain in claims that somebody wrote is not copied: it is made of the grants that are stored."""
+    key = await agent.http.post("/v1/keys", json={"name": "b"}, headers={"Authorization": f"Bearer {SECRET}"})
+    theirs = await thief.token(key.json()["secret"])
+    forged = await claims_of(authority, theirs, act={"sub": "spiffe://test.internal/agent/boss"})
+    given = await agent.token(await agent.token(depth=1), actor=forged)
+    told = (await thief.use(given, "POST", "/v1/token/introspect", data={"token": given})).json()
+    assert told["act"]["sub"].startswith("key:b/")
+    assert "act" not in told["act"]
+
+
+async def test_an_actor_that_is_not_proven_is_not_named(agent, thief):
+    """A deputy cannot be made to act in the name of somebody whose credential was not shown."""
+    token = await agent.token(depth=1)
+    for actor in ("crank_unknown", "eyJ.a.b"):
+        answer = await agent.ask(form(token, actor=actor))
+        assert answer.status_code in (400, 401)
+        assert answer.json()["code"] in ("not_authenticated", "invalid_token")
+
+
+async def test_claims_that_contradict_the_grant_are_refused(agent, authority):
+    """Even a token that our own key signed says nothing that its grant does not: another holder, subject or end."""
+    token = await agent.token()
+    for more in ({"sub": "other"}, {"exp": NOW_US // 1_000_000 + 86_400}, {"jti": agent.desk.ids.uuid7()}):
+        forged = await claims_of(authority, token, **more)
+        check_problem(await agent.use(forged, "GET", "/v1/jobs"), 401, "invalid_token")
+    loose = await claims_of(authority, token, cnf={"jkt": "A" * 43})
+    check_problem(await agent.use(loose, "GET", "/v1/jobs"), 401, "invalid_token")
+
+
+async def test_rights_in_claims_are_not_what_is_enforced(agent, authority, worker):
+    """More rights in a forged token give none: the store's are asked."""
+    token = await agent.token(scope="document.*")
+    forged = await claims_of(
+        authority, token, authorization_details=[{"type": "urn:crank:capability", "identifier": "*"}], scope="*"
+    )
+    check_problem(await agent.use(forged, "POST", "/v1/jobs", json=JOB), 403, "capability_not_granted")
+
+
+# --- another time, place or kind -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sec", [-300, 301, 900])
+async def test_a_token_is_good_in_its_time_alone(agent, clock, sec):
+    """Five minutes before it was made by the verifier's clock, and after its end, it opens nothing."""
+    token = await agent.token(role="once")
+    clock.jump_wall(sec)
+    check_problem(await agent.use(token, "GET", "/v1/jobs"), 401, "invalid_token")
+
+
+async def test_a_token_ends_on_time_where_it_is_remembered(agent, clock):
+    """The cache keeps no token past its end, and the leeway for clocks adds nothing to a grant."""
+    token = await agent.token(lifetime_sec=30)
+    assert (await agent.use(token, "GET", "/v1/jobs")).status_code == 200
+    clock.advance(31)
+    check_problem(await agent.use(token, "GET", "/v1/jobs"), 401, "invalid_token")
+
+
+@pytest.mark.parametrize(
+    "claim", [{"aud": "https://other.example"}, {"iss": "https://other.example"}, {"aud": [PLACE]}]
+)
+async def test_a_token_for_or_by_another_opens_nothing(agent, authority, claim):
+    """Another node's audience and issuer, signed by our key all the same."""
+    token = await claims_of(authority, await agent.token(), **claim)
+    check_problem(await agent.use(token, "GET", "/v1/jobs"), 401, "invalid_token")
+
+
+async def test_a_token_of_another_authority_opens_nothing(agent, clock):
+    """The same claims signed elsewhere: no key of this node has that kid."""
+    stranger = MemoryAuthority(TRUST_DOMAIN, clock, SystemIdSource())
+    token = await agent.token()
+    claims = JoseTokens(agent.desk.tokens.signer.access_token_keys, typ="at+jwt").read(token)
+    check_problem(await agent.use(stranger.sign_access_token(claims), "GET", "/v1/jobs"), 401, "invalid_token")
+
+
+async def test_an_identity_is_no_token_and_a_token_no_identity(agent, authority):
+    """A JWT-SVID with a token's claims is refused, by its key and its typ; a token's key is in no bundle of identities."""
+    token = await agent.token()
+    claims = JoseTokens(authority.access_token_keys, typ="at+jwt").read(token)
+    svid = authority.sign_jwt_svid(claims)
+    check_problem(await agent.use(svid, "GET", "/v1/jobs"), 401, "invalid_token")
+    assert (await agent.ask(form(svid))).json()["code"] == "invalid_token"
+    identities = {one.kid for one in authority.bundle().jwt_authorities}
+    assert identities.isdisjoint({key["kid"] for key in authority.access_token_keys()})
+    with pytest.raises(NotAuthenticated):
+        JoseTokens(lambda: [one.jwk for one in authority.bundle().jwt_authorities], typ="JWT").read(token)
+
+
+async def test_a_withdrawn_signing_key_ends_its_tokens(agent, authority, desk):
+    """What the old key signed is refused as soon as the key is withdrawn and the memory of it is void."""
+    token = await agent.token()
+    authority.change_keys(keep_old=False)
+    desk.keyring.changed()
+    check_problem(await agent.use(token, "GET", "/v1/jobs"), 401, "invalid_token")
+
+
+async def test_a_token_by_the_holders_own_key_is_nobodys(agent):
+    """A holder signs claims of its own with the key that it proves, and brings that key along."""
+    token = await agent.token()
+    own = sign(
+        agent.holder.key, {"typ": "at+jwt", "kid": agent.holder.jkt}, {"sub": "local", "cnf": {"jkt": agent.holder.jkt}}
+    )
+    check_problem(await agent.use(own, "GET", "/v1/jobs"), 401, "invalid_token")
+    fresh = ECKey.generate_key("P-256")
+    brought = sign(fresh, {"typ": "at+jwt", "jwk": public_jwk(fresh)}, {"sub": "local"})
+    check_problem(await agent.use(brought, "GET", "/v1/jobs"), 401, "invalid_token")
+    assert (await agent.use(token, "GET", "/v1/jobs")).status_code == 200
+
+
+# --- ended and raced -----------------------------------------------------------------------------
+
+
+async def test_a_revoked_parent_ends_what_was_made_of_it_in_mid_request(agent, thief, desk, worker):
+    """The child's next transaction is refused though its gate remembers it, and no exchange revives it."""
+    first = await agent.token(depth=1)
+    given = await agent.token(first, holder_jkt=thief.holder.jkt)
+    assert (await thief.use(given, "GET", "/v1/jobs")).status_code == 200
+    parent = (await desk.store.read(lambda tx: list(tx.grants.page("local", limit=9, before=None))))[-1]
+    # As another process would: without a word to the gate's memory.
+    await desk.store.transact(lambda tx: tx.grants.revoke("local", parent.grant_id, desk.clock.now_us()))
+    check_problem(await thief.use(given, "POST", "/v1/jobs", json=JOB), 401, "not_authenticated")
+    assert (await thief.ask(form(given))).json()["code"] == "invalid_token"
+
+
+async def test_fifty_racing_submits_never_pass_the_count(agent, thief, worker):
+    """Through the parent and two children at once, five calls are five calls."""
+    first = await agent.token(role="once", depth=1)
+    tokens = [
+        (agent, first),
+        (agent, await agent.token(first)),
+        (thief, await agent.token(first, holder_jkt=thief.holder.jkt)),
+    ]
+    sent = await asyncio.gather(
+        *(who.use(token, "POST", "/v1/jobs", json=JOB) for number in range(50) for who, token in [tokens[number % 3]])
+    )
+    assert sum(one.status_code == 202 for one in sent) == 5
+    assert {one.json()["code"] for one in sent if one.status_code == 403} == {"calls_spent"}
+
+
+async def test_a_revocation_races_an_exchange_and_nothing_survives(agent, desk):
+    """Whatever comes first, no living grant is left below a revoked one."""
+    first = await agent.token()
+    asked = [agent.ask(form(first)) for _ in range(20)]
+    gone = agent.use(first, "POST", "/v1/token/revoke", data={"token": first})
+    await asyncio.gather(*asked[:10], gone, *asked[10:])
+    grants = await desk.store.read(lambda tx: list(tx.grants.page("local", limit=99, before=None)))
+    assert all(grant.revoked_us is not None for grant in grants)
+
+
+async def test_an_idempotency_key_of_one_holder_tells_another_nothing(agent, thief, worker):
+    """The same key and the same body by two holders make two jobs, each its own."""
+    first = await agent.token(depth=1)
+    given = await agent.token(first, holder_jkt=thief.holder.jkt)
+    same = {"Idempotency-Key": "same"}
+    mine = await agent.use(first, "POST", "/v1/jobs", json=JOB, headers=same)
+    theirs = await thief.use(given, "POST", "/v1/jobs", json=JOB, headers=same)
+    assert mine.json()["job_id"] != theirs.json()["job_id"]
+    assert "idempotency-replayed" not in theirs.headers
+
+
+async def test_a_token_in_the_address_or_twice_is_not_looked_at(agent):
+    """RFC 6750's other places are not read, and of two headers none is chosen."""
+    token = await agent.token(prove=False)
+    assert (await agent.http.get(f"/v1/jobs?access_token={token}")).status_code == 401
+    twice = [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
+    assert (await agent.http.get("/v1/jobs", headers=twice)).status_code == 401
+
+
+async def test_nothing_secret_is_written_down(agent, desk, worker):
+    """Neither token nor proof nor key is in any record."""
+    token = await agent.token(role="once")
+    await agent.use(token, "POST", "/v1/jobs", json=JOB)
+    records = await desk.store.read(
+        lambda tx: [replace(one) for _, one in tx.records.page(job_id=None, after=0, limit=99)]
+    )
+    text = repr(records)
+    assert records
+    assert SECRET not in text
+    assert token.rpartition(".")[2] not in text

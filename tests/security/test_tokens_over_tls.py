@@ -1,0 +1,202 @@
+"""Tokens over real TLS: bound to the key of a certificate, renewed by the client, and workloads without one refused."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from crank.adapters.authority.token_keys import jwk_of, thumbprint
+from crank.adapters.certificate_request import read_request
+from crank.api.app import build_api
+from crank.api.server import Listener, serve
+from crank.api.workers import build_workers_app
+from crank.bootstrap.tokens import take_place
+from crank.client import AsyncClient, ClientOptions, ProofKey, TokenWanted
+from crank.client.link import tls_context
+from crank.errors import NotAllowed, NotAuthenticated
+from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
+from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_desk
+from tests.support.listeners import authority
+from tests.support.tokens import form, with_tokens
+from tests.unit.api.conftest import CORE, check_problem
+
+JOB = {"capability": "python.run.core", "code": "print('hi')"}
+
+
+class Node:
+    """Where the API is, and what issues identities for it."""
+
+    def __init__(self, desk, port, issuer, folder, ca_file):
+        self.desk, self.issuer, self.folder, self.ca_file = desk, issuer, folder, ca_file
+        self.url = f"https://127.0.0.1:{port}"
+
+    def options(self, **more) -> ClientOptions:
+        """Return how a client reaches it."""
+        token_file = self.folder / "token"
+        token_file.write_text(SECRET)
+        return ClientOptions(api=self.url, ca_file=str(self.ca_file), token_file=str(token_file), retry_sec=0, **more)
+
+    @contextlib.asynccontextmanager
+    async def shown(self, identity=None):
+        """Give plain HTTP over TLS, with a certificate or none."""
+        context = tls_context(str(self.ca_file))
+        if identity is not None:
+            context = client_context(
+                certificate_file=identity.certificate_file, key_file=identity.key_file, ca_file=identity.ca_file
+            )
+        async with httpx2.AsyncClient(base_url=self.url, verify=context, trust_env=False) as client:
+            yield client
+
+
+@pytest.fixture
+async def node(tmp_path):
+    """Give the API over TLS, with tokens, that asks its callers for certificates."""
+    issuer = authority(tmp_path / "authority")
+    issuer.ensure()
+    own = issuer.issue_controller("c1")
+    files = {"certificate_file": own.certificate_file, "key_file": own.key_file}
+    async with open_desk(tmp_path) as opened:
+        desk = with_tokens(opened, keys=issuer)
+        assert desk.tokens is not None
+        desk = replace(desk, tokens=replace(desk.tokens, place=""))
+        tls = bearer_server_context(**files, ca_file=own.ca_file)
+        bundle = bundle_from_pem(TRUST_DOMAIN, own.ca_file.read_bytes())
+        verifier = Verifier(lambda domain: bundle if domain == TRUST_DOMAIN else None, now_us=opened.clock.now_us)
+        assert desk.tokens is not None
+        desk.tokens.identify = verifier.peer
+        api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, tls, "api")
+        workers = Listener(
+            build_workers_app(desk, identify=verifier.peer, read_request=read_request), "127.0.0.1", 0,
+            server_context(**files, ca_file=own.ca_file), "workers",
+        )  # fmt: skip
+        ports: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        stop = asyncio.Event()
+        serving = asyncio.create_task(
+            serve(api=api, workers=workers, started=lambda *both: ports.set_result(both), stop=stop)
+        )
+        try:
+            port, _ = await asyncio.wait_for(ports, 20)
+            take_place(desk.tokens, f"https://127.0.0.1:{port}")
+            worker = ScriptedWorker(desk, "w1", [CORE])
+            await worker.connect()
+            yield Node(desk, port, issuer, tmp_path, own.ca_file)
+        finally:
+            stop.set()
+            await asyncio.wait_for(serving, 30)
+
+
+async def test_a_workers_certificate_alone_opens_nothing_and_leaves_a_record(node):
+    """At an address of the owner's, and at any other: 403 for who is known, 401 for who is not."""
+    worker = node.issuer.issue_worker("w7", node.folder / "w7")
+    async with node.shown(worker) as http:
+        for path in ("/v1/keys", "/v1/jobs", "/v1/records"):
+            check_problem(await http.get(path), 403, "identity_without_token")
+    async with node.shown() as http:
+        check_problem(await http.get("/v1/keys"), 401, "not_authenticated")
+    records = await node.desk.store.read(lambda tx: [one for _, one in tx.records.page(job_id=None, after=0, limit=99)])
+    (refused,) = [one for one in records if one.kind == "access.refused"]
+    assert refused.subject.endswith("/worker/w7")
+
+
+async def test_a_token_is_bound_to_the_key_of_a_certificate_and_outlives_it(node):
+    """Without DPoP: whoever shows that key's certificate, renewed or not, may use it; nobody else may."""
+    mine = node.issuer.issue_worker("w8", node.folder / "w8")
+    async with node.shown(mine) as http:
+        answer = await http.post("/v1/token", data=form())
+        token = answer.json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        assert (await http.post("/v1/jobs", json=JOB, headers=headers)).status_code == 202
+        claims = node.desk.tokens.reader.read(token)
+        jkt = thumbprint_of(mine)
+    assert claims["cnf"] == {"jkt": jkt}
+    for identity in (node.issuer.issue_worker("w9", node.folder / "w9"), None):
+        async with node.shown(identity) as http:
+            check_problem(await http.get("/v1/jobs", headers=headers), 401, "invalid_token")
+
+
+async def test_a_peer_that_exchanges_anothers_bearer_is_named_as_its_actor(node):
+    """The chain says who the connection proved to be."""
+    async with node.shown() as http:
+        bearer = (await http.post("/v1/token", data=form(depth=1))).json()["access_token"]
+    peer = node.issuer.issue_worker("w10", node.folder / "w10")
+    async with node.shown(peer) as http:
+        given = (await http.post("/v1/token", data=form(bearer))).json()["access_token"]
+        told = await http.post(
+            "/v1/token/introspect", data={"token": given}, headers={"Authorization": f"Bearer {given}"}
+        )
+    assert told.json()["act"]["sub"].endswith("/worker/w10")
+    assert told.json()["sub"] == "local"
+
+
+async def test_a_client_exchanges_its_secret_and_renews_by_itself(node):
+    """The secret goes to the token endpoint alone; a token that ended is replaced in mid-use; jobs stay in sight."""
+    async with AsyncClient(node.options(exchange=TokenWanted(scope="python.*"))) as client:
+        first = await client.submit(JOB)
+        assert (await client.get(first.job_id)).job_id == first.job_id
+        (grant,) = await _grants(node)
+        assert grant.holder_jkt is not None
+        # Revoked behind its back, as by a restart with other keys: it exchanges anew and goes on.
+        await node.desk.store.transact(lambda tx: tx.grants.revoke("local", grant.grant_id, node.desk.clock.now_us()))
+        node.desk.keyring.changed()
+        assert (await client.get(first.job_id)).job_id == first.job_id
+        assert len(await _grants(node)) == 2
+        with pytest.raises(NotAllowed):
+            await client.keys.list()
+    assert len(await _grants(node)) == 2
+
+
+async def test_renewal_is_ahead_of_the_end(node):
+    """Tokens of a minute are exchanged again before they end, one at a time however many ask."""
+    async with AsyncClient(node.options(exchange=TokenWanted(lifetime_sec=60))) as client:
+        await asyncio.gather(*(client.list() for _ in range(8)))
+        assert len(await _grants(node)) == 1
+        renewing: Any = client._link._http.auth
+        renewing._renew_at_sec = 0.0
+        await asyncio.gather(*(client.list() for _ in range(8)))
+        assert len(await _grants(node)) == 2
+
+
+async def test_a_client_passes_a_token_on_and_another_uses_it(node):
+    """From a proof key's thumbprint to a client of its own that holds what it was given, and no more."""
+    theirs = ProofKey()
+    async with AsyncClient(node.options()) as owner:
+        given = await owner.tokens.exchange(
+            rights=[{"identifier": "python.run.core", "calls_max": 1}], holder_jkt=theirs.jkt
+        )
+        assert given.bound
+        assert (await owner.tokens.introspect(given.text))["active"] is True
+        async with AsyncClient(node.options(token=given.text, proof_key=theirs)) as other:
+            await other.submit(JOB)
+            with pytest.raises(NotAllowed) as spent:
+                await other.submit(JOB)
+            assert spent.value.error_code == "calls_spent"
+        async with AsyncClient(node.options(token=given.text, proof_key=ProofKey())) as thief:
+            with pytest.raises(NotAuthenticated):
+                await thief.list()
+        assert [one["grant_id"] for one in await owner.tokens.list()] == [given.grant_id]
+        await owner.tokens.revoke(given.grant_id)
+        await owner.tokens.revoke(given.text)
+        assert (await owner.tokens.introspect(given.text))["active"] is False
+
+
+async def test_a_wrong_secret_is_told_as_such(node):
+    """The exchange's refusal reaches the caller as the fault that it is."""
+    async with AsyncClient(node.options(token="crank_wrong", exchange=TokenWanted())) as client:
+        with pytest.raises(NotAuthenticated):
+            await client.list()
+
+
+def thumbprint_of(identity) -> str:
+    """Return the thumbprint of the key in an identity's certificate."""
+    key = x509.load_pem_x509_certificate(identity.certificate_file.read_bytes()).public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return thumbprint(jwk_of(key))
+
+
+async def _grants(node):
+    return await node.desk.store.read(lambda tx: list(tx.grants.page("local", limit=99, before=None)))

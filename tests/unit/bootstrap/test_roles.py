@@ -1,0 +1,69 @@
+"""Roles from files: read strictly, every mistake told at once, beside those that come with Crank."""
+
+import dataclasses
+
+import pytest
+
+from crank.bootstrap.roles import read_roles
+from crank.config import load
+from crank.domain.grant import Right
+from crank.errors import ConfigurationError
+
+GOOD = """
+summary = "Converts papers."
+lifetime_sec = 300
+depth = 1
+who = ["claude", "owner"]
+
+[[rights]]
+identifier = "document.*"
+mounts = ["papers"]
+calls_max = 10
+
+[[rights]]
+identifier = "python.run.core"
+constraints = [{ required = ["n"] }]
+"""
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Give settings whose home is empty but for the roles."""
+    (tmp_path / "roles").mkdir()
+    return dataclasses.replace(load({"home": tmp_path}), home=tmp_path)
+
+
+def test_a_file_is_a_role_beside_the_shipped_ones(settings):
+    """What is left out is nothing: no bearer, no passing on."""
+    (settings.home / "roles" / "papers.toml").write_text(GOOD)
+    roles = read_roles(settings)
+    assert set(roles) == {"default", "operator", "papers"}
+    papers = roles["papers"]
+    assert (papers.lifetime_sec, papers.bearer_sec, papers.depth, papers.who) == (300, 0, 1, ("claude", "owner"))
+    assert papers.rights == (
+        Right("document.*", mounts=("papers",), calls_max=10),
+        Right("python.run.core", constraints=({"required": ["n"]},)),
+    )
+
+
+def test_a_file_takes_the_place_of_a_shipped_role(settings):
+    """The operator narrows what everybody gets."""
+    (settings.home / "roles" / "default.toml").write_text(GOOD)
+    assert read_roles(settings)["default"].summary == "Converts papers."
+
+
+def test_every_mistake_of_every_file_is_told_at_once(settings):
+    """One start tells all that is to be mended."""
+    folder = settings.home / "roles"
+    (folder / "a.toml").write_text(
+        'summary = ""\nlifetime_sec = 9999\ndepth = true\nwho = []\nadmin = true\n[[rights]]\nidentifier = "Bad"\n'
+    )
+    (folder / "b.toml").write_text("not toml")
+    (folder / "C.toml").write_text(GOOD)
+    (folder / "d.toml").write_bytes(b"\xff")
+    (folder / "e.toml").write_text('summary = "x"\nwho = ["*"]\nrights = "all"\n')
+    with pytest.raises(ConfigurationError) as caught:
+        read_roles(settings)
+    places = {problem.field for problem in caught.value.problems}
+    assert {"a.summary", "a.lifetime_sec", "a.depth", "a.who", "a.admin", "a.rights[0]"} <= places
+    assert {"b.toml", "C.toml", "d.toml", "e.rights"} <= places

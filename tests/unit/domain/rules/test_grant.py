@@ -1,0 +1,167 @@
+"""Tests of narrowing: nothing that comes out of it allows more than anything that went in."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crank.adapters.json_schema import JsonSchemaChecker
+from crank.domain.grant import Grant, GrantId, Right
+from crank.domain.ids import LOCAL_TENANT, CredentialId, MountId
+from crank.domain.job import Refusal
+from crank.domain.json import canonical
+from crank.domain.rules import grant as rules
+from crank.domain.rules.grant import Call, Ceiling
+
+PATTERNS = ["*", "a.*", "a.b.*", "a.b", "a.c", "a.b.c", "b.*", "b.x", "node.*", "node.keys.list"]
+NAMES = ["a.b", "a.c", "a.b.c", "b.x", "node.keys.list", "c.d"]
+SCHEMAS = [{"required": ["x"]}, {"properties": {"x": {"const": 1}}}, {"maxProperties": 1}]
+
+
+def satisfies(schema, args):
+    return not JsonSchemaChecker().check(schema, args, field="args")
+
+
+limits = st.none() | st.integers(0, 12)
+rights = st.builds(
+    Right,
+    capability=st.sampled_from(PATTERNS),
+    version=st.sampled_from([None, "1.0.0", "1.2.0"]),
+    constraints=st.lists(st.sampled_from(SCHEMAS), max_size=2).map(lambda found: tuple(sorted(found, key=canonical))),
+    mounts=st.none() | st.lists(st.sampled_from(["docs", "pics", "m-1"]), unique=True).map(lambda m: tuple(sorted(m))),
+    calls_max=st.none() | st.integers(1, 12),
+    budget_max=limits,
+)
+ceilings = st.builds(
+    Ceiling,
+    rights=st.lists(rights, min_size=1, max_size=4).map(tuple),
+    expires_us=st.integers(1, 1000),
+    depth=st.integers(0, 4),
+)
+calls = st.builds(
+    Call,
+    capability=st.sampled_from(NAMES),
+    version=st.sampled_from([None, "1", "1.0.0", "1.2.0"]),
+    args=st.sampled_from([None, {}, {"x": 1}, {"x": 2}, {"x": 1, "y": 2}, [1], "x"]),
+    mounts=st.lists(
+        st.sampled_from([(MountId("m-1"), "docs"), (MountId("m-2"), "pics"), (MountId("m-3"), None)]), unique=True
+    ).map(tuple),
+)
+
+
+@given(requested=ceilings, held=ceilings, role=ceilings)
+def test_the_result_lies_within_every_side_in_every_field(requested, held, role):
+    """Each right that comes out is within some right of each side; so are the end and the depth."""
+    found = rules.narrow(requested, held, role)
+    if isinstance(found, Refusal):
+        return
+    for side in (requested, held, role):
+        assert found.expires_us <= side.expires_us
+        assert found.depth <= side.depth
+        for right in found.rights:
+            assert any(rules.is_within(right, one) for one in side.rights)
+
+
+@given(requested=ceilings, held=ceilings, call=calls)
+def test_what_the_result_covers_is_covered_by_every_side(requested, held, call):
+    """A call that the narrowed rights allow is allowed by what was asked for and by what was held."""
+    found = rules.meet_rights(requested.rights, held.rights)
+    if isinstance(found, Refusal) or isinstance(rules.covering(found, call, satisfies), Refusal):
+        return
+    for side in (requested, held):
+        assert not isinstance(rules.covering(side.rights, call, satisfies), Refusal)
+
+
+@given(requested=ceilings, held=ceilings)
+def test_counts_are_shared_out_and_never_multiplied(requested, held):
+    """Where every right of a side is counted, all that comes out together is at most what went in together."""
+    found = rules.meet_rights(requested.rights, held.rights)
+    assert not isinstance(found, Refusal)
+    for side in (requested.rights, held.rights):
+        for field in ("calls_max", "budget_max"):
+            given_limits = [getattr(right, field) for right in side]
+            if None not in given_limits:
+                assert sum(getattr(right, field) for right in found) <= sum(given_limits)
+
+
+@given(held=ceilings)
+def test_asking_for_all_that_is_held_changes_nothing_that_a_call_could_see(held):
+    """Narrowing by everything keeps each call that was allowed, node operations aside unless they are asked for."""
+    everything = Ceiling(rules.OF_THE_OWNER, 10_000, rules.DEPTH_MAX)
+    found = rules.narrow(everything, held)
+    assert not isinstance(found, Refusal)
+    assert found.expires_us == held.expires_us
+    for right in held.rights:
+        if right.calls_max != 0:
+            assert any(rules.within(right.capability, one.capability) for one in found.rights)
+
+
+def test_everything_does_not_reach_what_is_the_owners():
+    """`*` names no operation of the node; those are named."""
+    assert not rules.within("node.keys.list", "*")
+    assert not rules.within("node.*", "*")
+    assert rules.within("node.keys.list", "node.*")
+    assert not rules.within("*", "node.*")
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "expected"),
+    [
+        ("a.b", "a.*", True),
+        ("a.*", "a.*", True),
+        ("a.b.*", "a.*", True),
+        ("a.*", "a.b.*", False),
+        ("ab.c", "a.*", False),
+        ("*", "a.*", False),
+        ("a.*", "*", True),
+    ],
+)
+def test_patterns_nest_by_whole_words(inner, outer, expected):
+    """A prefix ends at a dot, and a wider pattern is never within a narrower one."""
+    assert rules.within(inner, outer) is expected
+
+
+def test_nothing_in_common_is_refused_with_a_sentence():
+    """An exchange for what is not held says so instead of granting an empty token."""
+    asked = Ceiling((Right("a.b"),), 10, 0)
+    refused = rules.narrow(asked, Ceiling((Right("c.d"),), 10, 0))
+    assert isinstance(refused, Refusal)
+    assert refused.code == "nothing_granted"
+
+
+def test_a_result_that_cannot_be_written_down_is_refused():
+    """Lists that would multiply into hundreds of rights end in a refusal, not in a long token."""
+    many = [Right("*", constraints=({"minProperties": place},)) for place in range(8)]
+    refused = rules.meet_rights(many, [Right("*", constraints=({"maxProperties": 9 + n},)) for n in range(8)])
+    assert isinstance(refused, Refusal)
+    assert refused.code == "too_many_rights"
+
+
+@pytest.mark.parametrize("args", [None, [], [1], "text", 4])
+def test_args_that_are_no_object_do_not_slip_past_constraints(args):
+    """Most words of JSON Schema say nothing of other types, so those are refused where constraints are set."""
+    right = Right("a.b", constraints=({"required": ["dry_run"]},))
+    refused = rules.covering([right], Call("a.b", args=args), satisfies)
+    assert isinstance(refused, Refusal)
+    assert refused.code == "args_not_granted"
+
+
+def test_the_refusal_names_what_came_closest():
+    """Of several rights the one that fits best says what is wrong."""
+    rights = [Right("b.x"), Right("a.b", version="1.0.0"), Right("a.b", mounts=("docs",))]
+    refused = rules.covering(rights, Call("a.b", mounts=((MountId("m-2"), "pics"),)), satisfies)
+    assert isinstance(refused, Refusal)
+    assert refused.code == "mounts_not_granted"
+
+
+def test_rights_without_a_count_are_used_first():
+    """A counted right is spared while another allows the same."""
+    assert rules.covering([Right("a.b", calls_max=1), Right("a.*")], Call("a.b"), satisfies) == (1, 0)
+
+
+def test_a_grant_lives_from_its_beginning_until_its_end_or_its_revocation():
+    """Before, after, and once revoked it allows nothing."""
+    grant = Grant(GrantId("g"), LOCAL_TENANT, CredentialId("k"), "s", (Right("*"),), issued_us=10, expires_us=20)
+    assert [rules.lives(grant, now) for now in (9, 10, 19, 20)] == [False, True, True, False]
+    assert not rules.lives(replace(grant, revoked_us=15), 12)
