@@ -2,6 +2,7 @@
 #
 # Nothing here needs an administrator. The one system package that may be missing (python3-venv) is
 # fetched by tools/venv.sh when root calls it, and it says so; everything else lives in .venv and .cache.
+# The tests add one more, a software HSM (tools/softhsm.sh); without it those that need it are skipped.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -48,6 +49,7 @@ demo: setup ## Convert a folder of documents with a real node, and show the resu
 	@$(PY) examples/demo.py --home $(DEMO_HOME) --builds $(BUILDS)
 
 test: setup check profiles-small judges ## Run every check and every test
+	@./tools/softhsm.sh
 	@if [ -n "$${CRANK_TEST_ML:-}" ]; then $(MAKE) --no-print-directory profiles; fi
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not soak" $(PYTEST_ARGS)
 

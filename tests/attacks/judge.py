@@ -41,9 +41,7 @@ sum(range(10)), [sorted(os.listdir(place)) for place in ("/scratch", "/out", "/t
 # The same where there are no namespaces: no job may list processes, and variables tell it where its folders are.
 NEXT_BARE = replace(
     NEXT,
-    code=NEXT.code.replace(
-        'len([name for name in os.listdir("/proc") if name.isdigit()]) <= 2', "processes_are_closed()"
-    )
+    code=NEXT.code.replace('len([name for name in os.listdir("/proc") if name.isdigit()]) <= 2', "processes_are_closed()")
     .replace('"CRANK" in name]', '"CRANK" in name and name not in ("CRANK_IN", "CRANK_OUT", "CRANK_SCRATCH")]')
     .replace(
         "import os, signal, threading\n",

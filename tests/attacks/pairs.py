@@ -14,9 +14,7 @@ def _second(code: str, result: object, *, programs: bool = False) -> Case:
     return Case("V03 the second", code, programs=programs, limits=_BOTH, result=result)
 
 
-_PLACES = (
-    '("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/lock", "/scratch", "/out", os.path.expanduser("~"), os.getcwd())'
-)
+_PLACES = '("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/lock", "/scratch", "/out", os.path.expanduser("~"), os.getcwd())'
 _LEAVE = f"""
 import os
 left = []
@@ -50,17 +48,10 @@ rows
 """
 
 PAIRS = (
-    Pair(
-        "H01 what one job leaves everywhere, the next does not find",
-        Case("V02 leaves", _LEAVE, result=True),
-        _second(_FIND, [[], [], [], [], []]),
-    ),
-    Pair(
-        "H01 what one job holds everywhere, another beside it does not find",
-        _holding(_LEAVE),
-        _second(_FIND, [[], [], [], [], []]),
-        together=True,
-    ),
+    Pair("H01 what one job leaves everywhere, the next does not find",
+         Case("V02 leaves", _LEAVE, result=True), _second(_FIND, [[], [], [], [], []])),
+    Pair("H01 what one job holds everywhere, another beside it does not find",
+         _holding(_LEAVE), _second(_FIND, [[], [], [], [], []]), together=True),
     Pair(
         "H03 H04 sockets with a name, queues and semaphores of two jobs are apart",
         _holding(
@@ -125,30 +116,19 @@ more = sum(chunk.count(word * 2) for chunk in memory())
             [0, 0],
         ),
     ),
-    Pair(
-        "H12 no two jobs draw the same numbers, names and keys",
-        Case("V02 draws", _SOURCES),
-        Case("V03 draws", _SOURCES),
-        differ=True,
-    ),
+    Pair("H12 no two jobs draw the same numbers, names and keys",
+         Case("V02 draws", _SOURCES), Case("V03 draws", _SOURCES), differ=True),
     Pair(
         "H12 the first draw after many is no neighbour's either",
-        Case(
-            "V02 draws",
-            "import random\n[['stream', [random.random() for _ in range(3)]], ['state', str(random.getstate())[:200]]]",
-        ),
-        Case(
-            "V03 draws",
-            "import random\n[['stream', [random.random() for _ in range(3)]], ['state', str(random.getstate())[:200]]]",
-        ),
+        Case("V02 draws", "import random\n[['stream', [random.random() for _ in range(3)]], ['state', str(random.getstate())[:200]]]"),
+        Case("V03 draws", "import random\n[['stream', [random.random() for _ in range(3)]], ['state', str(random.getstate())[:200]]]"),
         differ=True,
     ),
     Pair(
         "C13 a lock that one job holds on a file of the profile is not seen by another",
         _holding(_LOCK),
         _second(
-            _LOCK
-            + "try:\n    fcntl.fcntl(f, 1024, 0)\n    result = 'leased'\nexcept PermissionError:\n    result = 'refused'\n",
+            _LOCK + "try:\n    fcntl.fcntl(f, 1024, 0)\n    result = 'leased'\nexcept PermissionError:\n    result = 'refused'\n",
             "refused",
         ),
         together=True,
@@ -175,23 +155,12 @@ more = sum(chunk.count(word * 2) for chunk in memory())
     ),
     Pair(
         "X53 a change to the interpreter's own modules ends with its job",
-        Case(
-            "V02 changes",
-            "import builtins, json, os\nbuiltins.print = json.dumps = os.listdir = None\nbuiltins.planted = 'yes'\nresult = 1",
-            result=1,
-        ),
-        _second(
-            "import builtins, json, os\n[hasattr(builtins, 'planted'), callable(os.listdir), json.dumps([1])]",
-            [False, True, "[1]"],
-        ),
+        Case("V02 changes", "import builtins, json, os\nbuiltins.print = json.dumps = os.listdir = None\nbuiltins.planted = 'yes'\nresult = 1", result=1),
+        _second("import builtins, json, os\n[hasattr(builtins, 'planted'), callable(os.listdir), json.dumps([1])]", [False, True, "[1]"]),
     ),
     Pair(
         "X54 pages that jobs share by descent are their own once written",
-        _holding(
-            RAW
-            + X86
-            + "import sys\nnumbers = [ctypes.c_long.from_address(id(257))]\nctypes.c_int.from_address(id(200) + 24).value = 201\n"
-        ),
+        _holding(RAW + X86 + "import sys\nnumbers = [ctypes.c_long.from_address(id(257))]\nctypes.c_int.from_address(id(200) + 24).value = 201\n"),
         _second("a = 100\n[a + a, 199 + 1 == 2 * 100]", [200, True]),
         together=True,
     ),

@@ -69,11 +69,7 @@ SESSIONS = (
     ),
     HostileSession(
         "L01 X55 a context is no wall, but it is never mixed up by us",
-        (
-            Run("import sys; sys.shared = 1"),
-            Run("1", context="a", result=1),
-            Run("__name__", context="b", result="__main__"),
-        ),
+        (Run("import sys; sys.shared = 1"), Run("1", context="a", result=1), Run("__name__", context="b", result="__main__")),
     ),
     *(
         HostileSession(
@@ -88,10 +84,7 @@ SESSIONS = (
             ("a loop", "while True:\n    pass"),
             ("a sleep", "import time\ntime.sleep(60)"),
             ("a C call", "import re\nre.match(r'(a+)+$', 'a' * 60 + 'b')"),
-            (
-                "one that swallows it",
-                "while True:\n    try:\n        while True: pass\n    except BaseException:\n        pass",
-            ),
+            ("one that swallows it", "while True:\n    try:\n        while True: pass\n    except BaseException:\n        pass"),
             ("one that ignores the signal", "import signal\nsignal.signal(2, signal.SIG_IGN)\nwhile True: pass"),
             ("a lock", "import threading\nl = threading.Lock()\nl.acquire()\nl.acquire()"),
             ("a read", "import sys\nsys.stdin.read()"),
@@ -100,11 +93,8 @@ SESSIONS = (
     HostileSession(
         "L04 a thread that prints after its run does not forge the next run's result",
         (
-            Run(
-                "import threading, time\ndef late():\n    while True:\n        print('late', flush=True)\n        time.sleep(0.01)\n"
-                "threading.Thread(target=late, daemon=True).start()\nresult = 'first'",
-                result="first",
-            ),
+            Run("import threading, time\ndef late():\n    while True:\n        print('late', flush=True)\n        time.sleep(0.01)\n"
+                "threading.Thread(target=late, daemon=True).start()\nresult = 'first'", result="first"),
             Run("import time\ntime.sleep(0.1)\n'second'", result="second"),
         ),
     ),
@@ -120,23 +110,14 @@ SESSIONS = (
         "L07 the session's memory is one memory for all its runs",
         (
             Run("a = bytearray(60 << 20); 1", result=1, must_live=None),
-            Run(
-                "b = bytearray(60 << 20)\nfor place in range(0, len(b), 4096):\n    b[place] = 1",
-                reasons=("memory",),
-                must_live=None,
-            ),
+            Run("b = bytearray(60 << 20)\nfor place in range(0, len(b), 4096):\n    b[place] = 1", reasons=("memory",), must_live=None),
         ),
         limits={"memory_bytes": 96 << 20},
     ),
     HostileSession(
         "L07 processes left by one run still count in the next",
-        (
-            Run(
-                "import os\nfor _ in range(6):\n    if os.fork() == 0:\n        import time\n        time.sleep(60)\n1",
-                must_live=None,
-            ),
-            Run("while True:\n    os.fork()", reasons=("processes",), must_live=None),
-        ),
+        (Run("import os\nfor _ in range(6):\n    if os.fork() == 0:\n        import time\n        time.sleep(60)\n1", must_live=None),
+         Run("while True:\n    os.fork()", reasons=("processes",), must_live=None)),
         limits={"processes": 16},
         programs=True,
     ),
@@ -149,74 +130,31 @@ SESSIONS = (
             breaks=name.startswith(("builtins", "streams", "descriptors", "its own limits")),
         )
         for name, code, reasons in (
-            (
-                "builtins are gone",
-                "import builtins\nfor n in list(vars(builtins)):\n    if n[0] != '_': delattr(builtins, n)",
-                ("exited", "raised"),
-            ),
+            ("builtins are gone", "import builtins\nfor n in list(vars(builtins)):\n    if n[0] != '_': delattr(builtins, n)", ("exited", "raised")),
             ("modules are gone", "import sys\nsys.modules.clear()", ("exited", "raised")),
             ("streams are replaced", "import sys\nsys.stdout = sys.stderr = None", ("exited", "raised")),
-            (
-                "tracing is on",
-                "import sys, threading\nt = lambda *a: t\nsys.settrace(t); threading.settrace(t)",
-                ("exited", "raised"),
-            ),
+            ("tracing is on", "import sys, threading\nt = lambda *a: t\nsys.settrace(t); threading.settrace(t)", ("exited", "raised")),
             ("an audit hook counts", "import sys\nsys.addaudithook(lambda *a: None)", ("exited", "raised")),
-            (
-                "signals are handled by the job",
-                "import signal\nfor n in range(1, 65):\n    try: signal.signal(n, lambda *a: None)\n    except (OSError, ValueError): pass",
-                ("exited", "raised"),
-            ),
+            ("signals are handled by the job", "import signal\nfor n in range(1, 65):\n    try: signal.signal(n, lambda *a: None)\n    except (OSError, ValueError): pass", ("exited", "raised")),
             ("a collection callback raises", "import gc\ngc.callbacks.append(lambda *a: 1 / 0)", ("exited", "raised")),
-            (
-                "os is rewritten",
-                "import os\nos.write = os.read = os._exit = os.getpid = lambda *a: 0",
-                ("exited", "raised", "protocol_violation"),
-            ),
-            (
-                "the working folder is gone",
-                "import os\nos.mkdir('/scratch/w'); os.chdir('/scratch/w'); os.rmdir('/scratch/w')",
-                ("exited",),
-            ),
+            ("os is rewritten", "import os\nos.write = os.read = os._exit = os.getpid = lambda *a: 0", ("exited", "raised", "protocol_violation")),
+            ("the working folder is gone", "import os\nos.mkdir('/scratch/w'); os.chdir('/scratch/w'); os.rmdir('/scratch/w')", ("exited",)),
             ("descriptors are closed", "import os\nos.closerange(0, 3)", ("exited", "raised")),
-            (
-                "every descriptor is closed",
-                "import os\nos.closerange(0, 1000)",
-                ("exited", "raised", "protocol_violation"),
-            ),
+            ("every descriptor is closed", "import os\nos.closerange(0, 1000)", ("exited", "raised", "protocol_violation")),
             ("the recursion limit is tiny", "import sys\nsys.setrecursionlimit(50)", ("exited", "raised", "signalled")),
-            (
-                "its own limits are tiny",
-                "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))",
-                ("exited", "raised"),
-            ),
+            ("its own limits are tiny", "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))", ("exited", "raised")),
         )
     ),
-    _then(
-        "L09 X56 an end told twice",
-        CHANNEL + 'channel.send("e", json.dumps(end).encode())',
-        reasons=("exited", "protocol_violation"),
-        live=None,
-        breaks=True,
-    ),
-    _then(
-        "L09 X57 a forged end for the run to come",
-        CHANNEL + "import threading\n"
-        "threading.Timer(0.05, lambda: channel.send('e', json.dumps(end).encode())).start()\n1",
-        reasons=("exited", "protocol_violation"),
-        live=None,
-        breaks=True,
-    ),
+    _then("L09 X56 an end told twice", CHANNEL + 'channel.send("e", json.dumps(end).encode())', reasons=("exited", "protocol_violation"), live=None, breaks=True),
+    _then("L09 X57 a forged end for the run to come", CHANNEL + "import threading\n"
+          "threading.Timer(0.05, lambda: channel.send('e', json.dumps(end).encode())).start()\n1",
+          reasons=("exited", "protocol_violation"), live=None, breaks=True),
     HostileSession(
         "L09 X58 a thread of the first run answers in the second run's name",
         (
-            Run(
-                CHANNEL + "import threading\ndef forge():\n    while True:\n        time.sleep(0.01)\n"
+            Run(CHANNEL + "import threading\ndef forge():\n    while True:\n        time.sleep(0.01)\n"
                 "        channel.send('e', json.dumps({**end, 'result': 'forged'}).encode())\n"
-                "threading.Thread(target=forge, daemon=True).start()\n'first'",
-                reasons=("exited", "protocol_violation"),
-                must_live=None,
-            ),
+                "threading.Thread(target=forge, daemon=True).start()\n'first'", reasons=("exited", "protocol_violation"), must_live=None),
             # A session may lie about itself. It must not stay with two ends of one run in its pipe.
             Run("import time\ntime.sleep(1)\n'second'", reasons=("protocol_violation", "exited"), must_live=None),
             Run("1 + 1", result=2, reasons=("protocol_violation", "exited"), must_live=None, may_fail=True),
@@ -242,11 +180,8 @@ SESSIONS = (
         "X62 the walls stand in the hundredth run as in the first",
         (
             *(Run("1", result=1) for _ in range(20)),
-            Run(
-                RAW + "status = open('/proc/self/status').read()\n"
-                "[libc.socket(2, 1, 0), 'NoNewPrivs:\\t1' in status, 'Seccomp:\\t2' in status]",
-                result=[-1, True, True],
-            ),
+            Run(RAW + "status = open('/proc/self/status').read()\n"
+                "[libc.socket(2, 1, 0), 'NoNewPrivs:\\t1' in status, 'Seccomp:\\t2' in status]", result=[-1, True, True]),
         ),
     ),
 )

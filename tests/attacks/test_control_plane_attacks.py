@@ -14,12 +14,7 @@ import pytest
 from tests.attacks.traces import descendants
 from tests.support.node import Api, Node, running_node, until
 
-pytestmark = [
-    pytest.mark.attacks,
-    pytest.mark.system,
-    pytest.mark.timeout(300),
-    pytest.mark.xdist_group("attacks-control"),
-]
+pytestmark = [pytest.mark.attacks, pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("attacks-control")]
 
 _SHELL = "$(touch {0}); `touch {0}`; '; touch {0} #\"; touch {0}\n| touch {0}"
 
@@ -48,8 +43,7 @@ def refused(answer: Any, *statuses: int) -> None:
 
 @pytest.mark.parametrize("name", ["timeout_sec", "memory_bytes", "max_output_bytes"])
 @pytest.mark.parametrize(
-    "value",
-    ["-1", "0", "-0.0", "1e999", "NaN", "Infinity", "-Infinity", '"60"', "[]", "{}", "true", "1e-300", "9" * 400],
+    "value", ["-1", "0", "-0.0", "1e999", "NaN", "Infinity", "-Infinity", '"60"', "[]", "{}", "true", "1e-300", "9" * 400]
 )
 def test_a_limit_is_a_number_in_its_range(api: Api, name: str, value: str) -> None:
     """N01: no limit is negative, nothing, not a number, endless or a text; none of them means unlimited."""
@@ -85,17 +79,7 @@ def test_an_unknown_or_strange_field_is_refused(api: Api, body: dict[str, Any]) 
 @pytest.mark.parametrize("field", ["env", "environment", "variables"])
 @pytest.mark.parametrize(
     "name",
-    [
-        "LD_PRELOAD",
-        "LD_AUDIT",
-        "GLIBC_TUNABLES",
-        "PYTHONSTARTUP",
-        "PYTHONPATH",
-        "PYTHONHOME",
-        "BASH_ENV",
-        "PATH",
-        "A\nB",
-    ],
+    ["LD_PRELOAD", "LD_AUDIT", "GLIBC_TUNABLES", "PYTHONSTARTUP", "PYTHONPATH", "PYTHONHOME", "BASH_ENV", "PATH", "A\nB"],
 )
 def test_a_caller_sets_no_environment(api: Api, field: str, name: str) -> None:
     """J06 J07: variables that change how programs start cannot be sent at all, whatever their value."""
@@ -106,34 +90,8 @@ def test_a_caller_sets_no_environment(api: Api, field: str, name: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *(
-            "../x",
-            "/x",
-            "a/../../b",
-            "a\\..\\b",
-            "a\x00b",
-            "x.",
-            "x ",
-            ".",
-            "..",
-            "",
-            "a//b",
-            "./a",
-            "a/.",
-            "a/..",
-            "~/x\u0000",
-        ),
-        *(
-            "a\u2215b\u202e",
-            "a\u200bb",
-            "a\nb",
-            "\x1b[2J",
-            "x" * 256,
-            "/".join("a" * 300),
-            "e\u0301",
-            "C:\\x",
-            "\ud800",
-        ),
+        *("../x", "/x", "a/../../b", "a\\..\\b", "a\x00b", "x.", "x ", ".", "..", "", "a//b", "./a", "a/.", "a/..", "~/x\u0000"),
+        *("a\u2215b\u202e", "a\u200bb", "a\nb", "\x1b[2J", "x" * 256, "/".join("a" * 300), "e\u0301", "C:\\x", "\ud800"),
     ],
 )
 def test_the_name_of_a_file_stays_inside(api: Api, path: str) -> None:
@@ -293,12 +251,8 @@ def test_a_hundred_jobs_at_once_are_a_hundred_jobs(api: Api) -> None:
 @pytest.mark.parametrize("moment", ["queued", "setup", "running", "ending", "ended"])
 def test_cancelling_at_any_moment_gives_one_end(api: Api, moment: str) -> None:
     """E13: whenever the cancel comes, the job has one end, which stays, and the record tells of one."""
-    blockers = [
-        api.submit({"code": "import time; time.sleep(5)"}).json()["job_id"] for _ in range(2 * (moment == "queued"))
-    ]
-    code = {"ended": "1", "ending": "import atexit, time\natexit.register(time.sleep, 1)"}.get(
-        moment, "while True: pass"
-    )
+    blockers = [api.submit({"code": "import time; time.sleep(5)"}).json()["job_id"] for _ in range(2 * (moment == "queued"))]
+    code = {"ended": "1", "ending": "import atexit, time\natexit.register(time.sleep, 1)"}.get(moment, "while True: pass")
     job = api.submit({"code": code}).json()["job_id"]
     if moment in ("running", "ending"):
         until(lambda: api.job(job)["started_at"], what="the job to start")

@@ -71,11 +71,7 @@ def test_every_attack_on_a_cold_pool(node: Node, lanes: list[Canary]) -> None:
 def test_every_attack_under_load(node: Node, lanes: list[Canary]) -> None:
     """N09: while other jobs take every processor and every slot, every attack still ends as it must."""
     arena, over = ApiArena(node, lanes), threading.Event()
-    busy = Case(
-        "V14 busy",
-        "import hashlib\nfor n in range(400_000):\n    hashlib.sha256(bytes(64)).digest()\n'busy'",
-        result="busy",
-    )
+    busy = Case("V14 busy", "import hashlib\nfor n in range(400_000):\n    hashlib.sha256(bytes(64)).digest()\n'busy'", result="busy")
     wrong: list[str] = []
 
     def load() -> None:

@@ -281,9 +281,7 @@ async def test_a_slot_with_residue_is_burnt_and_reported(pool: Arena) -> None:
     own = f"/crank-{pool.link.process.pid}-"
     places = [place for place, _, _ in os.walk("/sys/fs/cgroup") if "/" in place.partition(own)[2]]
     # One hierarchy is enough, and each costs the patience of its removal.
-    made = [
-        Path(place) / "residue" for place in places if "/pids/" in place or "/unified/" in place or len(places) <= 8
-    ]
+    made = [Path(place) / "residue" for place in places if "/pids/" in place or "/unified/" in place or len(places) <= 8]
     if not made:
         pytest.skip("no control group counts here")
     for residue in made:
@@ -291,9 +289,7 @@ async def test_a_slot_with_residue_is_burnt_and_reported(pool: Arena) -> None:
     try:
         outcome, _ = await asyncio.wait_for(pool.run(_JOB), _ENOUGH_SEC)
         assert outcome.result == 42
-        until(
-            lambda: pool.runner.pool_counts().burnt > burnt, what="the unclean sandbox to be counted", deadline_sec=10
-        )
+        until(lambda: pool.runner.pool_counts().burnt > burnt, what="the unclean sandbox to be counted", deadline_sec=10)
     finally:
         for residue in made:
             with contextlib.suppress(OSError):
@@ -338,9 +334,7 @@ def test_no_secret_of_the_node_is_in_a_zygote(node: Node) -> None:
     assert len(secrets) >= 3
     (worker,) = node.info()["worker_pids"]
     family = {pid: title(pid) for pid in descendants(worker)}
-    looked = [
-        pid for pid, name in family.items() if name in ("crank-zygote", "crank-nest", "crank-init", "python job.py")
-    ]
+    looked = [pid for pid, name in family.items() if name in ("crank-zygote", "crank-nest", "crank-init", "python job.py")]
     assert looked
     assert {family[pid]: _has(pid, secrets) for pid in looked if _has(pid, secrets)} == {}
 

@@ -78,7 +78,9 @@ def _count_entries(path: str) -> int:
 def traces(worker: int, launcher: int) -> Traces:
     """Look at the host."""
     # os.walk passes over what other sandboxes of this machine remove meanwhile; Path.glob does not.
-    groups = sum("/" in place.partition(f"/crank-{launcher}-")[2] for place, _, _ in os.walk("/sys/fs/cgroup"))
+    groups = sum(
+        "/" in place.partition(f"/crank-{launcher}-")[2] for place, _, _ in os.walk("/sys/fs/cgroup")
+    )
     found = Counter(title(pid) for pid in descendants(launcher))
     del found[""]
     nests = max(found.pop(name, 0) for name in ("crank-nest", "crank-zygote"))

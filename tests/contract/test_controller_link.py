@@ -27,7 +27,7 @@ class TestWebSocketLink(ControllerLinkContract):
         server = authority.context(f"spiffe://{TRUST_DOMAIN}/controller/c1", server=True)
         async with TlsController(server).open() as controller:
             client = authority.context(f"spiffe://{TRUST_DOMAIN}/worker/w1", server=False)
-            yield LinkSide(controller, client)
+            yield LinkSide(controller, client, authority.verifier(TRUST_DOMAIN))
 
     def controller(self) -> AbstractAsyncContextManager[Side]:
         return self._open()

@@ -68,9 +68,7 @@ def _build(judge: Path, built: Path) -> None:
         python = str(built / "bin" / "python")
         pip = (sys.executable, "-m", "pip", "--python", python, "install", "-qq", "--disable-pip-version-check")
         # What a program imports is compiled when it does; most of what is installed never is.
-        _run(
-            *pip, "--no-warn-script-location", "--no-compile", "--require-hashes", "-r", str(judge / "requirements.txt")
-        )
+        _run(*pip, "--no-warn-script-location", "--no-compile", "--require-hashes", "-r", str(judge / "requirements.txt"))
     if (judge / "package-lock.json").is_file():
         (built / "bin").mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json"):
@@ -82,7 +80,9 @@ def _build(judge: Path, built: Path) -> None:
 
 
 def _run(*command: str, inside: Path | None = None) -> None:
-    done = subprocess.run(command, cwd=inside, capture_output=True, text=True, timeout=INSTALL_SEC_MAX, check=False)
+    done = subprocess.run(
+        command, cwd=inside, capture_output=True, text=True, timeout=INSTALL_SEC_MAX, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {(done.stderr or done.stdout)[-2000:]}")
 

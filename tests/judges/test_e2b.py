@@ -171,10 +171,7 @@ def test_only_a_key_of_its_kind_opens_the_control_plane(node: Node, raw: Raw) ->
     assert {(answer.status_code, answer.text) for answer in answers} == {(401, answers[0].text)}
     assert answers[0].json()["code"] == 401
     # And the E2B key opens nothing else.
-    assert (
-        node.client().http.get("/v1/jobs", headers={"Authorization": f"Bearer {raw.key['X-API-KEY']}"}).status_code
-        == 401
-    )
+    assert node.client().http.get("/v1/jobs", headers={"Authorization": f"Bearer {raw.key['X-API-KEY']}"}).status_code == 401
 
 
 def test_anothers_sandbox_is_as_good_as_none(node: Node, raw: Raw) -> None:
@@ -212,9 +209,7 @@ def test_a_wrong_token_is_as_good_as_no_sandbox(raw: Raw) -> None:
     ):
         kind = "application/connect+json" if path.endswith("Start") else "application/json"
         told = [
-            raw.http.request(
-                method, path, content=b"" if method == "GET" else b"{}", headers={**head, "Content-Type": kind}
-            )
+            raw.http.request(method, path, content=b"" if method == "GET" else b"{}", headers={**head, "Content-Type": kind})
             for head in (wrong, never, {})
         ]
         assert told[0].status_code == 502, path

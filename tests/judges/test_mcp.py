@@ -171,7 +171,9 @@ def test_cancelling_a_call_ends_its_job_unless_detached(report: dict[str, Any], 
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     attached, detached = json.loads(database.stdout)
-    until(lambda: node.client().job(attached)["status"] == "cancelled", what="the attached job to end", deadline_sec=15)
+    until(
+        lambda: node.client().job(attached)["status"] == "cancelled", what="the attached job to end", deadline_sec=15
+    )
     assert detached in running
     node.client().http.post(f"/v1/jobs/{detached}/cancel")
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from crank.adapters.jose import JoseProofs
+from crank.adapters.authority.token_keys import jwk_of, thumbprint
+from crank.adapters.certificate_request import read_request
 from crank.api.app import build_api
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
@@ -16,8 +19,8 @@ from crank.bootstrap.tokens import ask_for_certificates, take_place
 from crank.client import AsyncClient, ClientOptions, ProofKey, TokenWanted
 from crank.client.link import tls_context
 from crank.errors import NotAllowed, NotAuthenticated
-from crank.security import bearer_server_context, client_context, peer_identity, server_context
-from tests.support.desk import SECRET, ScriptedWorker, open_desk
+from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
+from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_desk
 from tests.support.listeners import authority
 from tests.support.tokens import form, with_tokens
 from tests.unit.api.conftest import CORE, check_problem
@@ -62,10 +65,12 @@ async def node(tmp_path):
         assert desk.tokens is not None
         desk = replace(desk, tokens=replace(desk.tokens, place=""))
         tls = bearer_server_context(**files)
-        ask_for_certificates(tls, own.ca_file)
+        bundle = bundle_from_pem(TRUST_DOMAIN, own.ca_file.read_bytes())
+        verifier = Verifier(lambda domain: bundle if domain == TRUST_DOMAIN else None, now_us=opened.clock.now_us)
+        ask_for_certificates(desk.tokens, tls, own.ca_file, verifier.peer)
         api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, tls, "api")
         workers = Listener(
-            build_workers_app(desk, identify=peer_identity), "127.0.0.1", 0,
+            build_workers_app(desk, identify=verifier.peer, read_request=read_request), "127.0.0.1", 0,
             server_context(**files, ca_file=own.ca_file), "workers",
         )  # fmt: skip
         ports: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
@@ -106,11 +111,8 @@ async def test_a_token_is_bound_to_the_key_of_a_certificate_and_outlives_it(node
         headers = {"Authorization": f"Bearer {token}"}
         assert (await http.post("/v1/jobs", json=JOB, headers=headers)).status_code == 202
         claims = node.desk.tokens.reader.read(token)
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    certificate = x509.load_pem_x509_certificate(mine.certificate_file.read_bytes())
-    assert claims["cnf"] == {"jkt": JoseProofs().of_certificate(certificate.public_bytes(Encoding.DER))}
+        jkt = thumbprint_of(mine)
+    assert claims["cnf"] == {"jkt": jkt}
     for identity in (node.issuer.issue_worker("w9", node.folder / "w9"), None):
         async with node.shown(identity) as http:
             check_problem(await http.get("/v1/jobs", headers=headers), 401, "invalid_token")
@@ -186,6 +188,13 @@ async def test_a_wrong_secret_is_told_as_such(node):
     async with AsyncClient(node.options(token="crank_wrong", exchange=TokenWanted())) as client:
         with pytest.raises(NotAuthenticated):
             await client.list()
+
+
+def thumbprint_of(identity) -> str:
+    """Return the thumbprint of the key in an identity's certificate."""
+    key = x509.load_pem_x509_certificate(identity.certificate_file.read_bytes()).public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return thumbprint(jwk_of(key))
 
 
 async def _grants(node):

@@ -246,10 +246,7 @@ async def test_a_worker_does_not_learn_what_others_left(desk, node):
         assert (await one.put(url, content=content)).status_code == 201
         missing = await two.head(url.replace(digest, "0" * 64))
         refused = await two.head(url)
-        assert (refused.status_code, refused.headers.get("content-length")) == (
-            404,
-            missing.headers.get("content-length"),
-        )
+        assert (refused.status_code, refused.headers.get("content-length")) == (404, missing.headers.get("content-length"))
         # What it brings itself it may ask for, and nothing tells it that the blob was there before.
         assert (await two.put(url, content=content)).status_code == 201
         assert (await two.head(url)).status_code == 200

@@ -9,6 +9,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from crank.adapters.clock import SystemClock
+from crank.domain.trust import TrustBundle
+from crank.security import Verifier
+
 _DAY = dt.timedelta(days=1)
 
 
@@ -54,6 +58,11 @@ class Authority:
         context.load_cert_chain(path)
         context.load_verify_locations((trusts or self).file)
         return context
+
+    def verifier(self, trust_domain: str) -> Verifier:
+        """Return what believes this authority for one trust domain, and nobody else."""
+        bundle = TrustBundle(trust_domain, 1, 60, (self._certificate.public_bytes(serialization.Encoding.DER),))
+        return Verifier(lambda domain: bundle if domain == trust_domain else None, now_us=SystemClock().now_us)
 
     def server_files(self, *hosts: str, days: int = 1) -> tuple[Path, Path]:
         """Write a certificate for these host names and its key; return both files. Negative days have passed already."""

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from crank.adapters.controller_link import WebSocketConnector
 from crank.domain.ids import Digest
+from crank.security import Verifier
 from crank.wire import Message, decode, encode
 
 TRUST_DOMAIN = "test.internal"
@@ -147,9 +148,9 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 class LinkSide:
     """A listening controller with a connector to it, as the contract suite wants it."""
 
-    def __init__(self, controller: TlsController, client_context: ssl.SSLContext) -> None:
+    def __init__(self, controller: TlsController, client_context: ssl.SSLContext, verifier: Verifier) -> None:
         self.controller = controller
-        self.connector = WebSocketConnector(controller.url, client_context, TRUST_DOMAIN)
+        self.connector = WebSocketConnector(controller.url, client_context, TRUST_DOMAIN, identify=verifier.peer)
         self.blobs = controller.blobs
 
     async def accept(self) -> SocketPeer:

@@ -51,10 +51,7 @@ class Known:
 KNOWN = (
     Known("test_json.test_tool", "starts Python as a program"),
     Known("test_unpickle_module_race", "writes modules beside the mounted tests, which are read-only"),
-    Known(
-        "test_os.ChownFileTests.test_chown_without_permission",
-        "an id that the job's user namespace does not map is EINVAL",
-    ),
+    Known("test_os.ChownFileTests.test_chown_without_permission", "an id that the job's user namespace does not map is EINVAL"),
     Known("test_os.TestInvalidFD.test_tcsetpgrp", "the filter answers ENOTTY before the descriptor is looked at"),
     Known("test_os.FDInheritanceTests.test_openpty", "there are no terminals"),
     Known("test_os.FileTests.test_splice", "splice has been a way into the page cache; the filter refuses it"),

@@ -14,6 +14,7 @@ from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
+from crank.bootstrap.federation import open_trust
 from crank.controller.desk import Desk, Policy
 from crank.controller.enroll import enroll, leave
 from crank.controller.keys import admit_owner
@@ -25,6 +26,7 @@ from crank.domain.identity import make_spiffe_id
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
 from crank.errors import Unavailable
+from crank.testing.memory_authority import MemoryAuthority
 from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
 
 TRUST_DOMAIN = "test.internal"
@@ -72,12 +74,14 @@ class ScriptedWorker:
         self.link = QueueLink()
         self.live: LiveWorker | None = None
 
-    async def connect(self, holding: list[Holding] | None = None) -> Welcome:
+    async def connect(
+        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] | None = None, renews: bool = False
+    ) -> Welcome:
         """Enroll over a fresh link."""
         self.link = QueueLink()
         hello = Hello(
-            1, self.version, self.name, self.instance_id, "n1", "0", self.slots,
-            [capability_document(capability) for capability in self.capabilities], holding or [],
+            *(versions or (1, self.version)), self.name, self.instance_id, "n1", "0", self.slots,
+            [capability_document(capability) for capability in self.capabilities], holding or [], renews,
         )  # fmt: skip
         peer = make_spiffe_id(TRUST_DOMAIN, "worker", self.name)
         self.live = await enroll(self.desk, hello=hello, peer=peer, link=self.link)
@@ -114,15 +118,19 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
     rules = Policy("n1", "c1", TRUST_DOMAIN, (str(folder),), **policy)
+    clock, ids = SystemClock(), SystemIdSource()
+    authority = MemoryAuthority(TRUST_DOMAIN, clock, ids)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
         FileStreamLog(folder / "streams"),
-        SystemClock(),
-        SystemIdSource(),
+        clock,
+        ids,
         JsonSchemaChecker(),
         NoFailpoints(),
         rules,
+        authority=authority,
+        trust=open_trust(authority, clock),
     )
     await admit_owner(desk, SECRET)
     loop = ControllerLoop(desk)

@@ -46,12 +46,7 @@ def take_away(*more: str) -> None:
     for name in _REFUSED.split():
         code += [(_IF_EQUAL, 0, 1, machine.numbers[name]), refuse]
     code += [(_IF_EQUAL, 0, 1, machine.numbers["clone3"]), (_RETURN, 0, 0, seccomp.refuse(errno.ENOSYS))]
-    code += [
-        (_IF_EQUAL, 0, 3, machine.numbers["clone"]),
-        (_LOAD, 0, 0, 16),
-        (_IF_BITS, 0, 1, _CLONE_NAMESPACES),
-        refuse,
-    ]
+    code += [(_IF_EQUAL, 0, 3, machine.numbers["clone"]), (_LOAD, 0, 0, 16), (_IF_BITS, 0, 1, _CLONE_NAMESPACES), refuse]
     code += [(_RETURN, 0, 0, seccomp.ALLOW)]
     program = ctypes.create_string_buffer(seccomp.pack(code))
     head = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(code), ctypes.addressof(program)))

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crank.adapters.authority import FileAuthority, Identity
+from crank.adapters.certificate_request import read_request
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.api.app import build_api
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
 from crank.controller.desk import Desk
-from crank.security import bearer_server_context, client_context, peer_identity, server_context
+from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
 from tests.support.desk import TRUST_DOMAIN
 
 
@@ -55,8 +56,10 @@ async def open_listeners(desk: Desk, folder: Path) -> AsyncIterator[Listeners]:
     own = issuer.issue_controller("c1")
     files = {"certificate_file": own.certificate_file, "key_file": own.key_file}
     api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, bearer_server_context(**files), "api")
+    bundle = bundle_from_pem(TRUST_DOMAIN, own.ca_file.read_bytes())
+    verifier = Verifier(lambda domain: bundle if domain == TRUST_DOMAIN else None, now_us=SystemClock().now_us)
     workers = Listener(
-        build_workers_app(desk, identify=peer_identity),
+        build_workers_app(desk, identify=verifier.peer, read_request=read_request),
         "127.0.0.1",
         0,
         server_context(**files, ca_file=own.ca_file),

@@ -147,9 +147,7 @@ class Api:
     def ended(self, job_id: str, deadline_sec: float = 60) -> dict[str, Any]:
         """Return the job once it has ended."""
         document: dict[str, Any] = until(
-            lambda: (found := self.job(job_id)).get("end") and found,
-            what=f"job {job_id} to end",
-            deadline_sec=deadline_sec,
+            lambda: (found := self.job(job_id)).get("end") and found, what=f"job {job_id} to end", deadline_sec=deadline_sec
         )
         return document
 

@@ -15,6 +15,7 @@ from crank.domain.ids import Digest
 from crank.domain.quantity import BLOB_BYTES_MAX
 from crank.errors import CrankError, Unavailable
 from crank.ports import ControllerLink
+from crank.testing.fake_identity import FakeIdentity
 from crank.testing.fake_link import FakeLink
 from crank.testing.fake_sandbox import FakeSandboxRunner, FakeSandboxSession, ScriptedRun
 from crank.testing.fake_spool import MemorySpool
@@ -94,9 +95,11 @@ class Pair:
     """A worker that runs beside a desk, with what a test may turn: its clock, its link, its sandbox."""
 
     def __init__(
-        self, desk: Desk, script: Mapping[str, ScriptedRun], *, slots: int = 2, name: str = "w1", **bounds: Any
-    ) -> None:
+        self, desk: Desk, script: Mapping[str, ScriptedRun], *, slots: int = 2, name: str = "w1",
+        own: FakeIdentity | None = None, **bounds: Any,
+    ) -> None:  # fmt: skip
         self.desk = desk
+        self.own = own
         self.clock = FakeClock()
         self._script = script
         self.runners: list[FakeSandboxRunner] = []
@@ -120,7 +123,7 @@ class Pair:
         build = replace(build, profile=replace(build.profile, programs=("pandoc",)))
         return Worker(
             self.connector,
-            WorkerIdentity(self.name, self.desk.ids.uuid7(), "n1", "test"),
+            WorkerIdentity(self.name, self.desk.ids.uuid7(), "n1", "test", self.own),
             offers=script_offers([build], (), "none"),
             bench=Bench(self.runner, None, self.spool, self.clock, ids, FakeFailpoints()),
             slots=self._slots,
@@ -151,6 +154,14 @@ class Pair:
         """Start the worker again after `kill`, as a fresh process with the same name."""
         self.worker = self._make()
         await self.start()
+
+    async def renew(self) -> None:
+        """Let the worker renew its certificate and hand its link over; wait until it did."""
+        assert self.own is not None
+        before, handed = len(self.connector.links), self.desk.tally.links_renewed
+        self.clock.advance(self.own.due_sec)
+        await until(lambda: len(self.connector.links) > before and self.desk.tally.links_renewed > handed)
+        await until(lambda: not any(live.carried or live.carried_sessions for live in self.desk.roster.live()))
 
     def cut(self) -> None:
         """Lose the link; the worker comes back by itself."""

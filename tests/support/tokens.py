@@ -15,7 +15,6 @@ from crank.domain.json import dumps
 from crank.domain.role import Role
 from crank.domain.rules.exchange import ACCESS_TOKEN, API_KEY, GRANT_TYPE
 from crank.domain.rules.role import SHIPPED
-from crank.security import peer_identity
 from crank.testing.fake_tokens import FakeTokenKeys, Holder
 from crank.testing.fakes import FakeClock
 from tests.support.desk import SECRET
@@ -32,7 +31,6 @@ def with_tokens(desk: Desk, *, clock: FakeClock | None = None, keys: Any = None,
         signer=signer,
         reader=JoseTokens(signer.access_token_keys, typ="at+jwt"),
         proofs=JoseProofs(),
-        identify=peer_identity,
         roles={**SHIPPED, **roles},
         place=PLACE,
     )

@@ -110,13 +110,7 @@ def test_chatgpt_is_told_with_this_nodes_facts(node: Node) -> None:
     """Each way names the commands with this node's port and files; no secret is printed."""
     ways = connect(node, "chatgpt", "--tunnel").stdout
     port = node.info()["api"].rpartition(":")[2]
-    for promised in (
-        "tunnel-client run --profile crank",
-        "crank mcp",
-        f"127.0.0.1:{port}",
-        "--tls-cert",
-        "crank doctor --public",
-    ):
+    for promised in ("tunnel-client run --profile crank", "crank mcp", f"127.0.0.1:{port}", "--tls-cert", "crank doctor --public"):
         assert promised in ways
     steps = connect(node, "chatgpt").stdout
     assert "/openapi/actions.json" in steps
@@ -145,10 +139,7 @@ def test_the_bundle_for_claude_desktop_starts(node: Node) -> None:
     assert list(tools) == [tool["name"] for tool in builder().manifest()["tools"]]
 
 
-@pytest.mark.parametrize(
-    "program",
-    ["import sys; sys.exit('broken here')", "print(1)", "print('{\"id\": 1}')", "import time; print('x' * 5_000_000)"],
-)
+@pytest.mark.parametrize("program", ["import sys; sys.exit('broken here')", "print(1)", "print('{\"id\": 1}')", "import time; print('x' * 5_000_000)"])
 def test_a_command_that_does_not_speak_is_told(program: str) -> None:
     """Whatever the command does instead of answering, the person learns that it does not work, and why if it said so."""
     with pytest.raises(Unavailable) as caught:

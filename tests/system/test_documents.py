@@ -118,9 +118,7 @@ def test_pictures_travel_and_are_kept(desk: _Desk) -> None:
     files[".crank/kept.tar"] = left[".crank/kept.tar"]
     second, again = desk.ask("folder.process", {"to": "gfm"}, files)
     assert second["result"]["cached"] == 1
-    assert {name: again[name] for name in (picture, "page.docx.md")} == {
-        name: left[name] for name in (picture, "page.docx.md")
-    }
+    assert {name: again[name] for name in (picture, "page.docx.md")} == {name: left[name] for name in (picture, "page.docx.md")}
     extracted, images = desk.ask("document.extract", {"parts": ["images"]}, {"page.docx": made["page.docx"]})
     assert len(extracted["result"]["images"]) == 1
     assert images[extracted["result"]["outputs"][0]] == base64.b64decode(PICTURE)
@@ -145,11 +143,7 @@ def test_a_document_too_large_to_read_is_told_so(desk: _Desk) -> None:
 
 def test_faults_of_one_document_are_told_by_their_code(desk: _Desk) -> None:
     """What is missing, unknown or broken ends the call with a declared code and leaves nothing."""
-    for source, content, code in (
-        ("a.xyz", b"x", "unknown_format"),
-        ("a.docx", b"x", "unreadable"),
-        ("a.pdf", b"", "unreadable"),
-    ):
+    for source, content, code in (("a.xyz", b"x", "unknown_format"), ("a.docx", b"x", "unreadable"), ("a.pdf", b"", "unreadable")):
         answer, made = desk.ask("document.convert", {}, {source: content})
         assert (answer["reason"], answer["code"], made) == ("raised", code, {}), answer
     answer, _ = desk.ask("document.convert", {"source": "b.md"}, {"a.md": b"x"})

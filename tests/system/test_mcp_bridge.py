@@ -171,9 +171,7 @@ def test_progress_comes_while_it_runs_and_cancelling_ends_the_job(node: Node, ho
 
 def test_what_is_no_message_is_told_and_the_rest_goes_on(host: Host) -> None:
     """Broken, oversized and nonsensical lines get an error each; the next good message is served."""
-    host.send(
-        b"[]\n", b'{"jsonrpc":"2.0","id":{},"method":"x"}\n', b'{"id":1}\n', b"\n", b"x" * (9 * 1024 * 1024) + b"\n"
-    )
+    host.send(b"[]\n", b'{"jsonrpc":"2.0","id":{},"method":"x"}\n', b'{"id":1}\n', b"\n", b"x" * (9 * 1024 * 1024) + b"\n")
     for _ in range(4):
         assert host.answer(None)["error"]["code"] == -32600
     assert "error" in host.ask("no", "no/such", modern=True)
@@ -186,11 +184,7 @@ def test_a_host_that_leaves_takes_its_work_along(node: Node, host: Host) -> None
     host.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
     sleeping = "import time; time.sleep(50)"
     before = _newest(node, 1)
-    for request_id, meta, more in (
-        ("old", {}, {}),
-        ("new", {"_meta": META}, {}),
-        ("kept", {"_meta": META}, {"detach": True}),
-    ):
+    for request_id, meta, more in (("old", {}, {}), ("new", {"_meta": META}, {}), ("kept", {"_meta": META}, {"detach": True})):
         told = {**meta, **run(sleeping, wait_sec=40, **more)}
         host.send({"jsonrpc": "2.0", "id": request_id, "method": "tools/call", "params": told})
         before = until(partial(_newer, node, before), what="the job to be there")

@@ -90,9 +90,7 @@ def test_the_doctor_tells_whom_nobody_would_trust(node: Node) -> None:
     assert (code, found["public connection"][0]) == (1, "fail")
 
 
-@pytest.mark.parametrize(
-    "url", ["http://localhost", "https://localhost/x", "localhost", "https://a@b", "https://h:0", "https://h:99999"]
-)
+@pytest.mark.parametrize("url", ["http://localhost", "https://localhost/x", "localhost", "https://a@b", "https://h:0", "https://h:99999"])
 def test_what_is_no_address_is_usage(node: Node, url: str) -> None:
     """A slip is told as one, before anything is asked."""
     done = node.crank("doctor", "--json", "--public", url)
@@ -103,7 +101,5 @@ def test_a_key_that_does_not_fit_keeps_the_node_from_starting(tmp_path: Path, au
     """The cause and the fix are told at the start, not to the first caller."""
     certificate, _ = authority.server_files("localhost")
     _, key = authority.server_files("localhost")
-    done = Node(tmp_path / "home").crank(
-        "up", "--detach", "--json", "--tls-cert", str(certificate), "--tls-key", str(key)
-    )
+    done = Node(tmp_path / "home").crank("up", "--detach", "--json", "--tls-cert", str(certificate), "--tls-key", str(key))
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (3, "tls_unusable")

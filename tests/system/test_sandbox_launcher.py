@@ -163,10 +163,7 @@ def test_a_machine_without_more_descriptors_refuses_sessions_and_ends_none(tmp_p
         usual = resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE)
         for more in range(28):
             resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE, (held + more, usual[1]))
-            frame = _answer(
-                link,
-                dumps({"kind": "open", "plan": to_json(replace(_PLAN, session=f"t{more}", ground=ground))}).encode(),
-            )
+            frame = _answer(link, dumps({"kind": "open", "plan": to_json(replace(_PLAN, session=f"t{more}", ground=ground))}).encode())
             assert frame is None or frame.kind in ("F", "R")
             assert link.alive
         resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE, usual)

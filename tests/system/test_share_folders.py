@@ -122,7 +122,9 @@ def test_two_agents_do_not_see_each_other(node: Node, tmp_path: Path) -> None:
     """Jobs, artifacts and sessions of one key do not exist for the other, on a real node."""
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    one, two = [agent(node, node.crank("key", "mint", name).stdout.strip(), tmp_path / name) for name in ("one", "two")]
+    one, two = [
+        agent(node, node.crank("key", "mint", name).stdout.strip(), tmp_path / name) for name in ("one", "two")
+    ]
     with one, two:
         session = one.session()
         session.open()

@@ -107,6 +107,15 @@ MESSAGES: dict[str, wire.Message] = {
     "interrupt": wire.Interrupt(call_id="c1", job_id="j1", epoch=2),
     "stdin": wire.Stdin(call_id="c1", job_id="j1", epoch=2, base64="aGk=", offset_bytes=0, end=True),
     "files": wire.Files(call_id="c1", session_id=SESSION, verb="put", path="a/b.csv", sha256=SHA, size_bytes=3),
+    "held": wire.Held(holding=[wire.Holding(job_id="j1", epoch=2, phase="running")], sessions=[SESSION]),
+    "trusted": wire.Trusted(sequence=7, revision=2),
+    "trust": wire.Trust(
+        sequence=7,
+        roots=["MIIB"],
+        revision=2,
+        revoked_ids=["spiffe://crank.internal/worker/lost"],
+        revoked_serials=["1a2b"],
+    ),
 }
 # What version 2 added to messages of version 1, each message whole.
 EXTENDED: dict[str, wire.Message] = {
@@ -176,21 +185,24 @@ HANDED = replace(
     called=True,
 )
 SINCE_2 = frozenset(
-    (
-        "pools",
-        "opened",
-        "sessions",
-        "ended",
-        "answered",
-        "open",
-        "touch",
-        "close",
-        "noted",
-        "interrupt",
-        "stdin",
-        "files",
-    )
+    ("pools", "opened", "sessions", "ended", "answered", "open", "touch", "close", "noted", "interrupt", "stdin", "files")
 )
+SINCE_3 = frozenset(("held", "trusted", "trust", *CALLS))
+# What version 3 added to messages of earlier versions, each message whole.
+EXTENDED_3: dict[str, wire.Message] = {
+    "hello": wire.Hello(
+        version_min=2,
+        version_max=3,
+        worker_id="main",
+        instance_id="0190a6a4-7b1c-7d2e-8f00-0123456789ab",
+        node_id="node-1",
+        software="crank 0.1.0",
+        slots=2,
+        capabilities=[CAPABILITY],
+        holding=[],
+        renews=True,
+    ),
+}
 OUTCOME = Outcome(
     end=End(Reason.TIMEOUT, clock=Clock.WALL, message="The job passed 30 s."),
     stdout=Stream("half", 9, 4),
@@ -213,9 +225,14 @@ def test_every_message_is_covered() -> None:
 
 
 def _golden() -> list[tuple[str, wire.Message]]:
-    since = {**dict.fromkeys(SINCE_2, 2), **dict.fromkeys(CALLS, 3)}
-    files = [(f"v{since.get(name, 1)}/{name}", message) for name, message in MESSAGES.items()]
-    return [*files, *((f"v2/{name}", message) for name, message in EXTENDED.items()), ("v3/lease", HANDED)]
+    files = [(f"v{_since(name)}/{name}", message) for name, message in MESSAGES.items()]
+    files += [(f"v2/{name}", message) for name, message in EXTENDED.items()]
+    files += [(f"v3/{name}", message) for name, message in EXTENDED_3.items()]
+    return [*files, ("v3/lease", HANDED)]
+
+
+def _since(name: str) -> int:
+    return 3 if name in SINCE_3 else 2 if name in SINCE_2 else 1
 
 
 @pytest.mark.parametrize(("name", "message"), _golden())

@@ -1,7 +1,7 @@
 """The worker's way to its controller: one WebSocket over mutual TLS, and blobs by HTTPS beside it.
 
-The chain is checked by TLS itself; here the name in the certificate is: a controller of this trust domain,
-by the URI in its subject alternative name (SPIFFE X.509-SVID, section 4), never by a host name.
+TLS checks the chain; then `identify` checks it again and says who it is: a controller of this trust domain, by
+the URI in its subject alternative name (SPIFFE X.509-SVID, section 5), never by a host name.
 """
 
 import asyncio
@@ -16,22 +16,38 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from cryptography import x509
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from crank.domain.identity import SpiffeId, parse_spiffe_id
+from crank.domain.identity import SpiffeId, WorkloadKind, parse_workload_path
 from crank.domain.ids import Digest
-from crank.domain.quantity import BLOB_BYTES_MAX
-from crank.errors import InvalidRequest, NotFound, ProtocolError, TooLarge, Unavailable, UntrustedPeer
+from crank.domain.json import JsonObject, loads_strict
+from crank.domain.quantity import BLOB_BYTES_MAX, KIB
+from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_REVOKED
+from crank.domain.trust import Peer
+from crank.errors import (
+    CrankError,
+    InvalidRequest,
+    NotAllowed,
+    NotFound,
+    ProtocolError,
+    TooLarge,
+    Unavailable,
+    UntrustedPeer,
+)
 from crank.wire import MESSAGE_BYTES_MAX, Message, decode, encode
 
 T = TypeVar("T")
 # Makes a TCP connection to the controller.
 Dial = Callable[[], socket.socket]
+# What a connection is made with: asked for each one, because certificates are renewed.
+Tls = Callable[[], ssl.SSLContext]
+# Who the other side of a TLS session proved to be. Raises UntrustedPeer.
+Identify = Callable[[Any], Peer]
 
 OPEN_SEC = 10.0
 PING_SEC = 5.0
@@ -42,20 +58,32 @@ _AT_ONCE_MAX = 8
 # So long an idle connection is kept; the controller ends it later than this.
 _IDLE_SEC = 4.0
 _CHUNK_BYTES = 256 * 1024
+_ANSWER_BYTES_MAX = 64 * KIB
+# Words at the end of a link that say that this worker's identity is why it ended.
+PARTING_CODES = frozenset({IDENTITY_REVOKED, IDENTITY_EXPIRED})
 # The library tells of every frame; the worker tells what matters in its own words.
 _quiet = logging.getLogger("crank.websockets")
 _quiet.setLevel(logging.CRITICAL)
 
 
 class WebSocketConnector:
-    """The Connector port. `url` is `wss://host:port/v1/worker`; the context carries this worker's certificate
-    and trusts one authority alone. `dial` makes a TCP connection to that host and port, where this process has
-    no network of its own; it blocks, and raises Unavailable."""
+    """The Connector port. `url` is `wss://host:port/v1/worker`; the context, or what returns the one of the moment,
+    carries this worker's certificate and trusts one authority alone; `identify` proves who answered (`crank.security.Verifier.peer`). `dial` makes a
+    TCP connection to that host and port, where this process has no network of its own; it blocks, and raises
+    Unavailable."""
 
-    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str, dial: Dial | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        ssl_context: ssl.SSLContext | Tls,
+        trust_domain: str,
+        dial: Dial | None = None,
+        *,
+        identify: Identify,
+    ) -> None:
         self._url = url
-        self._ssl = ssl_context
-        self._trust_domain = trust_domain
+        self._tls: Tls = (lambda: ssl_context) if isinstance(ssl_context, ssl.SSLContext) else ssl_context
+        self._check = partial(_check_controller, identify=identify, trust_domain=trust_domain)
         self._dial = dial
         # Of their own, so that whatever waits for a slow controller keeps no thread from the rest of the worker.
         self._threads = _Threads()
@@ -67,7 +95,7 @@ class WebSocketConnector:
             opened = await connect(
                 self._url,
                 sock=dialed,
-                ssl=self._ssl,
+                ssl=self._tls(),
                 proxy=None,
                 compression=None,
                 max_size=MESSAGE_BYTES_MAX,
@@ -82,16 +110,45 @@ class WebSocketConnector:
                 f"its certificate is not from this worker's authority ({fault.verify_message})."
             ) from fault
         except ssl.SSLError as fault:
-            raise Unavailable(f"The controller ended the TLS session: {fault.reason}.", detail=str(fault)) from fault
+            raise _tls_ended(fault) from fault
+        except InvalidStatus as fault:
+            raise _turned_away(fault.response.status_code, bytes(fault.response.body or b"")) from fault
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as fault:
             raise Unavailable(f"The controller at {self._url} does not answer.", detail=str(fault)) from fault
         try:
-            _check_controller(opened.transport.get_extra_info("ssl_object"), self._trust_domain)
+            self._check(opened.transport.get_extra_info("ssl_object"))
         except UntrustedPeer:
             await opened.close()
             raise
-        blobs = _Blobs(self._url, self._ssl, self._trust_domain, self._dial)
+        blobs = _Blobs(self._url, self._tls, self._check, self._dial)
         return WebSocketLink(opened, blobs, self._threads)
+
+    def ask_identity(self, request: bytes) -> JsonObject:
+        """Hand a request for the next certificate to the controller, and return its answer; blocking.
+
+        Raises Unavailable, UntrustedPeer, NotAllowed, InvalidRequest, ProtocolError.
+        """
+        parts = urlsplit(self._url)
+        tls = self._tls()
+        with closing(_Connection(parts.hostname or "", parts.port or 443, context=tls, timeout=OPEN_SEC)) as connection:
+            try:
+                connection.reach(self._dial, tls)
+                self._check(connection.sock)
+                connection.request("POST", "/v1/identity", body=request, headers={"Content-Type": "application/pkcs10"})
+                with closing(connection.getresponse()) as answer:
+                    status, body = answer.status, answer.read(_ANSWER_BYTES_MAX)
+            except ssl.SSLCertVerificationError as fault:
+                raise _untrusted(f"{fault.verify_message}.") from fault
+            except ssl.SSLError as fault:
+                raise _tls_ended(fault) from fault
+            except (OSError, http.client.HTTPException) as fault:
+                raise Unavailable("The controller does not answer.", detail=str(fault)) from fault
+        if status != 200:
+            raise _turned_away(status, body)
+        found = _json(body)
+        if found is None:
+            raise ProtocolError("The controller answered a renewal with something else.")
+        return found
 
 
 class _Threads:
@@ -120,12 +177,15 @@ class WebSocketLink:
             ) from fault
 
     async def messages(self) -> AsyncIterator[Message]:
-        """Yield messages until the connection ends. Raises ProtocolError."""
+        """Yield messages until the connection ends. Raises ProtocolError, Unavailable when the identity is why."""
         try:
             async for raw in self._socket:
                 yield decode(raw)
         except ConnectionClosed:
-            return
+            pass
+        code, _, message = (self._socket.close_reason or "").partition(": ")
+        if code in PARTING_CODES:
+            raise Unavailable(message or "The controller does not believe this worker any more.", code=code)
 
     async def fetch_blob(self, digest: Digest, target: BinaryIO) -> None:
         """Copy a blob into `target` and check it. Raises NotFound, Unavailable."""
@@ -162,23 +222,49 @@ def _untrusted(cause: str) -> UntrustedPeer:
     return UntrustedPeer(f"The controller cannot prove who it is: {cause}")
 
 
-def _check_controller(tls: Any, trust_domain: str) -> SpiffeId:
+def _tls_ended(fault: ssl.SSLError) -> Unavailable:
+    if "CERTIFICATE_EXPIRED" in (fault.reason or ""):
+        return Unavailable(
+            "The controller finds that this worker's certificate has expired, or is not valid yet.",
+            code=IDENTITY_EXPIRED,
+            fix="Compare the clocks of both machines ('timedatectl'); if they agree, let the worker join again.",
+            detail=str(fault),
+        )
+    return Unavailable(f"The controller ended the TLS session: {fault.reason}.", detail=str(fault))
+
+
+def _json(body: bytes) -> JsonObject | None:
+    try:
+        found = loads_strict(body)
+    except InvalidRequest:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _turned_away(status: int, body: bytes) -> CrankError:
+    """Return the fault that a controller's refusal tells of."""
+    told = _json(body) or {}
+    code, message = str(told.get("code", "unavailable"))[:80], str(told.get("detail", f"Status {status}."))[:500]
+    said = f"The controller turned this worker away: {message}"
+    if code in PARTING_CODES:
+        return NotAllowed(said, code=code, fix=str(told.get("fix", ""))[:300] or None)
+    if status in (401, 403):
+        return NotAllowed(said, code=code if code != "unavailable" else None)
+    if status in (400, 413, 422):
+        return InvalidRequest(said, code=code)
+    return Unavailable(said, code=code)
+
+
+def _check_controller(tls: Any, identify: Identify, trust_domain: str) -> SpiffeId:
     """Return the controller's identity. Raises UntrustedPeer."""
-    raw = tls.getpeercert(binary_form=True) if tls is not None else None
-    if not raw:
+    if tls is None:
         raise _untrusted("it showed no certificate.")
     try:
-        names = x509.load_der_x509_certificate(raw).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
-    except (x509.ExtensionNotFound, ValueError) as fault:
-        raise _untrusted("its certificate carries no identity.") from fault
-    if len(uris) != 1:
-        raise _untrusted("its certificate must carry exactly one identity.")
-    try:
-        identity = parse_spiffe_id(uris[0])
-    except InvalidRequest as fault:
+        identity = identify(tls).spiffe_id
+        is_controller = parse_workload_path(identity).kind is WorkloadKind.CONTROLLER
+    except (UntrustedPeer, InvalidRequest) as fault:
         raise _untrusted(fault.message) from fault
-    if identity.trust_domain != trust_domain or identity.kind != "controller" or len(identity.path) != 2:
+    if identity.trust_domain != trust_domain or not is_controller:
         raise _untrusted(f"it is {identity}, not a controller of {trust_domain}.")
     return identity
 
@@ -199,12 +285,14 @@ class _Connection(http.client.HTTPSConnection):
 class _Blobs:
     """Blobs over HTTPS, on connections that are kept for a moment, since most come in rows; blocking, safe in threads."""
 
-    def __init__(self, url: str, ssl_context: ssl.SSLContext, trust_domain: str, dial: Dial | None) -> None:
+    def __init__(
+        self, url: str, tls: Tls, check: Callable[[Any], SpiffeId], dial: Dial | None
+    ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or 443
-        self._ssl = ssl_context
-        self._trust_domain = trust_domain
+        self._tls = tls
+        self._check = check
         self._dial = dial
         self._idle: deque[tuple[float, _Connection]] = deque()
         self._closed = False
@@ -252,10 +340,11 @@ class _Blobs:
                     return connection
                 # Too old, or its end has been told.
                 connection.close()
-        connection = _Connection(self._host, self._port, context=self._ssl, timeout=BLOB_SEC)
+        tls = self._tls()
+        connection = _Connection(self._host, self._port, context=tls, timeout=BLOB_SEC)
         try:
-            connection.reach(self._dial, self._ssl)
-            _check_controller(connection.sock, self._trust_domain)
+            connection.reach(self._dial, tls)
+            self._check(connection.sock)
         except BaseException:
             connection.close()
             raise

@@ -11,10 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from crank.domain.json import JsonObject, canonical, loads_strict
 from crank.domain.rules.token import PROOF_CHARS_MAX, PROOF_TYPE, TOKEN_CHARS_MAX
 from crank.errors import InvalidRequest, NotAuthenticated
@@ -86,16 +82,6 @@ class JoseProofs:
         except NotAuthenticated as fault:
             raise NotAuthenticated(fault.message, code="invalid_dpop_proof", fix=_FIX_PROOF) from fault
         return claims, thumbprint(jwk)
-
-    def of_certificate(self, der: bytes) -> str | None:
-        """Return the thumbprint of a certificate's key: it stays the same when the certificate is renewed for it."""
-        try:
-            key = x509.load_der_x509_certificate(der).public_key()
-        except (ValueError, UnsupportedAlgorithm):
-            return None
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            return None
-        return _library().thumbprint(key)
 
 
 _FIX_PROOF = "Send a fresh DPoP proof (RFC 9449) by the token's key, ES256, for this method and address."
@@ -193,10 +179,6 @@ class _Library:
             return self._key_of(jwk)
         except self._fault as fault:
             raise ValueError(str(fault)) from fault
-
-    def thumbprint(self, key: ec.EllipticCurvePublicKey) -> str:
-        """Return the RFC 7638 thumbprint of a key."""
-        return self._key_of(key).thumbprint()
 
     def holds(self, token: str, key: "ECKey") -> bool:
         """Tell whether a compact JWS was signed by this key."""

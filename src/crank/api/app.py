@@ -10,8 +10,11 @@ from crank.api import (
     actions,
     actions_document,
     agents,
+    authority,
+    federation,
     files,
     grants,
+    identities,
     keys,
     metrics,
     nodes,
@@ -20,11 +23,14 @@ from crank.api import (
     sessions,
     streams,
     tokens,
+    trust,
+    workloads,
 )
 from crank.api.documents import openapi
 from crank.api.mcp.door import Door
 from crank.api.peer import Gate
 from crank.controller.desk import Desk
+from crank.controller.revocation_list import RevocationLists
 from crank.domain.rules.doorway import known_names
 
 _DESCRIPTION = (
@@ -54,13 +60,18 @@ def build_api(
     )
     app.state.desk = desk
     app.state.gate = Gate(desk)
+    app.state.revocation_lists = RevocationLists()
     app.state.public_url = public_url
     app.state.bind = bind
     app.state.names = known_names(bind, more_names)
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
-    for part in (rest, streams, files, sessions, nodes, keys, grants, tokens, metrics, agents, actions_document):
+    for part in (
+        rest, streams, files, sessions, nodes, keys, grants, tokens, identities, authority, workloads, federation, metrics, agents,
+        trust, actions_document,
+    ):  # fmt: skip
         app.include_router(part.router)
+    app.include_router(identities.open_router)
     # A document of their own describes them.
     app.include_router(actions.router, include_in_schema=False)
     app.router.routes.append(Route("/mcp", app.state.mcp, include_in_schema=False))

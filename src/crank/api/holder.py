@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from crank.api.address import asked_url
-from crank.api.server import PEER_CERTIFICATE
+from crank.api.server import PEER_SESSION
 from crank.controller.desk import Desk
 from crank.controller.present import token_desk
 from crank.domain.job import Refusal
 from crank.domain.rules.token import Proven, read_proof
+from crank.domain.trust import Peer
 from crank.errors import NotAuthenticated
 
 PROOF_HEADER = "dpop"
@@ -57,18 +58,23 @@ def count(desk: Desk, holder: Holder) -> None:
         token_desk(desk).seen.take(holder.proof, desk.clock.now_us())
 
 
-def peer_certificate(request: Request) -> bytes | None:
-    """Return the certificate that TLS verified, in DER; None where none was shown."""
-    found = getattr(request.state, PEER_CERTIFICATE, None)
-    return found if isinstance(found, bytes) else None
+def peer_of(desk: Desk, request: Request) -> Peer | None:
+    """Return who the connection's certificate proves that asks, as things stand now; None where none was shown.
+
+    Raises UntrustedPeer, NotAllowed (`identity_revoked`, `identity_expired`).
+    """
+    session = getattr(request.state, PEER_SESSION, None)
+    identify = token_desk(desk).identify
+    if session is None or identify is None or session.getpeercert(binary_form=True) is None:
+        return None
+    peer = identify(session)
+    desk.standing.check(peer, desk.clock.now_us())
+    return peer
 
 
 def _by_certificate(desk: Desk, request: Request) -> Holder:
-    certificate = peer_certificate(request)
-    if certificate is None:
-        return Holder(None)
-    tokens = token_desk(desk)
-    return Holder(tokens.proofs.of_certificate(certificate), str(tokens.identify(certificate)))
+    peer = peer_of(desk, request)
+    return Holder(None) if peer is None else Holder(peer.jkt, str(peer.spiffe_id))
 
 
 def _unproven(cause: str) -> NotAuthenticated:

@@ -30,7 +30,9 @@ async def mint_key(request: Request, wanted: KeyWanted, caller: From) -> Respons
         desk_of(request),
         tenant=caller.tenant,
         subject=caller.subject,
-        wanted=keys.KeyWanted(wanted.name, CredentialKind(wanted.kind), tuple(wanted.mounts or ()), wanted.expires_sec),
+        wanted=keys.KeyWanted(
+            wanted.name, CredentialKind(wanted.kind), tuple(wanted.mounts or ()), wanted.expires_sec
+        ),
     )
     return answer({**_document(minted.credential), "secret": minted.secret}, 201)
 
@@ -60,7 +62,9 @@ async def own_key(request: Request, caller: From) -> Response:
 )  # fmt: skip
 async def revoke_key(request: Request, key: KeyPath, caller: From) -> Response:
     """Revoke a key at once, and end what it has under way; what it did stays readable to the owner."""
-    return answer(_document(await keys.revoke(desk_of(request), tenant=caller.tenant, subject=caller.subject, key=key)))
+    return answer(
+        _document(await keys.revoke(desk_of(request), tenant=caller.tenant, subject=caller.subject, key=key))
+    )
 
 
 @router.put(

@@ -7,7 +7,7 @@ from fastapi import Request
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
-from crank.api.holder import PROOF_HEADER, count, peer_certificate, proven
+from crank.api.holder import PROOF_HEADER, count, peer_of, proven
 from crank.controller.access import authenticate, refuse_workload
 from crank.controller.desk import Desk
 from crank.controller.keys import hash_of
@@ -128,10 +128,9 @@ class Gate:
 
     async def _refuse_workload(self, request: Request) -> None:
         """Refuse a workload that shows its certificate and nothing else: an identity alone allows nothing here."""
-        certificate = peer_certificate(request)
-        if certificate is None or self._desk.tokens is None:
-            return
-        await refuse_workload(self._desk, str(self._desk.tokens.identify(certificate)), request.method)
+        peer = None if self._desk.tokens is None else peer_of(self._desk, request)
+        if peer is not None:
+            await refuse_workload(self._desk, str(peer.spiffe_id), request.method)
 
     def _holds(self, known: _Known) -> bool:
         fresh = self._desk.clock.monotonic_sec() < known.until_sec

@@ -23,8 +23,10 @@ HEAD_SEC_MAX = 10.0
 KEEP_ALIVE_SEC = 30
 GRACE_SEC = 3
 CONNECTIONS_MAX = 2_000
-# The key in scope["state"]; set from the TLS session alone, so no header can forge it.
+# Keys in scope["state"]; set from the TLS session alone, so no header can forge them. The session is there for
+# whoever checks the whole chain.
 PEER_CERTIFICATE = "peer_certificate"
+PEER_SESSION = "peer_session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class PeerProtocol(H11Protocol):
         """Note the certificate that TLS verified; WebSockets get the same state."""
         session = transport.get_extra_info("ssl_object")
         certificate = session.getpeercert(binary_form=True) if session is not None else None
-        self.app_state = {**self.app_state, PEER_CERTIFICATE: certificate}
+        self.app_state = {**self.app_state, PEER_CERTIFICATE: certificate, PEER_SESSION: session}
         super().connection_made(transport)
         self._watch_head()
 

@@ -95,9 +95,7 @@ class JobWanted(Request):
     route: Literal["local", "any"] | None = Field(None, description="Only local is offered yet.")
     effects: Literal["pure", "idempotent", "external"] | None = None
     handles: list[HandleWanted] | None = Field(None, description="What its code may ask for while it runs.")
-    detach: bool | None = Field(
-        None, description="false: it is cancelled when no request has waited for it or followed it for 5 s."
-    )
+    detach: bool | None = Field(None, description="false: it is cancelled when no request has waited for it or followed it for 5 s.")
 
 
 class SessionClocks(Request):

@@ -1,7 +1,8 @@
 """The application that workers reach: one WebSocket, and blobs beside it. Who they are comes from TLS alone."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -13,46 +14,69 @@ from starlette.websockets import WebSocket, WebSocketState
 from crank.api.files import Octets, blob_head, pieces, receive_blob
 from crank.api.link import SocketLink
 from crank.api.problem import on_defect, problem_response
-from crank.api.server import PEER_CERTIFICATE
+from crank.api.renewal import RENEWING, ReadRequest, renew_identity
+from crank.api.server import PEER_SESSION
 from crank.controller import artifacts
 from crank.controller.desk import Desk
 from crank.controller.enroll import enroll, leave
 from crank.controller.report import receive
 from crank.controller.roster import LiveWorker
-from crank.domain.identity import SpiffeId
+from crank.domain.identity import SpiffeId, WorkloadKind, parse_workload_path
 from crank.domain.ids import LOCAL_TENANT, Digest, WorkerId, parse_digest
-from crank.errors import CrankError, NotFound, ProtocolError, UntrustedPeer
+from crank.domain.trust import Peer
+from crank.errors import CrankError, InvalidRequest, NotAllowed, NotFound, ProtocolError, UntrustedPeer
 from crank.wire import Hello, Message, Rejected, decode
 
 HELLO_SEC_MAX = 10.0
 # How long a worker may take to answer that it heard that the link is over.
 CLOSE_SEC_MAX = 5.0
-Identify = Callable[[bytes], SpiffeId]
+# Who the other side of a TLS session proved to be. Raises UntrustedPeer.
+Identify = Callable[[Any], Peer]
 _log = structlog.get_logger(__name__)
 
 
 class WorkerGate:
-    """Proves peers: their certificate, which TLS verified, must be a worker's of this trust domain."""
+    """Proves peers: what they showed in TLS must be a worker's of this trust domain, whatever TLS itself believed."""
 
     def __init__(self, desk: Desk, identify: Identify) -> None:
+        self._desk = desk
         self._identify = identify
         self._trust_domain = desk.policy.trust_domain
 
-    def admit(self, connection: HTTPConnection) -> SpiffeId:
-        """Return the worker. Raises UntrustedPeer."""
-        certificate = connection.scope.get("state", {}).get(PEER_CERTIFICATE)
-        if not isinstance(certificate, bytes):
+    def admit(
+        self, connection: HTTPConnection, kinds: Collection[WorkloadKind] = (WorkloadKind.WORKER,)
+    ) -> Peer:
+        """Return the peer, at every request anew: what TLS proved once may have ended since.
+
+        Raises UntrustedPeer, NotAllowed (`identity_revoked`, `identity_expired`).
+        """
+        session = connection.scope.get("state", {}).get(PEER_SESSION)
+        if session is None:
             raise UntrustedPeer("The connection carries no certificate.")
-        peer = self._identify(certificate)
-        if peer.trust_domain != self._trust_domain or peer.kind != "worker" or len(peer.path) != 2:
-            raise UntrustedPeer(f"{peer} is not a worker of {self._trust_domain}.")
+        peer = self._identify(session)
+        named = peer.spiffe_id
+        if named.trust_domain != self._trust_domain or not _is_one_of(kinds, named):
+            raise UntrustedPeer(f"{named} is not a {' or '.join(kinds)} of {self._trust_domain}.")
+        self.still(peer)
         return peer
 
+    def still(self, peer: Peer) -> None:
+        """Let a peer go on that was admitted before. Raises NotAllowed (`identity_revoked`, `identity_expired`)."""
+        self._desk.standing.check(peer, self._desk.clock.now_us())
 
-def build_workers_app(desk: Desk, *, identify: Identify) -> Starlette:
+
+def _is_one_of(kinds: Collection[WorkloadKind], named: SpiffeId) -> bool:
+    try:
+        return parse_workload_path(named).kind in kinds
+    except InvalidRequest:
+        return False
+
+
+def build_workers_app(desk: Desk, *, identify: Identify, read_request: ReadRequest) -> Starlette:
     """Return the ASGI application of the worker listener.
 
-    identify  makes an identity of a certificate that TLS verified (`crank.security.peer_identity`)
+    identify  proves who the other side of a TLS session is (`crank.security.Verifier.peer`)
+    read_request  reads a request for a certificate (`crank.adapters.certificate_request`)
     """
     gate = WorkerGate(desk, identify)
 
@@ -62,10 +86,14 @@ def build_workers_app(desk: Desk, *, identify: Identify) -> Starlette:
     async def blob(request: Request) -> Response:
         return await _blob(desk, gate, request)
 
+    async def renew(request: Request) -> Response:
+        return await renew_identity(desk, gate.admit(request, RENEWING), request, read_request)
+
     return Starlette(
         routes=[
             WebSocketRoute("/v1/worker", link),
             Route("/v1/blobs/{sha256}", blob, methods=["GET", "HEAD", "PUT"]),
+            Route("/v1/identity", renew, methods=["POST"]),
         ],
         exception_handlers={CrankError: _on_fault, Exception: on_defect},
     )
@@ -81,19 +109,28 @@ async def _on_fault(_request: Request, fault: Exception) -> Response:
 
 async def _blob(desk: Desk, gate: WorkerGate, request: Request) -> Response:
     peer = gate.admit(request)
+    worker_id = WorkerId(peer.spiffe_id.name)
     digest = parse_digest(request.path_params["sha256"])
     if request.method == "PUT":
         size_bytes = await receive_blob(desk, request, digest)
-        desk.roster.brought(WorkerId(peer.name), digest)
+        gate.still(peer)
+        desk.roster.brought(worker_id, digest)
         return JSONResponse({"sha256": digest, "size_bytes": size_bytes}, 201)
-    own = request.method == "HEAD" and desk.roster.has_brought(WorkerId(peer.name), digest)
-    if not own and not await _may_read(desk, WorkerId(peer.name), digest):
+    own = request.method == "HEAD" and desk.roster.has_brought(worker_id, digest)
+    if not own and not await _may_read(desk, worker_id, digest):
         raise NotFound("There is no blob with this SHA-256.", code="blob_not_found", field="sha256")
     head = await blob_head(desk, digest)
     if request.method == "HEAD":
         return head
     source = await artifacts.open_blob(desk, digest=digest)
-    return Octets(pieces(source), headers=dict(head.headers))
+    return Octets(_while_believed(gate, peer, pieces(source)), headers=dict(head.headers))
+
+
+async def _while_believed(gate: WorkerGate, peer: Peer, octets: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Stop in the middle when the peer is revoked or its certificate ends: the connection breaks, whatever was sent."""
+    async for piece in octets:
+        gate.still(peer)
+        yield piece
 
 
 async def _may_read(desk: Desk, worker_id: WorkerId, digest: Digest) -> bool:
@@ -118,6 +155,11 @@ async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_m
         # Before accept this is a plain 403: a stranger learns nothing.
         await socket.close()
         return
+    except NotAllowed as fault:
+        _log.warning("worker_refused", code=fault.error_code, reason=fault.message)
+        # One whom this authority knew is told why.
+        await socket.send_denial_response(problem_response(fault))
+        return
     await socket.accept()
     link = SocketLink(socket)
     entered: list[LiveWorker] = []
@@ -138,17 +180,17 @@ async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_m
 
 
 async def _converse(
-    desk: Desk, socket: WebSocket, link: SocketLink, peer: SpiffeId, entered: list[LiveWorker], hello_sec_max: float
+    desk: Desk, socket: WebSocket, link: SocketLink, peer: Peer, entered: list[LiveWorker], hello_sec_max: float
 ) -> None:
     try:
         hello = await _hello(socket, hello_sec_max)
-        worker = await enroll(desk, hello=hello, peer=peer, link=link)
+        worker = await enroll(desk, hello=hello, peer=peer.spiffe_id, link=link, shown=peer)
         entered.append(worker)
-        _log.info("worker_enrolled", worker=peer.name, software=hello.software[:80])
+        _log.info("worker_enrolled", worker=peer.spiffe_id.name, software=hello.software[:80], renews=hello.renews)
         while (message := await _next(socket)) is not None:
             await receive(desk, worker=worker, message=message)
     except CrankError as fault:
-        _log.warning("worker_dropped", worker=peer.name, code=fault.error_code, reason=fault.message)
+        _log.warning("worker_dropped", worker=peer.spiffe_id.name, code=fault.error_code, reason=fault.message)
         await _part(link, fault, enrolled=bool(entered))
 
 

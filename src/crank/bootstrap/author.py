@@ -10,7 +10,6 @@ import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
-from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.authority import open_authority, worker_id_of
 from crank.bootstrap.confinement import dialer_to, give_folders, log_layers, shut_in, spool_dir, worker_view
@@ -21,6 +20,7 @@ from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.module import describe
 from crank.bootstrap.node import node_info
 from crank.bootstrap.processes import watched
+from crank.bootstrap.verifying import connector_to, own_identity
 from crank.bootstrap.worker import leave_when_lost, run_until_told
 from crank.config import Settings
 from crank.domain.ids import parse_name
@@ -29,7 +29,6 @@ from crank.errors import NotAllowed
 from crank.sandbox.confine import abilities
 from crank.sandbox.link import launch
 from crank.sandbox.runner import NamespaceRunner
-from crank.security import client_context
 from crank.worker.attempt import Bench
 from crank.worker.functions import SandboxedFunctions
 from crank.worker.serve import EXIT_REJECTED, Worker, WorkerIdentity
@@ -51,7 +50,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
     clock, ids = SystemClock(), SystemIdSource()
     # The owner of the node runs this, and the owner holds the authority; join tokens come with step 4.
     authority = open_authority(settings, clock, ids)
-    identity = authority.issue_worker(worker_id_of(settings), settings.identity_dir)
+    authority.issue_worker(worker_id_of(settings), settings.identity_dir)
     worker_id = worker_id_of(settings)
     offers = [offer.capped(settings.ceilings, str(NamespaceRunner.tier)) for offer in declared.offers]
     build = describe(settings, settings.worker_name, target, offers)
@@ -67,9 +66,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
         raise
 
     async def serve(settings: Settings, leash: Leash) -> None:
-        tls = client_context(
-            certificate_file=identity.certificate_file, key_file=identity.key_file, ca_file=identity.ca_file
-        )
+        own = own_identity(settings, settings.identity_dir)
         async with AsyncExitStack() as opened:
             sandbox = NamespaceRunner(link, parked=max(2, slots))
             opened.push_async_callback(sandbox.stop)
@@ -79,12 +76,13 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
             opened.push_async_callback(functions.stop)
             await functions.start()
             worker = Worker(
-                WebSocketConnector(address, tls, settings.trust_domain, dialer.dial),
+                connector_to(settings, address, own, dialer.dial),
                 WorkerIdentity(
                     worker_id=worker_id,
                     instance_id=ids.uuid7(),
                     node_id=document["node_id"],
                     software=f"crank/{crank.__version__}",
+                    own=own,
                 ),
                 offers=offers,
                 bench=Bench(

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 import crank
 from crank.adapters.authority import Identity
 from crank.adapters.blobs import FileBlobStore
+from crank.adapters.certificate_request import read_request
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
 from crank.adapters.https_download import HttpsDownloads
@@ -24,7 +25,9 @@ from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
+from crank.bootstrap import spiffe
 from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
+from crank.bootstrap.federation import open_trust, start_polling, verifier_of
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
@@ -41,7 +44,7 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Failpoints
-from crank.security import bearer_server_context, peer_identity, server_context
+from crank.security import bearer_server_context, server_context
 
 # A clock before the year this was written is wrong, and every certificate would be invalid.
 EARLIEST_US = 1_767_225_600_000_000
@@ -61,8 +64,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     make_home(settings)
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
-    authority = start_authority(settings, clock, ids)
-    own = issue_own(settings, authority)
+    authority = start_authority(settings, clock, ids, make_failpoints(settings))
     async with AsyncExitStack() as opened:
         store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
         await store.start()
@@ -81,12 +83,16 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             profiles=_profiles(settings),
             authority=authority,
             tokens=open_tokens(settings, authority),
+            trust=open_trust(authority, clock),
+            roots=authority,
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
+        own = await issue_own(settings, desk, authority)
+        opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
         api, workers = _listeners(settings, desk, own, app)
@@ -100,15 +106,16 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             more.append(e2b.listener(settings, boxes, own))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
+        workloads = await opened.enter_async_context(spiffe.served(settings, desk))
         public = _public_name(settings, api)
         contexts = [each.tls for each in (api, workers, *more) if each.tls]
-        renewing = asyncio.create_task(keep_renewed(settings, authority, contexts, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, contexts, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
             workers=workers,
             more=more,
-            started=lambda *ports: _tell_ready(settings, leash, ports, desk),
+            started=lambda *ports: _tell_ready(settings, leash, ports, desk, workloads),
             stop=leash.stopping,
         )
         _log.info("controller_stopping")
@@ -120,13 +127,16 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
     await door.close()
 
 
-def _tell_ready(settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk) -> None:
+def _tell_ready(
+    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: JsonObject
+) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
     take_place(desk.tokens, f"https://{host}:{api_port}")
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
+            **workloads,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
@@ -224,9 +234,9 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> t
         tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
         name="api_port",
     )
-    ask_for_certificates(api.tls, own.ca_file)
+    ask_for_certificates(desk.tokens, api.tls, own.ca_file, verifier_of(desk).peer)
     workers = Listener(
-        app=build_workers_app(desk, identify=peer_identity),
+        app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),

@@ -79,7 +79,7 @@ class Keeper:
         self._children[role] = child
         told = await child.ready(READY_SEC)
         if role == "controller":
-            self._addresses = {name: told[name] for name in ("api", "workers_api", "e2b") if name in told}
+            self._addresses = {name: told[name] for name in ("api", "workers_api", "e2b", "spiffe_socket") if name in told}
             # A later start must listen where clients already look.
             self._settings = dataclasses.replace(
                 self._settings, api_port=told["api_port"], workers_port=told["workers_port"]

@@ -54,7 +54,7 @@ async def start_node(settings: Settings, *, bound: bool) -> tuple[Child, JsonObj
 
 async def start_free_node(settings: Settings) -> tuple[Child, JsonObject]:
     """Start a node that stops with this process, on any free ports: nobody else looks for it. Raises as `start_node`."""
-    return await start_node(dataclasses.replace(settings, api_port=0, workers_port=0, e2b=False), bound=True)
+    return await start_node(dataclasses.replace(settings, api_port=0, workers_port=0, e2b=False, spiffe_socket=None, spiffe_shared=False), bound=True)
 
 
 @contextlib.asynccontextmanager

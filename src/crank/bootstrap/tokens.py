@@ -1,14 +1,16 @@
 """Capability tokens, wired: who signs and reads them, which roles there are, and who may show a certificate."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from crank.adapters.jose import JoseProofs, JoseTokens
 from crank.bootstrap.roles import read_roles
 from crank.config import Settings
 from crank.controller.token_desk import TokenDesk, TokenSigner
 from crank.domain.rules.token import ACCESS_TYPE
-from crank.security import peer_identity
+from crank.domain.trust import Peer
 
 
 def open_tokens(settings: Settings, signer: TokenSigner) -> TokenDesk:
@@ -17,7 +19,6 @@ def open_tokens(settings: Settings, signer: TokenSigner) -> TokenDesk:
         signer=signer,
         reader=JoseTokens(signer.access_token_keys, typ=ACCESS_TYPE),
         proofs=JoseProofs(),
-        identify=peer_identity,
         roles=read_roles(settings),
         place=settings.public_url.rstrip("/"),
     )
@@ -29,8 +30,11 @@ def take_place(tokens: TokenDesk | None, address: str) -> None:
         tokens.place = address
 
 
-def ask_for_certificates(tls: ssl.SSLContext | None, ca_file: Path) -> None:
+def ask_for_certificates(
+    tokens: TokenDesk | None, tls: ssl.SSLContext | None, ca_file: Path, identify: Callable[[Any], Peer]
+) -> None:
     """Let callers of the API show a certificate of this trust domain; one that is shown must be good, none is needed."""
-    if tls is not None:
+    if tls is not None and tokens is not None:
+        tokens.identify = identify
         tls.load_verify_locations(cafile=ca_file)
         tls.verify_mode = ssl.CERT_OPTIONAL

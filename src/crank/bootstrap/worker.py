@@ -3,22 +3,19 @@
 import asyncio
 import json
 import os
-import ssl
 import traceback
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
-from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.nvml import NvmlProbe
 from crank.adapters.spool import FileSpool
-from crank.bootstrap.authority import RENEW_LOOK_SEC, worker_id_of
+from crank.bootstrap.authority import worker_id_of
 from crank.bootstrap.confinement import dialer_to, document, give_folders, log_layers, shut_in, spool_dir, worker_view
 from crank.bootstrap.controller import make_failpoints
 from crank.bootstrap.files import node_id
@@ -26,6 +23,7 @@ from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.processes import telling, watched
 from crank.bootstrap.profiles import Profiles
+from crank.bootstrap.verifying import connector_to, own_identity
 from crank.config import Settings
 from crank.domain.isolation import Tier, require
 from crank.domain.quantity import TIMEOUT_SEC_MAX
@@ -34,7 +32,6 @@ from crank.sandbox.confine import Layer, abilities
 from crank.sandbox.dialer import Dialer
 from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.tiers import RUNNERS, strongest
-from crank.security import client_context
 from crank.worker.attempt import Bench
 from crank.worker.offers import Offer, ScriptOffer, script_offers, shipped_offers
 from crank.worker.serve import EXIT_LEFT, Worker, WorkerIdentity
@@ -138,13 +135,10 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
             if isinstance(offer, ScriptOffer) and offer.build.accelerator == "cpu":
                 # Imports begin now, so that no job waits for them. A GPU's sandboxes wait until it is known which.
                 sandbox.warm(offer.build)
-        folder = settings.identity_dir
-        tls = client_context(
-            certificate_file=folder / "cert.pem", key_file=folder / "key.pem", ca_file=folder / "ca.pem"
-        )
+        own = own_identity(settings, settings.identity_dir)
         worker = Worker(
-            WebSocketConnector(workers_url(settings), tls, settings.trust_domain, prepared.dialer.dial),
-            prepared.identity,
+            connector_to(settings, workers_url(settings), own, prepared.dialer.dial),
+            replace(prepared.identity, own=own),
             offers=prepared.offers,
             bench=Bench(
                 sandbox=sandbox,
@@ -158,8 +152,7 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
             bounds=SessionBounds(settings.worker_sessions, settings.worker_sessions_bytes),
             devices=prepared.devices,
         )
-        for beside in (reload_identity(tls, folder), leave_when_lost(prepared.link, prepared.dialer, worker)):
-            opened.callback(asyncio.create_task(beside).cancel)
+        opened.callback(asyncio.create_task(leave_when_lost(prepared.link, prepared.dialer, worker)).cancel)
         names = [offer.capability.name for offer in prepared.offers]
         _log.info("worker_ready", capabilities=names)
         leash.tell({"capabilities": names, "confinement": document(prepared.layers)})
@@ -172,16 +165,6 @@ async def leave_when_lost(link: LauncherLink, dialer: Dialer, worker: Worker) ->
         await asyncio.sleep(BESIDE_LOOK_SEC)
     _log.error("launcher_lost" if dialer.alive else "dialer_lost")
     worker.drain(limit_sec=BESIDE_LOST_DRAIN_SEC)
-
-
-async def reload_identity(tls: ssl.SSLContext, folder: Path) -> None:
-    """Take up a renewed certificate for the connections to come, for as long as the process runs."""
-    while True:
-        await asyncio.sleep(RENEW_LOOK_SEC)
-        try:
-            tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        except OSError as fault:
-            _log.error("renewal_failed", cause=str(fault))
 
 
 def workers_url(settings: Settings) -> str:

@@ -10,9 +10,7 @@ from crank.cli.run import Asked, run
 from crank.domain.json import JsonValue, dumps
 from crank.errors import InvalidRequest
 
-_Json = Annotated[
-    bool, Parameter(name="--json", help="Print one JSON object at the end.", negative=(), show_default=False)
-]
+_Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object at the end.", negative=(), show_default=False)]
 _Out = Annotated[Path | None, Parameter(help="Folder for what was made; the current one unless given.")]
 
 

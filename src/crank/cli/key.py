@@ -23,12 +23,9 @@ def mint(
     mount: Annotated[
         tuple[str, ...], Parameter(help="A mount that it may name; may be repeated. None otherwise.", negative=())
     ] = (),
-    expires: Annotated[
-        str | None, Parameter(help="How long it lasts: 90m, 12h, 30d, 4w. Until revoked otherwise.")
-    ] = None,
+    expires: Annotated[str | None, Parameter(help="How long it lasts: 90m, 12h, 30d, 4w. Until revoked otherwise.")] = None,
     kind: Annotated[
-        Literal["api", "e2b", "owner"],
-        Parameter(help="api for the API, e2b for the E2B listener, owner for everything."),
+        Literal["api", "e2b", "owner"], Parameter(help="api for the API, e2b for the E2B listener, owner for everything.")
     ] = "api",
     json: Json = False,
 ) -> int:

@@ -97,6 +97,38 @@ _GROUPS = (
         ),
     ),
     (
+        "federation",
+        "Other trust domains whose identities can be checked here.",
+        (
+            ("add", "crank.cli.federation:add", "Federate with a trust domain by where its bundle is published."),
+            ("list", "crank.cli.federation:list_domains", "List the domains, and whether they are believed now."),
+            ("show", "crank.cli.federation:show", "Show one domain with its bundle."),
+            ("refresh", "crank.cli.federation:refresh", "Fetch a domain's bundle now."),
+            ("remove", "crank.cli.federation:remove", "End a federation; nobody of that domain is believed any more."),
+        ),
+    ),
+    (
+        "identity",
+        "Who may speak for this node and its workers, and identities of this machine's programs.",
+        (
+            ("show", "crank.cli.authority:show", "Show the tiers of the authority, its bundle, and a change of root."),
+            ("rotate", "crank.cli.authority:rotate", "Change the root: prepare, activate, retire; abort goes back."),
+            ("list", "crank.cli.identity:list_identities", "List the certificates that were issued, and what is revoked."),
+            ("revoke", "crank.cli.identity:revoke", "Take an identity back at once."),
+            ("allow", "crank.cli.identity:allow", "Let a revoked identity get certificates again."),
+            ("fetch", "crank.cli.fetch_identity:fetch", "Write this process's identity as files, and keep them fresh."),
+        ),
+    ),
+    (
+        "workload",
+        "Programs of this machine, and the identities that they get.",
+        (
+            ("add", "crank.cli.workload:add", "Register a workload by marks that its process bears."),
+            ("list", "crank.cli.workload:list_workloads", "List the registered workloads."),
+            ("remove", "crank.cli.workload:remove", "Take an identity away."),
+        ),
+    ),
+    (
         "worker",
         "Workers and what they offer.",
         (

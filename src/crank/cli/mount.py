@@ -30,9 +30,7 @@ def add(
     """
     if "/" in name or name in (".", ".."):
         raise InvalidRequest(
-            f"{name!r} is no name for a mount.",
-            code="usage",
-            fix="The name first, then the folder: mount add docs ./docs.",
+            f"{name!r} is no name for a mount.", code="usage", fix="The name first, then the folder: mount add docs ./docs."
         )
 
     async def adding(client: AsyncClient) -> Mount:

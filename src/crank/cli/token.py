@@ -64,7 +64,9 @@ def mint(*, allowed: Allowed = Allowed(), json: Json = False) -> int:
 
 
 def exchange(
-    subject: Annotated[str, Parameter(help="A token, a key's secret, or - to read one from standard input.")],
+    subject: Annotated[
+        str, Parameter(help="A token, a key's secret, or - to read one from standard input.", allow_leading_hyphen=True)
+    ],
     /,
     *,
     allowed: Allowed = Allowed(),
@@ -88,14 +90,19 @@ def _exchange(subject: str | None, wanted: dict[str, Any], json: bool) -> int:
     return ExitCode.OK
 
 
-def inspect(token: Annotated[str, Parameter(help="A token, or - to read it from standard input.")], /) -> int:
+def inspect(
+    token: Annotated[str, Parameter(help="A token, or - to read it from standard input.", allow_leading_hyphen=True)], /
+) -> int:
     """Show what a token says, read here and believed by nobody: its signature is not checked."""
     print_json(_claims(_read(token)))
     return ExitCode.OK
 
 
 def verify(
-    token: Annotated[str, Parameter(help="A token, or - to read it from standard input.")], /, *, json: Json = False
+    token: Annotated[str, Parameter(help="A token, or - to read it from standard input.", allow_leading_hyphen=True)],
+    /,
+    *,
+    json: Json = False,
 ) -> int:
     """Ask the node whether a token is good now; ends with 1 when it is not."""
     text = _read(token)
@@ -115,7 +122,12 @@ def verify(
     return ExitCode.OK
 
 
-def revoke(token: Annotated[str, Parameter(help="A token, its id, or - to read it from standard input.")], /) -> int:
+def revoke(
+    token: Annotated[
+        str, Parameter(help="A token, its id, or - to read it from standard input.", allow_leading_hyphen=True)
+    ],
+    /,
+) -> int:
     """Revoke a token with all that came of it; what runs under them ends."""
     text = _read(token)
 

@@ -2,6 +2,7 @@
 
 from crank.client.face import Client
 from crank.client.face_session import Session
+from crank.client.federation import FederatedDomain
 from crank.client.keys import Key
 from crank.client.link import ClientOptions, job_id_of
 from crank.client.proof import ProofKey
@@ -10,6 +11,7 @@ from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics,
 from crank.client.sessions import AsyncSession, SessionFile, SessionState
 from crank.client.token_forms import TokenWanted
 from crank.client.tokens import Token
+from crank.client.workloads import WorkloadEntry
 
 __all__ = [
     "Artifact",
@@ -17,6 +19,7 @@ __all__ = [
     "AsyncSession",
     "Client",
     "ClientOptions",
+    "FederatedDomain",
     "JobEnd",
     "JobEvent",
     "JobResult",
@@ -32,5 +35,6 @@ __all__ = [
     "StreamMetrics",
     "Token",
     "TokenWanted",
+    "WorkloadEntry",
     "job_id_of",
 ]

@@ -8,12 +8,15 @@ from typing import Any, BinaryIO, Self, TypeVar
 
 from crank.client.contents import Contents, Mounts
 from crank.client.face_session import Session
+from crank.client.federation import Federation
+from crank.client.identities import Identities
 from crank.client.keys import Keys
 from crank.client.link import ClientOptions
 from crank.client.remote import AsyncClient, OnOutput
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page
 from crank.client.sessions import SessionState
 from crank.client.tokens import Tokens
+from crank.client.workloads import Workloads
 from crank.domain.json import JsonObject, JsonValue
 
 T = TypeVar("T")
@@ -33,6 +36,9 @@ class Client:
         self._thread.start()
         self.keys = Keys(self._remote.keys, self._wait_for)
         self.tokens = Tokens(self._remote.tokens, self._wait_for)
+        self.federation = Federation(self._remote.federation, self._wait_for)
+        self.identities = Identities(self._remote.identities, self._wait_for)
+        self.workloads = Workloads(self._remote.workloads, self._wait_for)
 
     def __enter__(self) -> Self:
         return self

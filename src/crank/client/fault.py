@@ -27,7 +27,9 @@ def fault_of(status: int, body: Any) -> CrankError:
     document = body if isinstance(body, dict) else {}
     code = str(document.get("code") or "")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (CrankError if status >= 500 else errors.InvalidRequest)
-    message = str(document.get("detail") or document.get("title") or f"The node answered with status {status}.")
+    # OAuth's endpoints say `error_description` where a problem document says `detail`.
+    said = document.get("detail") or document.get("error_description") or document.get("title")
+    message = str(said or f"The node answered with status {status}.")
     fix = document.get("fix") or None
     if issubclass(kind, Unavailable):
         return kind(message, code=code or None, fix=fix)

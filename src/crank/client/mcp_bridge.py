@@ -90,9 +90,7 @@ class Bridge:
 
     async def _take(self, line: bytes | None) -> None:
         if line is None:
-            await self._put(
-                error(None, TooLarge(f"A message has at most {MESSAGE_BYTES_MAX} bytes."), code=INVALID_REQUEST)
-            )
+            await self._put(error(None, TooLarge(f"A message has at most {MESSAGE_BYTES_MAX} bytes."), code=INVALID_REQUEST))
             return
         if not line.strip():
             return
@@ -169,12 +167,7 @@ class Bridge:
             await asyncio.sleep(_DELAY_SEC)
 
     async def _send(
-        self,
-        options: ClientOptions,
-        http: httpx2.AsyncClient,
-        envelope: Envelope,
-        request_id: RequestId | None,
-        sent: "_Sent",
+        self, options: ClientOptions, http: httpx2.AsyncClient, envelope: Envelope, request_id: RequestId | None, sent: "_Sent"
     ) -> None:
         older = envelope.version is None
         headers = {"accept": _ACCEPT, "content-type": "application/json", **envelope.headers()}
@@ -193,7 +186,9 @@ class Bridge:
             else:
                 await self._hand_back(answer, envelope, request_id)
 
-    async def _hand_on(self, answer: httpx2.Response, envelope: Envelope, request_id: RequestId, sent: "_Sent") -> None:
+    async def _hand_on(
+        self, answer: httpx2.Response, envelope: Envelope, request_id: RequestId, sent: "_Sent"
+    ) -> None:
         """Write every message of a stream to the host as it comes."""
         async for event in httpx2.EventSource(answer, max_event_size=MESSAGE_BYTES_MAX):
             if not event.data:

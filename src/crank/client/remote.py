@@ -15,11 +15,14 @@ from urllib.parse import quote
 import httpx2
 
 from crank.client.contents import CHUNK_BYTES, Contents, Mounts, chunks, digest_of, mount_uses
+from crank.client.federation import AsyncFederation
+from crank.client.identities import AsyncIdentities
 from crank.client.keys import AsyncKeys
 from crank.client.link import EVENT_BYTES_MAX, ClientOptions, Link, transport_fault
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page, parse_job, parse_mount, parse_page
 from crank.client.sessions import AsyncSession, SessionState, parse_session
 from crank.client.tokens import AsyncTokens
+from crank.client.workloads import AsyncWorkloads
 from crank.domain.json import JsonObject, JsonValue
 from crank.domain.quantity import WAIT_SEC_MAX
 from crank.errors import CrankError, ProtocolError, Unavailable
@@ -48,6 +51,9 @@ class AsyncClient:
         self._link = Link(options)
         self.keys = AsyncKeys(self._link)
         self.tokens = AsyncTokens(self._link)
+        self.federation = AsyncFederation(self._link)
+        self.identities = AsyncIdentities(self._link)
+        self.workloads = AsyncWorkloads(self._link)
 
     async def __aenter__(self) -> Self:
         return self

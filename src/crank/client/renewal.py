@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import httpx2
 
+from crank.client.fault import fault_of
 from crank.client.proof import ProofKey
-from crank.client.token_forms import TOKEN_PATH, TokenWanted, exchange_form, refusal_of
+from crank.client.token_forms import TOKEN_PATH, TokenWanted, exchange_form
 
 # Renewed when so much of its life is left, or this many seconds, whatever is less.
 _LEFT_SHARE = 0.5
@@ -66,7 +68,7 @@ class RenewedToken(httpx2.Auth):
     async def _take(self, answer: httpx2.Response) -> None:
         await answer.aread()
         if not answer.is_success:
-            raise refusal_of(answer)
+            raise fault_of(answer.status_code, _json_or_none(answer))
         body = answer.json()
         self._token = str(body["access_token"])
         lives_sec = float(body["expires_in"])
@@ -79,3 +81,10 @@ def show(request: httpx2.Request, token: str, key: ProofKey | None) -> None:
     if key is not None:
         url = request.url.copy_with(query=None, fragment=None)
         request.headers["DPoP"] = key.prove(request.method, str(url), token)
+
+
+def _json_or_none(answer: httpx2.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return None

@@ -5,11 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx2
-
-from crank.client.fault import fault_of
-from crank.errors import CrankError
-
 TOKEN_PATH = "/v1/token"  # noqa: S105 - an address
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind
@@ -56,13 +51,3 @@ def exchange_form(subject: str, wanted: TokenWanted) -> dict[str, str]:
 
 def _shown(name: str, text: str) -> dict[str, str]:
     return {name: text, f"{name}_type": _TOKEN if is_token(text) else _KEY}
-
-
-def refusal_of(answer: httpx2.Response) -> CrankError:
-    """Return the fault that an answer in OAuth's form tells of."""
-    try:
-        body = answer.json()
-    except ValueError:
-        body = {}
-    told = body if isinstance(body, dict) else {}
-    return fault_of(answer.status_code, {"detail": told.get("error_description"), **told})

@@ -55,7 +55,8 @@ class AsyncTokens:
         subject    a token or a key's secret; None: what this client was made with
         proof_key  the key that the subject is bound to, or that the new token shall be bound to
         wanted     the fields of `TokenWanted`
-        Raises NotAuthenticated, NotAllowed, InvalidRequest.
+        Raises NotAuthenticated, and InvalidRequest for all that OAuth calls an invalid request or scope: its code says
+        which (`delegation_not_allowed`, `bearer_not_allowed`, `nothing_granted`, …).
         """
         options = self._link.options
         shown = subject or options.token or read_secret(options.token_file)

@@ -69,12 +69,17 @@ class Settings:
     e2b               whether the node serves the E2B protocol
     e2b_port          where; 0 takes any free port
     e2b_tls           whether that listener speaks TLS, which it must where `bind` is not loopback
+    spiffe_socket     Unix socket at which this machine's workloads get identities; run/spiffe.sock in the home unless said
+    spiffe_shared     whether every account of this machine may connect to that socket; else the node's own alone
     sandbox_tier      the weakest isolation that jobs may run in: `namespaces`, or `landlock` as well
     ceilings          by the names of `profile.Limits`: no profile gives a job more than this here
     public_url        address under which others reach the API from outside, `https://crank.example.org`; empty for none
     tls_cert, tls_key  files of a certificate that others trust and its key; shown to those who ask for its name
     actions_file_hosts   hosts that files of GPT Actions may be fetched from, with commas between; none means never
     leaf_ttl_sec      how long an identity lives; it is renewed at half of that
+    hsm_module        path of the PKCS#11 library of an HSM that keeps the authority's key; without it a file does
+    hsm_token         label of the HSM's token
+    hsm_pin_file      file, readable for this user alone, that holds the PIN of the token's user
     failpoints        `name:action,…`, for tests only
     build_environment what a profile build may see of the environment
     """
@@ -109,7 +114,12 @@ class Settings:
     e2b: bool = False
     e2b_port: int = 7445
     e2b_tls: bool = False
+    spiffe_socket: Path | None = None
+    spiffe_shared: bool = False
     leaf_ttl_sec: float = LEAF_TTL_SEC_MAX
+    hsm_module: Path | None = None
+    hsm_token: str = ""
+    hsm_pin_file: Path | None = None
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -220,7 +230,12 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "e2b": a_flag,
     "e2b_port": whole(0, PORT_MAX),
     "e2b_tls": a_flag,
+    "spiffe_socket": a_path,
+    "spiffe_shared": a_flag,
     "leaf_ttl_sec": seconds(LEAF_TTL_SEC_MIN, LEAF_TTL_SEC_MAX),
+    "hsm_module": a_path,
+    "hsm_token": a_text,
+    "hsm_pin_file": a_path,
     **_CEILINGS,
 }
 
@@ -251,7 +266,7 @@ def load(flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, st
         problems.append(
             Problem("workers_port", "is the same as api_port", "Choose two ports, or 0 to take any free one.")
         )
-    problems += [*_pair_problems(values), *_plain_problems(values)]
+    problems += [*_pair_problems(values), *_plain_problems(values), *_socket_problems(values)]
     if problems:
         count = "one mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         raise ConfigurationError(f"The settings have {count}.", problems=problems)
@@ -260,10 +275,14 @@ def load(flags: Mapping[str, Any] | None = None, *, environment: Mapping[str, st
 
 
 def _pair_problems(values: Mapping[str, Any]) -> list[Problem]:
-    if (values["tls_cert"] is None) == (values["tls_key"] is None):
-        return []
-    missing = "tls_key" if values["tls_key"] is None else "tls_cert"
-    return [Problem(missing, "is missing, and the other is there", "Give both tls_cert and tls_key, or neither.")]
+    problems = []
+    for names in (("tls_cert", "tls_key"), ("hsm_module", "hsm_token", "hsm_pin_file")):
+        missing = [name for name in names if not values[name]]
+        if 0 < len(missing) < len(names):
+            listed = f"{', '.join(names[:-1])} and {names[-1]}"
+            fix = f"Give {'both' if len(names) == 2 else 'all of'} {listed}, or {'neither' if len(names) == 2 else 'none'}."
+            problems += [Problem(name, "is missing, and the other is there", fix) for name in missing]
+    return problems
 
 
 def _plain_problems(values: Mapping[str, Any]) -> list[Problem]:
@@ -274,6 +293,15 @@ def _plain_problems(values: Mapping[str, Any]) -> list[Problem]:
         Problem(
             "e2b_tls", f"must be on where bind is {values['bind']}, which is not loopback", "Set CRANK_E2B_TLS=true."
         )
+    ]
+
+
+def _socket_problems(values: Mapping[str, Any]) -> list[Problem]:
+    """The home is its owner's alone, so what lies inside is nobody else's to reach."""
+    if not values["spiffe_shared"] or values["spiffe_socket"] is not None:
+        return []
+    return [
+        Problem("spiffe_socket", "is inside the node's home, which others cannot enter", "Set CRANK_SPIFFE_SOCKET to a path in a folder that they can.")
     ]
 
 
@@ -320,7 +348,12 @@ def _defaults(home: Path) -> dict[str, Any]:
         "e2b": False,
         "e2b_port": 7445,
         "e2b_tls": False,
+        "spiffe_socket": None,
+        "spiffe_shared": False,
         "leaf_ttl_sec": LEAF_TTL_SEC_MAX,
+        "hsm_module": None,
+        "hsm_token": "",
+        "hsm_pin_file": None,
     }
 
 
@@ -437,6 +470,12 @@ def command_line() -> tuple[str, ...]:
     """Return the command that starts this very program, wherever one stands."""
     script = Path(sys.executable).with_name("crank")
     return (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-m", "crank")
+
+
+def endpoint_socket(*, environment: Mapping[str, str] | None = None) -> str | None:
+    """Return where this process was told to find a Workload API, by the variable of its standard."""
+    seen = os.environ if environment is None else environment
+    return seen.get("SPIFFE_ENDPOINT_SOCKET") or None
 
 
 def interpreter() -> str:

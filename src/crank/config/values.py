@@ -64,7 +64,6 @@ def seconds(low: float, high: float) -> Callable[[Any], float]:
 
 def whole(low: int, high: int) -> Callable[[Any], int]:
     """Return a reader of a whole number."""
-
     def read(value: Any) -> int:
         number = a_number(value, low, high)
         if number != int(number):

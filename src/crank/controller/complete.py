@@ -191,8 +191,7 @@ def settle_loss(desk: Desk, tx: Transaction, job: Job, loss: retry.Loss) -> Stat
     tx.jobs.update(again)
     facts = {"reason": verdict.reason, "epoch": job.epoch, "worker": job.worker_id}
     tx.records.append(
-        desk.record(
-            "job.requeued", tenant=job.tenant, subject=desk.policy.controller_id, job_id=job.job_id, facts=facts
-        )
+        desk.record("job.requeued", tenant=job.tenant, subject=desk.policy.controller_id, job_id=job.job_id, facts=facts)
     )
     return again.status
+

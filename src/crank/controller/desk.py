@@ -4,10 +4,14 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crank.controller.bell import Bell
+from crank.controller.bundles import Trust
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
+from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
+from crank.controller.standing import Standing
 from crank.controller.tally import Tally
 from crank.controller.token_desk import TokenDesk
 from crank.controller.watch import Watch
@@ -26,6 +30,7 @@ from crank.ports import (
     Failpoints,
     IdSource,
     MountRegister,
+    RootRotation,
     SchemaChecker,
     Store,
     StreamLog,
@@ -79,8 +84,12 @@ class Desk:
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     authority       issues identities and signs tokens; None where nothing is served that needs them
+    trust           publishes our bundle and keeps those of federated domains; None as with the authority
+    roots           the operator's side of it; root_gate is held while a step of a change of root is taken
     mounts_gate     held while a mount is added or removed, so that store and register change alike
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
+    standing        which of them were taken back
+    workloads       rings when workloads were registered or removed
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     grant           the grant of the token that it was asked with; None: the credential itself was shown
     tokens          makes and reads tokens; None where there are none
@@ -101,6 +110,9 @@ class Desk:
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     authority: Authority | None = None
+    trust: Trust | None = None
+    roots: RootRotation | None = None
+    root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
@@ -108,6 +120,9 @@ class Desk:
     refused_calls: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
+    standing: Standing = field(default_factory=Standing)
+    renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
+    workloads: Bell = field(default_factory=Bell)
     asker: Credential | None = None
     grant: Grant | None = None
     tokens: TokenDesk | None = None

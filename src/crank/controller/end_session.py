@@ -80,7 +80,7 @@ async def tell(worker: LiveWorker | None, message: Message) -> bool:
     if worker is None:
         return False
     try:
-        await worker.link.send(message)
+        await worker.latest.link.send(message)
     except Unavailable:
         return False
     return True
@@ -110,6 +110,7 @@ async def on_opened(desk: Desk, worker: LiveWorker, message: Opened) -> None:
     if not await desk.store.transact(note):
         await tell(worker, Close(message.session_id))
         return
+    worker.asked.discard(session_id)
     if worker.sessions is not None:
         worker.sessions.add(session_id)
     desk.watch.changed(LOCAL_TENANT, session_id)
@@ -119,6 +120,7 @@ async def on_opened(desk: Desk, worker: LiveWorker, message: Opened) -> None:
 async def on_ended(desk: Desk, worker: LiveWorker, message: Ended) -> None:
     """Note the end of a session durably, then let its worker forget it."""
     end = _read_end(message)
+    worker.asked.discard(SessionId(message.session_id))
     session = await desk.store.read(lambda tx: tx.sessions.find(LOCAL_TENANT, SessionId(message.session_id)))
     if session is not None and session.worker_id == worker.known.worker_id:
         await end_session(desk, session, end, subject=str(worker.known.worker_id))
@@ -156,6 +158,14 @@ async def on_listed(desk: Desk, worker: LiveWorker, message: Sessions) -> None:
     for session_id in worker.sessions.copy():
         await on_opened(desk, worker, standing[session_id])
     desk.watch.work.set()
+
+
+async def on_missing(desk: Desk, worker: LiveWorker, missing: set[SessionId]) -> None:
+    """End sessions that a worker should hold and does not."""
+    live = await desk.store.read(lambda tx: tx.sessions.live())
+    for session in live:
+        if session.session_id in missing and session.worker_id == worker.known.worker_id:
+            await end_session(desk, session, _LOST, subject=desk.policy.controller_id)
 
 
 async def on_unknown(desk: Desk, worker: LiveWorker, job_id: JobId) -> None:

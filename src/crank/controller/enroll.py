@@ -2,30 +2,48 @@
 
 Steps, marked again in the code:
  1. agree on a version of the protocol
- 2. check that the certificate speaks for this worker
+ 2. check that the certificate speaks for this worker, and still may
  3. validate every capability; one that is wrong keeps the whole worker out
  4. in one transaction: store what it offers, and decide about every lease it should hold
- 5. let it in, close an older connection of the same worker
- 6. answer, repeat pending cancellations, wake the dispatcher
+ 5. let it in, close an older connection of the same worker; one that it renews hands over (`take_over`)
+ 6. answer, tell by what it checks its peers, repeat pending cancellations, wake the dispatcher
 """
+
+from dataclasses import dataclass
 
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_listed
-from crank.controller.roster import LiveLease, LiveWorker
+from crank.controller.roster import LiveWorker, lease_of
+from crank.controller.take_over import carry_over, older_link
+from crank.controller.tell_trust import tell_trust
 from crank.domain.capability import CAPABILITIES_MAX, Capability, parse_capability
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import LOCAL_TENANT, InstanceId, JobId, WorkerId, is_uuid7, parse_name
 from crank.domain.job import Job, Status
 from crank.domain.rules.retry import Loss
+from crank.domain.trust import Peer
 from crank.domain.worker import SLOTS_MAX, KnownWorker
 from crank.errors import InvalidRequest, NotAllowed, ProtocolError, Unavailable
 from crank.ports import Transaction, WorkerLink
 from crank.wire import VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Sessions, Welcome
 
 
-async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) -> LiveWorker:
-    """Let a worker in. Raises ProtocolError, NotAllowed, InvalidRequest; then nothing was stored."""
+@dataclass(slots=True)
+class _Decided:
+    """What became of the leases of a worker; `carried` are those that it may not have heard of yet."""
+
+    answers: list[tuple[Job | None, Resumed]]
+    carried: list[Job]
+
+
+async def enroll(
+    desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink, shown: Peer | None = None
+) -> LiveWorker:
+    """Let a worker in. Raises ProtocolError, NotAllowed, InvalidRequest, Unavailable; then nothing was stored.
+
+    shown  what the certificate of the connection says; it is looked at for as long as the link stands
+    """
     version = min(hello.version_max, VERSION_MAX)  # 1
     if version < max(hello.version_min, VERSION_MIN):
         raise ProtocolError(
@@ -36,23 +54,25 @@ async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) 
     _check_peer(desk, hello, peer)  # 2
     known = _known(desk, hello, _capabilities(desk, hello))  # 3
     async with desk.roster.gate:
-        resumed = await desk.store.transact(lambda tx: _store(desk, tx, known, hello.holding))  # 4
-        desk.failpoints.reach("enroll.committed")
-        worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec(), version=version)
-        for job, entry in resumed:
-            if job is not None and entry.verdict == "continue":
-                next_seq = await _next_seq(desk, job.job_id, entry.epoch)
-                worker.leases[job.job_id] = LiveLease(
-                    entry.epoch, next_seq, hands=bool(job.request.handles), called=job.called_by is not None
-                )
-        older = desk.roster.enter(worker)  # 5
-        if older is not None:
-            await older.link.close("replaced", "A newer connection of this worker took over.")
+        if shown is not None:
+            # Again under the gate: a revocation that came meanwhile has looked for links to close already.
+            desk.standing.check(shown, desk.clock.now_us())
+        worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec(), version=version, peer=shown)
+        older = await older_link(desk, hello)
+        if older is None:
+            decided = await _let_in(desk, worker, hello, renews=False)
+        else:
+            # Whatever it is acting on is finished first; all else that comes by that link is said again.
+            async with older.turn:
+                decided = await _let_in(desk, worker, hello, renews=True)
+                await _carry(desk, older, worker, decided.carried)
+        await _replace(desk, worker)  # 5
         try:
-            await _answer(desk, worker, version, resumed)  # 6
+            await _answer(desk, worker, version, decided.answers)  # 6
         except Unavailable:
             desk.roster.leave(worker, desk.clock.monotonic_sec())
             raise
+    await tell_trust(desk, worker)
     if not worker.knows_sessions:
         # It says nothing of sessions, so it holds none: those of a later version that ran here before are lost.
         await on_listed(desk, worker, Sessions([], []))
@@ -60,14 +80,38 @@ async def enroll(desk: Desk, *, hello: Hello, peer: SpiffeId, link: WorkerLink) 
     return worker
 
 
+async def _let_in(desk: Desk, worker: LiveWorker, hello: Hello, *, renews: bool) -> _Decided:
+    decided = await desk.store.transact(lambda tx: _store(desk, tx, worker.known, hello.holding, renews=renews))  # 4
+    desk.failpoints.reach("enroll.committed")
+    for job, entry in decided.answers:
+        if job is not None and entry.verdict == "continue":
+            worker.leases[job.job_id] = lease_of(job, await _next_seq(desk, job.job_id, entry.epoch))
+    return decided
+
+
+async def _carry(desk: Desk, older: LiveWorker, worker: LiveWorker, carried: list[Job]) -> None:
+    next_seq = {job.job_id: await _next_seq(desk, job.job_id, job.epoch) for job in carried}
+    carry_over(older, worker, carried, next_seq)
+    desk.tally.links_renewed += 1
+
+
+async def _replace(desk: Desk, worker: LiveWorker) -> None:
+    older = desk.roster.enter(worker)
+    if older is not None:
+        await older.link.close("replaced", "A newer connection of this worker took over.")
+
+
 async def leave(desk: Desk, *, worker: LiveWorker) -> None:
     """Note that a connection ended. Its leases and sessions stay until the worker is back or the lease runs out."""
+    # What its jobs call for is said again on its next link.
+    for answering in list(worker.answering.values()):
+        answering.cancel()
+    if worker.successor is not None:
+        # Its calls wait for their answers on the link that took over.
+        return
     for waiting in worker.calls.values():
         if not waiting.done():
             waiting.set_exception(Unavailable("The worker's connection was lost.", code="worker_gone"))
-    # Its calls are said again on its next link.
-    for answering in list(worker.answering.values()):
-        answering.cancel()
     if desk.roster.leave(worker, desk.clock.monotonic_sec()):
         known = worker.known
         seen = KnownWorker(
@@ -131,11 +175,14 @@ def _known(desk: Desk, hello: Hello, capabilities: tuple[Capability, ...]) -> Kn
     )
 
 
-def _store(desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holding]) -> list[tuple[Job | None, Resumed]]:
+def _store(
+    desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holding], *, renews: bool
+) -> _Decided:
     tx.registry.put_worker(known)
+    kind = "worker.renewed" if renews else "worker.enrolled"
     facts = {"capabilities": [capability.name for capability in known.capabilities], "slots": known.slots}
     tx.records.append(
-        desk.record("worker.enrolled", tenant=LOCAL_TENANT, subject=known.worker_id, job_id=None, facts=facts)
+        desk.record(kind, tenant=LOCAL_TENANT, subject=known.worker_id, job_id=None, facts=facts)
     )
     held = {job.job_id: job for job in tx.jobs.held() if job.worker_id == known.worker_id}
     answers: list[tuple[Job | None, Resumed]] = []
@@ -154,10 +201,12 @@ def _store(desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holdin
             answers.append((None, Resumed(entry.job_id, entry.epoch, "abandon", 1)))
         else:
             answers.append((job, Resumed(entry.job_id, entry.epoch, "continue", 1)))
+    if renews:
+        return _Decided(answers, list(held.values()))
     for job in held.values():
         # A worker notes a lease durably before it runs any code of it, so it never began this one.
         settle_loss(desk, tx, job, Loss.NEVER_BEGUN if job.status is Status.LEASED else Loss.CUT_OFF)
-    return answers
+    return _Decided(answers, [])
 
 
 async def _next_seq(desk: Desk, job_id: JobId, epoch: int) -> int:
@@ -170,7 +219,9 @@ async def _next_seq(desk: Desk, job_id: JobId, epoch: int) -> int:
     return last + 1
 
 
-async def _answer(desk: Desk, worker: LiveWorker, version: int, resumed: list[tuple[Job | None, Resumed]]) -> None:
+async def _answer(
+    desk: Desk, worker: LiveWorker, version: int, resumed: list[tuple[Job | None, Resumed]]
+) -> None:
     entries = []
     for _, entry in resumed:
         lease = worker.leases.get(JobId(entry.job_id))

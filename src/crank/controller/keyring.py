@@ -1,6 +1,5 @@
 """The memory beside the stored keys: when they last changed, and which refusals were recorded a moment ago."""
 
-from crank.domain.ids import CredentialId, JobId
 
 # One credential that asks the same thing over and over leaves one record in so long, with a count.
 REFUSAL_RECORD_SEC = 60.0
@@ -12,14 +11,17 @@ class Keyring:
 
     def __init__(self) -> None:
         self.generation = 0
-        self._refused: dict[tuple[CredentialId | JobId, str], tuple[float, int]] = {}
+        self._refused: dict[tuple[str, str], tuple[float, int]] = {}
 
     def changed(self) -> None:
         """Say that a key was minted, changed or revoked: what was remembered of keys is void."""
         self.generation += 1
 
-    def refusals_to_record(self, asker: CredentialId | JobId, action: str, now_sec: float) -> int:
-        """Count a refusal; return how many to record now, itself included, or 0 to record none yet."""
+    def refusals_to_record(self, asker: str, action: str, now_sec: float) -> int:
+        """Count a refusal; return how many to record now, itself included, or 0 to record none yet.
+
+        asker  the id of a credential, or the SPIFFE ID of a peer
+        """
         key = (asker, action)
         recorded_sec, silent = self._refused.get(key, (None, 0))
         if recorded_sec is not None and now_sec - recorded_sec < REFUSAL_RECORD_SEC:

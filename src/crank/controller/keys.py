@@ -183,7 +183,9 @@ def _revoke(desk: Desk, tx: Transaction, credential: Credential, subject: str) -
     return revoked
 
 
-async def set_mount(desk: Desk, *, tenant: TenantId, subject: str, key: str, mount: str, allowed: bool) -> Credential:
+async def set_mount(
+    desk: Desk, *, tenant: TenantId, subject: str, key: str, mount: str, allowed: bool
+) -> Credential:
     """Allow a bounded key to name a mount, or deny it, which ends what it runs with it; again changes nothing.
 
     Raises NotAllowed, NotFound (key or mount), Conflict (`key_unbounded`, `key_revoked`), TooLarge.
@@ -221,12 +223,7 @@ async def admit_owner(desk: Desk, secret: str) -> None:
     """
     hashed, now_us, controller = hash_of(secret), desk.clock.now_us(), desk.policy.controller_id
     made = Credential(
-        access.make_credential_id(desk.ids.uuid7()),
-        LOCAL_TENANT,
-        _OWNER_NAME,
-        CredentialKind.OWNER,
-        OWNER_SUBJECT,
-        now_us,
+        access.make_credential_id(desk.ids.uuid7()), LOCAL_TENANT, _OWNER_NAME, CredentialKind.OWNER, OWNER_SUBJECT, now_us
     )
 
     def commit(tx: Transaction) -> None:

@@ -7,14 +7,19 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from crank.controller.attended import end_unattended, recall
+from crank.controller.cut_off import cut_off_all
 from crank.controller.desk import Desk
 from crank.controller.dispatch import BATCH_JOBS_MAX, dispatch
 from crank.controller.forsake import end_forsaken
+from crank.controller.identities import load_standing
 from crank.controller.reap import reap, sweep
+from crank.controller.tell_trust import follow_bundle
 from crank.errors import CrankError
 
 REAP_EVERY_SEC = 1.0
 SWEEP_EVERY_SEC = 3600.0
+# A certificate that expires in mid-connection is believed for no longer than this beyond its end.
+CUT_OFF_EVERY_SEC = 1.0
 LOOK_AGAIN_SEC = 0.5
 _log = structlog.get_logger(__name__)
 
@@ -31,6 +36,7 @@ class ControllerLoop:
         if self._running:
             return
         await recall(self._desk)
+        await load_standing(self._desk)
         self._desk.watch.work.set()
         self._running = [
             asyncio.create_task(self._dispatch(), name="dispatch"),
@@ -38,7 +44,10 @@ class ControllerLoop:
             asyncio.create_task(self._every(REAP_EVERY_SEC, end_unattended), name="end-unattended"),
             asyncio.create_task(self._every(REAP_EVERY_SEC, end_forsaken), name="end-forsaken"),
             asyncio.create_task(self._every(SWEEP_EVERY_SEC, sweep), name="sweep"),
+            asyncio.create_task(self._every(CUT_OFF_EVERY_SEC, cut_off_all), name="cut-off"),
         ]
+        if self._desk.authority is not None:
+            self._running.append(asyncio.create_task(follow_bundle(self._desk), name="follow-bundle"))
 
     async def stop(self) -> None:
         """End the services."""

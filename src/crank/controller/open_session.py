@@ -243,6 +243,8 @@ async def _ask(desk: Desk, worker: LiveWorker, session: Session, mounts: dict[st
         lifetime_sec=request.lifetime_sec,
     )
     with desk.watch.on(session.tenant, session.session_id) as changed:
+        worker = worker.latest
+        worker.asked.add(session.session_id)
         if not await tell(worker, message):
             lost = SessionEnd(SessionReason.WORKER_LOST, "worker_gone", "Its worker left before it could be opened.")
             return await end_session(desk, session, lost, subject=desk.policy.controller_id)

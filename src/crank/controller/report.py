@@ -9,6 +9,8 @@ from crank.controller.end_session import on_ended, on_listed, on_opened, on_unkn
 from crank.controller.forsake import end_forsaken
 from crank.controller.reach import answered
 from crank.controller.roster import LiveWorker
+from crank.controller.take_over import on_held
+from crank.controller.tell_trust import on_trusted
 from crank.domain.capability import CAPABILITIES_MAX
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Job
@@ -24,6 +26,7 @@ from crank.wire import (
     Draining,
     Ended,
     Finished,
+    Held,
     JobEvent,
     Message,
     Opened,
@@ -31,6 +34,7 @@ from crank.wire import (
     Pools,
     Sessions,
     Started,
+    Trusted,
 )
 from crank.wire.calls import Call
 
@@ -41,7 +45,16 @@ _PAUSE_SEC = 0.5
 
 async def receive(desk: Desk, *, worker: LiveWorker, message: Message) -> None:
     """Act on one message. Raises ProtocolError for one that a worker may not send."""
-    worker.beat_at_sec = desk.clock.monotonic_sec()
+    async with worker.turn:
+        if worker.successor is None:
+            worker.beat_at_sec = desk.clock.monotonic_sec()
+            await _receive(desk, worker, message)
+        elif isinstance(message, Answered):
+            # Said before the newer link stood. All else is said again on that one.
+            answered(worker.successor, message)
+
+
+async def _receive(desk: Desk, worker: LiveWorker, message: Message) -> None:
     match message:
         case Beat():
             if worker.free_slots(worker.beat_at_sec) and not desk.watch.work.is_set():
@@ -61,10 +74,10 @@ async def receive(desk: Desk, *, worker: LiveWorker, message: Message) -> None:
         case Call():
             begin_call(desk, worker, message)
         case _:
-            await _receive_of_session(desk, worker, message)
+            await _receive_later_kinds(desk, worker, message)
 
 
-async def _receive_of_session(desk: Desk, worker: LiveWorker, message: Message) -> None:
+async def _receive_later_kinds(desk: Desk, worker: LiveWorker, message: Message) -> None:
     match message:
         case Opened():
             await on_opened(desk, worker, message)
@@ -74,6 +87,10 @@ async def _receive_of_session(desk: Desk, worker: LiveWorker, message: Message) 
             await on_listed(desk, worker, message)
         case Answered():
             answered(worker, message)
+        case Trusted():
+            on_trusted(desk, worker, message)
+        case Held():
+            await on_held(desk, worker, message)
         case _:
             raise ProtocolError(f"A worker may not send {type(message).__name__}.")
 

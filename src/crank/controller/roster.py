@@ -5,12 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from crank.domain.ids import Digest, JobId, SessionId, WorkerId
-from crank.domain.job import JobRequest
+from crank.domain.job import Job, JobRequest
 from crank.domain.rules import slots
 from crank.domain.rules.placement import Offer, offers_of
+from crank.domain.trust import Peer
 from crank.domain.worker import KnownWorker
 from crank.ports import WorkerLink
-from crank.wire import HANDLES_SINCE, SESSIONS_SINCE, VERSION_MAX, Answered, Pool
+from crank.wire import HANDLES_SINCE, SESSIONS_SINCE, VERSION_MAX, Answered, Pool, Trusted
 
 # Of one worker: some full deliveries. What is no more remembered is only brought again.
 BROUGHT_MAX = 10_000
@@ -32,7 +33,12 @@ class LiveLease:
     open: int = 0
 
 
-@dataclass(slots=True)
+def lease_of(job: Job, next_seq: int = 1) -> LiveLease:
+    """Return the lease that a job stands under now."""
+    return LiveLease(job.epoch, next_seq, hands=bool(job.request.handles), called=job.called_by is not None)
+
+
+@dataclass(slots=True, eq=False)
 class LiveWorker:
     """One connected worker."""
 
@@ -52,6 +58,26 @@ class LiveWorker:
     answering: dict[tuple[str, int, int], asyncio.Task[None]] = field(default_factory=dict)
     # Blobs that it may read for a call that is under way.
     lent: Counter[Digest] = field(default_factory=Counter)
+    # What its certificate says; None only where a test speaks without one.
+    peer: Peer | None = None
+    trusts: Trusted | None = None
+    # The link that took over while this one stood. From then on only answers to calls are heard here.
+    successor: "LiveWorker | None" = field(default=None, repr=False)
+    # Sessions that it was asked to open, and has not told of yet.
+    asked: set[SessionId] = field(default_factory=set)
+    # Leases and sessions of the older link, until the worker has said that it read that one to its end.
+    carried: dict[JobId, int] = field(default_factory=dict)
+    carried_sessions: set[SessionId] = field(default_factory=set)
+    # Held while one of its messages is acted on, so that a link that takes over finds nothing half done.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def latest(self) -> "LiveWorker":
+        """Return the link that took over last; this one where none did."""
+        worker = self
+        while worker.successor is not None:
+            worker = worker.successor
+        return worker
 
     @property
     def knows_sessions(self) -> bool:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from crank.controller.desk import Desk
 from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
+from crank.domain.federation import Federated
 from crank.domain.grant import Grant, GrantId
 from crank.domain.handle import Called
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
@@ -23,11 +24,14 @@ from crank.domain.rules import access
 from crank.domain.rules import grant as grants
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
+from crank.domain.workload import EntryId, WorkloadEntry
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
     CredentialStore,
+    FederationStore,
     GrantStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
@@ -35,6 +39,7 @@ from crank.ports import (
     SessionStore,
     Store,
     Transaction,
+    WorkloadStore,
 )
 
 T = TypeVar("T")
@@ -140,6 +145,10 @@ class _Scoped:
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
         self.grants: GrantStore = _Grants(tx, asker)
+        # Only use cases that the owner alone may ask for read or change it.
+        self.identities: IdentityStore = tx.identities
+        self.federation: FederationStore = _Federation()
+        self.workloads: WorkloadStore = _Workloads(tx, asker)
 
 
 class _Granted(_Scoped):
@@ -151,13 +160,37 @@ class _Granted(_Scoped):
         self.sessions = _GrantedSessions(tx, asker, grant)
         self.registry = _GrantedRegistry(tx, asker, credential, grant)
         self.grants = _Grants(tx, credential)
+        # What the owner alone may ask for was asked for by name; each use case has seen to it that this is the name.
         if may(grant, access.Action.READ_RECORDS):
             self.records = tx.records
+        if may(grant, access.Action.READ_FEDERATION) or may(grant, access.Action.CHANGE_FEDERATION):
+            self.federation = tx.federation
+        if may(grant, access.Action.LIST_WORKLOADS) or may(grant, access.Action.CHANGE_WORKLOADS):
+            self.workloads = tx.workloads
 
 
 def may(grant: Grant, action: access.Action) -> bool:
     """Tell whether a grant names something that only the owner may do."""
     return grants.reaches(grant.rights, f"{grants.NODE_PREFIX}{action}")
+
+
+class _Federation:
+    """Whom the node is federated with is its owner's affair: for a bounded credential there is nobody."""
+
+    def insert(self, federated: Federated) -> None:
+        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
+
+    def find(self, trust_domain: str) -> Federated | None:
+        return None
+
+    def all(self) -> Sequence[Federated]:
+        return []
+
+    def update(self, federated: Federated) -> None:
+        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
+
+    def remove(self, trust_domain: str) -> bool:
+        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
 
 
 class _Part:
@@ -232,7 +265,9 @@ class _Sessions(_Part):
     def live(self) -> Sequence[Session]:
         return self._tx.sessions.live()
 
-    def page(self, tenant: TenantId, *, limit: int, before: str | None, owner: object = None) -> Sequence[Session]:
+    def page(
+        self, tenant: TenantId, *, limit: int, before: str | None, owner: object = None
+    ) -> Sequence[Session]:
         return self._tx.sessions.page(tenant, limit=limit, before=before, owner=self._own)
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Session]:
@@ -302,6 +337,22 @@ class _Grants(_Part):
 
     def purge(self, before_us: int) -> int:
         return self._tx.grants.purge(before_us)
+
+
+class _Workloads(_Part):
+    """Who gets which identity is the owner's to say and to see."""
+
+    def insert(self, entry: WorkloadEntry) -> None:
+        raise NotAllowed("Only the owner of the node registers a workload.", code="owner_only")
+
+    def all(self) -> Sequence[WorkloadEntry]:
+        return []
+
+    def of(self, tenant: TenantId) -> Sequence[WorkloadEntry]:
+        return []
+
+    def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
+        raise NotAllowed("Only the owner of the node removes a workload.", code="owner_only")
 
 
 class _Registry(_Part):

@@ -56,6 +56,10 @@ class Tally:
         self._ends: Counter[tuple[str, str]] = Counter()
         self.denials: Counter[tuple[str, str]] = Counter()
         self.memory_bytes = Histogram(MEMORY_BYTES_BOUNDS)
+        # Certificates by the kind of their holder, and what became of requests to renew one.
+        self.issued: Counter[str] = Counter()
+        self.renewals: Counter[str] = Counter()
+        self.links_renewed = 0
         self.setup_sec = {"hit": Histogram(SETUP_SEC_BOUNDS), "miss": Histogram(SETUP_SEC_BOUNDS)}
 
     def ended(self, reason: Reason, tier: str = "none") -> None:

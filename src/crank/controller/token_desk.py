@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from crank.controller.proof_window import ProofWindow
-from crank.domain.identity import SpiffeId
 from crank.domain.json import JsonObject
 from crank.domain.role import Role
 from crank.domain.rules.role import SHIPPED
+from crank.domain.trust import Peer
 from crank.errors import Unavailable
 from crank.ports import ProofReader, TokenReader
 
@@ -29,17 +29,17 @@ class TokenSigner(Protocol):
 class TokenDesk:
     """Lives as long as the controller.
 
-    identify  reads whom a verified certificate speaks for. Raises UntrustedPeer
-    place  the node's address: the issuer of its tokens and their only audience. Known once the port is taken
+    place     the node's address: the issuer of its tokens and their only audience. Known once the port is taken
+    identify  proves who the other side of a TLS session is, as at the listener of workers; None: certificates mean nothing
     """
 
     signer: TokenSigner
     reader: TokenReader
     proofs: ProofReader
-    identify: Callable[[bytes], SpiffeId]
     roles: Mapping[str, Role] = field(default_factory=lambda: SHIPPED)
     seen: ProofWindow = field(default_factory=ProofWindow)
     place: str = ""
+    identify: Callable[[Any], Peer] | None = None
 
     @property
     def issuer(self) -> str:

@@ -200,7 +200,9 @@ async def capabilities_document(desk: Desk) -> JsonObject:
     return {"capabilities": [entries[key] for key in sorted(entries)]}
 
 
-async def records_page(desk: Desk, *, tenant: TenantId, job_id: JobId | None, after: int, limit: int) -> JsonObject:
+async def records_page(
+    desk: Desk, *, tenant: TenantId, job_id: JobId | None, after: int, limit: int
+) -> JsonObject:
     """Return the audit trail in order, after a position; all of it to the owner alone. Raises NotAllowed."""
     if job_id is None:
         await authorise(desk, Action.READ_RECORDS)

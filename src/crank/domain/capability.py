@@ -195,7 +195,9 @@ def _check_values(source: Mapping[str, Any]) -> None:
 
 
 def _check_limits(limits: Mapping[Any, Any]) -> None:
-    named = len(limits) <= _LIMITS_MAX and all(isinstance(name, str) and _ERROR_CODE.fullmatch(name) for name in limits)
+    named = len(limits) <= _LIMITS_MAX and all(
+        isinstance(name, str) and _ERROR_CODE.fullmatch(name) for name in limits
+    )
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in limits.values())
     if not named or not numbers or any(value < 0 for value in limits.values()):
         raise _wrong("limits", f"It must be at most {_LIMITS_MAX} names with a number of at least 0 each.")

@@ -25,7 +25,9 @@ class Status(StrEnum):
     LOST = "lost"
 
 
-ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELLED, Status.REFUSED, Status.LOST})
+ENDED = frozenset(
+    {Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELLED, Status.REFUSED, Status.LOST}
+)
 HELD = frozenset({Status.LEASED, Status.RUNNING})
 
 # From each status, the ones that may follow. A result can overtake the message that it started.

@@ -54,6 +54,23 @@ class Svid:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Who the other side of a connection proved to be, by an X.509-SVID that a verifier accepted.
+
+    workload  what the certificate binds to the name; None where it carries no such extension
+    serials   of its certificate and of those that signed it below the root, the leaf's first, in hexadecimal
+    jkt       RFC 7638 SHA-256 thumbprint of its key, to which tokens are bound
+    """
+
+    spiffe_id: SpiffeId
+    workload: Workload | None
+    serials: tuple[str, ...]
+    not_before_us: int
+    not_after_us: int
+    jkt: str
+
+
+@dataclass(frozen=True, slots=True)
 class JwtAuthority:
     """A public key that signs JWT-SVIDs: `jwk` holds no private member, `kid` is its RFC 7638 thumbprint."""
 
@@ -87,3 +104,59 @@ class RotationPhase(StrEnum):
     SETTLED = "settled"
     PREPARED = "prepared"
     ACTIVATED = "activated"
+
+
+class RotationStep(StrEnum):
+    """What an operator may do about the root."""
+
+    PREPARE = "prepare"
+    ACTIVATE = "activate"
+    RETIRE = "retire"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Which roots there are, by their marks.
+
+    current     the one that signs
+    other       the next one while prepared, the old one once activated; None while settled
+    drained_us  when the last leaf below `other` has expired; None where it signed none
+    """
+
+    phase: RotationPhase
+    current: str
+    other: str | None = None
+    drained_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SigningCertificate:
+    """One certificate of the authority's own, for people to look at.
+
+    tier       root, authority, issuing, or flat: the single authority of versions before step 4
+    mark       of the root that it stands under
+    key_place  in words
+    """
+
+    tier: str
+    mark: str
+    serial: str
+    not_before_us: int
+    not_after_us: int
+    key_place: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityStatus:
+    """How the authority stands.
+
+    root_keys  files of root keys that still lie beside the node, where they should not stay
+    """
+
+    trust_domain: str
+    rotation: Rotation
+    sequence: int
+    leaf_ttl_sec: float
+    certificates: tuple[SigningCertificate, ...]
+    root_keys: tuple[str, ...]

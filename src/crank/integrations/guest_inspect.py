@@ -114,9 +114,7 @@ def _exec(order: dict[str, Any]) -> dict[str, Any]:
 
 def _packages() -> str:
     """Return where this interpreter finds the profile's packages, for a `python` that is started by hand."""
-    return os.pathsep.join(
-        place for place in sys.path if os.path.isabs(place) and not place.startswith(sys.base_prefix)
-    )
+    return os.pathsep.join(place for place in sys.path if os.path.isabs(place) and not place.startswith(sys.base_prefix))
 
 
 def _not_started(fault: OSError) -> dict[str, Any]:

@@ -159,9 +159,7 @@ class CrankSandbox(SandboxEnvironment):
         if "killed" in answer:
             return ExecResult(False, 137, "", f"{answer['killed']}\n")
         if "user" in answer:
-            raise SandboxUserUnsupportedError(
-                f"A session has one account, {answer['user']!r}; it cannot run as {user!r}."
-            )
+            raise SandboxUserUnsupportedError(f"A session has one account, {answer['user']!r}; it cannot run as {user!r}.")
         if "timed_out" in answer:
             raise TimeoutError(f"The command did not end within {wanted['timeout_sec']:g} s.")
         if "too_long" in answer:

@@ -2,14 +2,16 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
-from crank.ports.authority import Authority
+from crank.ports.authority import Authority, RootRotation
 from crank.ports.calls import CallTaker
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
+from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.grants import GrantStore
-from crank.ports.links import Connector, ControllerLink, WorkerLink
+from crank.ports.identities import IdentityStore
+from crank.ports.links import Connector, ControllerLink, OwnIdentity, WorkerLink
 from crank.ports.moments import Clock, Failpoints, IdSource
 from crank.ports.mounts import MountRegister
 from crank.ports.sandbox import (
@@ -37,17 +39,23 @@ from crank.ports.store import (
     Transaction,
 )
 from crank.ports.tokens import ProofReader, TokenReader
+from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker, WorkloadStore
 
 __all__ = [
     "Authority",
     "BlobStore",
+    "BundleFormat",
+    "BundlePublishers",
     "CallTaker",
+    "Caller",
+    "CallerWitness",
     "Clock",
     "Connector",
     "ControllerLink",
     "CredentialStore",
     "Downloads",
     "Failpoints",
+    "FederationStore",
     "FileEntry",
     "FunctionCall",
     "FunctionRunner",
@@ -55,17 +63,22 @@ __all__ = [
     "GpuProbe",
     "GrantStore",
     "IdSource",
+    "IdentityStore",
     "JobStore",
+    "JwtSvidReader",
+    "KeyMaker",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
     "OutputSink",
+    "OwnIdentity",
     "PoolCount",
     "ProfileBuild",
     "ProofReader",
     "RecordStore",
     "RegistryStore",
     "ReplayStore",
+    "RootRotation",
     "SandboxRunner",
     "SandboxSession",
     "SandboxSpec",
@@ -79,4 +92,5 @@ __all__ = [
     "TokenReader",
     "Transaction",
     "WorkerLink",
+    "WorkloadStore",
 ]

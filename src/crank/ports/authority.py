@@ -5,7 +5,7 @@ from typing import Protocol
 
 from crank.domain.identity import SpiffeId
 from crank.domain.json import JsonObject
-from crank.domain.trust import Svid, TrustBundle, Workload
+from crank.domain.trust import AuthorityStatus, Rotation, RotationStep, Svid, TrustBundle, Workload
 
 
 class Authority(Protocol):
@@ -58,4 +58,20 @@ class Authority(Protocol):
 
     def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> bytes:
         """Return a DER CRL (RFC 5280 section 5) of serials and the times, in microseconds, of their revocation."""
+        ...
+
+
+class RootRotation(Protocol):
+    """The operator's side of an authority: how it stands, and the change to another root."""
+
+    def status(self) -> AuthorityStatus:
+        """Return how the authority stands. Raises ConfigurationError (damaged files)."""
+        ...
+
+    def turn_root(self, step: RotationStep, *, unaware: Sequence[str] = (), force: bool = False) -> Rotation:
+        """Take a step, durably: a crash leaves the state before it or after it. Blocking.
+
+        unaware  connected workers that have not acknowledged the bundle as it stands
+        Raises Conflict (`rotation_phase`, `bundle_not_acknowledged`, `leaves_alive`), ConfigurationError.
+        """
         ...

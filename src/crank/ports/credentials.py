@@ -1,4 +1,4 @@
-"""The store of credentials, the sixth small store of a transaction."""
+"""The store of credentials, one of the small stores of a transaction."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import BinaryIO, Protocol
 
 from crank.domain.ids import Digest
-from crank.wire import Message
+from crank.wire import Message, Trust
 
 
 class WorkerLink(Protocol):
@@ -27,7 +27,10 @@ class ControllerLink(Protocol):
         ...
 
     def messages(self) -> AsyncIterator[Message]:
-        """Yield messages until the connection ends. Raises ProtocolError."""
+        """Yield messages until the connection ends.
+
+        Raises ProtocolError; Unavailable (`identity_revoked`, `identity_expired`) when that is why it ended.
+        """
         ...
 
     async def fetch_blob(self, digest: Digest, target: BinaryIO) -> None:
@@ -58,4 +61,27 @@ class Connector(Protocol):
 
         Raises Unavailable when nobody answers, UntrustedPeer when the controller cannot prove who it is.
         """
+        ...
+
+
+class OwnIdentity(Protocol):
+    """What a worker shows its peers, and by what it checks them. A new certificate is for the connections to come."""
+
+    def due_in_sec(self) -> float:
+        """Return in how many seconds half of the certificate's life is over, by this machine's clock."""
+        ...
+
+    async def renew(self) -> float:
+        """Get the next certificate; return in how many seconds the one after it is due, whatever this clock says.
+
+        Raises Unavailable, NotAllowed (`identity_revoked`, `identity_unknown`), ProtocolError, UntrustedPeer.
+        """
+        ...
+
+    def doubt(self) -> None:
+        """Show another certificate from now on, where there is one: the controller does not believe this one."""
+        ...
+
+    def believe(self, trust: Trust) -> None:
+        """Check peers by this from now on. Raises ProtocolError when it cannot be read; then nothing changes."""
         ...

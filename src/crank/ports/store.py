@@ -10,7 +10,10 @@ from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
+from crank.ports.federation import FederationStore
 from crank.ports.grants import GrantStore
+from crank.ports.identities import IdentityStore
+from crank.ports.workloads import WorkloadStore
 from crank.wire import JobEvent
 
 T = TypeVar("T")
@@ -194,6 +197,9 @@ class Transaction(Protocol):
     registry: RegistryStore
     credentials: CredentialStore
     grants: GrantStore
+    identities: IdentityStore
+    federation: FederationStore
+    workloads: WorkloadStore
 
 
 class Store(Protocol):

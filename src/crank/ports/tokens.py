@@ -25,7 +25,3 @@ class ProofReader(Protocol):
         Raises NotAuthenticated (`invalid_dpop_proof`).
         """
         ...
-
-    def of_certificate(self, der: bytes) -> str | None:
-        """Return the thumbprint of the key in a certificate that TLS verified; None for a kind that tokens are not bound to."""
-        ...

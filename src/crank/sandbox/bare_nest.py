@@ -302,11 +302,7 @@ def _rehearse(site: BareSite, base: str, life: socket.socket) -> NoReturn:
     open_now = frozenset(name for name in os.listdir("/proc/self/fd"))
     proof = BareProof(base, root=None, scratch=place.scratch, parent=parent, descriptors=open_now)
     with layer("seccomp"):
-        proof.install(
-            seccomp.program(native(), permissions(seccomp.Permissions())),
-            number=native().numbers["seccomp"],
-            notify=False,
-        )
+        proof.install(seccomp.program(native(), permissions(seccomp.Permissions())), number=native().numbers["seccomp"], notify=False)
     missing, _ = proof.examine(landlock=True, environment=[])
     if missing:
         name, cause = next(iter(missing.items()))
@@ -414,7 +410,6 @@ def _host_loader(root: str, path: str) -> list[str]:
         same = False
     if not same:
         raise layers.missing(
-            "programs",
-            "without namespaces programs start with the host's loader, which is not the profile's; build it here",
+            "programs", "without namespaces programs start with the host's loader, which is not the profile's; build it here"
         )
     return [host]

@@ -133,6 +133,7 @@ class BareProof:
                 return cause
         return None
 
+
     def _check_descriptors(self, status: dict[str, str]) -> str | None:
         strangers = [name for name in os.listdir("/proc/self/fd") if name not in self._known]
         # The descriptor of the listing itself is gone by now.
@@ -196,3 +197,5 @@ def _check_limits(status: dict[str, str]) -> str | None:
         if resource.getrlimit(getattr(resource, name))[1] == resource.RLIM_INFINITY:
             return f"{name} is not limited"
     return None
+
+

@@ -59,6 +59,7 @@ class Places:
                 return os.fsencode(found) if isinstance(plain, bytes) else found
         return path
 
+
     def is_own(self, path: Any) -> bool:
         """Tell whether a path leads into one of the real places, or is a descriptor."""
         if isinstance(path, int):

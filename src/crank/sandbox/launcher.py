@@ -226,7 +226,9 @@ class Launcher:
 
     def _raise(self, wanted: Ground) -> Home:
         inner = self._inner_files(wanted.version)
-        site = ground.open_site(wanted, self._allowed, inner=inner, identity=self._slots.nest, argument_area=self._area)
+        site = ground.open_site(
+            wanted, self._allowed, inner=inner, identity=self._slots.nest, argument_area=self._area
+        )
         private: dict[str, int] = {}
         try:
             private.update((place, os.dup(site.layers[place])) for place in site.private)
@@ -481,3 +483,5 @@ def main(
     allowed = Allowed(None if roots is None else tuple(os.path.realpath(root) for root in roots), register)
     with contextlib.closing(link):
         kind(link, allowed, children_max=children_max).run()
+
+

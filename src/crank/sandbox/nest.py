@@ -281,7 +281,7 @@ def _reap(life: socket.socket, woken: int, zygote: int) -> NoReturn:
             elif alive:
                 os.kill(alive, signal.SIGKILL)
         try:
-            while ended := os.waitpid(-1, os.WNOHANG)[0]:
+            while (ended := os.waitpid(-1, os.WNOHANG)[0]):
                 # Its number may belong to another soon.
                 alive = 0 if ended == alive else alive
         except ChildProcessError:

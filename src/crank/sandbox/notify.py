@@ -26,15 +26,7 @@ _BURST = 100
 _PAUSE_SEC = 0.01
 
 _NETWORK = frozenset({"socket", "connect", "accept", "accept4", "bind", "listen"})
-_FAMILIES = {
-    1: "AF_UNIX",
-    2: "AF_INET",
-    10: "AF_INET6",
-    16: "AF_NETLINK",
-    17: "AF_PACKET",
-    38: "AF_ALG",
-    40: "AF_VSOCK",
-}
+_FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET", 38: "AF_ALG", 40: "AF_VSOCK"}
 _NAMES = {number: name for name, number in native().numbers.items()}
 
 

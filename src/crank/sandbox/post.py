@@ -85,7 +85,9 @@ def take(
         signal.signal(signal.SIGTERM, lambda *_: None)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == launcher:
-            code = serve(order, channel, woken, began=began, flavour=groups.flavour if groups is not None else None)
+            code = serve(
+                order, channel, woken, began=began, flavour=groups.flavour if groups is not None else None
+            )
     except BaseException:  # noqa: BLE001 - the border of a forked process: it is logged, then the process ends
         traceback.print_exc()
     finally:

@@ -247,3 +247,5 @@ class Run:
             {"layer": layer, "action": action, "count": count, "told_by": told_by}
             for (layer, action, told_by), count in self.denials.items()
         ]
+
+

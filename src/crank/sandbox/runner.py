@@ -51,7 +51,9 @@ class NamespaceRunner:
         self._sessions: set[NamespaceSession] = set()
         self._starting = asyncio.Lock()
         self._parked = parked
-        self._pool: Pool[NamespaceSession] = Pool(most=parked, memory_bytes=_bound_bytes(), now_sec=time.monotonic)
+        self._pool: Pool[NamespaceSession] = Pool(
+            most=parked, memory_bytes=_bound_bytes(), now_sec=time.monotonic
+        )
         self._kinds: dict[tuple[Ground, Limits], str] = {}
         self._looking_after: asyncio.Task[None] | None = None
         self._stopped = False

@@ -68,7 +68,9 @@ def _make_folders(root: int, path: str) -> None:
 
 def open_file(folder: int, path: str) -> tuple[int, int]:
     """Open a regular file beneath the folder for reading; return its descriptor and size. Raises OSError."""
-    descriptor = _open_with_permission(folder, os.fsencode(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
+    descriptor = _open_with_permission(
+        folder, os.fsencode(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600
+    )
     return _plain_file(descriptor), os.fstat(descriptor).st_size
 
 

@@ -349,9 +349,7 @@ class Supervisor:
         self._peaks = max(memory_bytes or 0, tree.memory_bytes), max(tasks or 0, tree.tasks)
         if tree.memory_bytes > limits.memory_bytes:
             return self._cpu_sec, verdict.memory_end(limits)
-        return self._cpu_sec, verdict.processes_end(limits) if tree.tasks > limits.processes else self._tree.passed(
-            limits
-        )
+        return self._cpu_sec, verdict.processes_end(limits) if tree.tasks > limits.processes else self._tree.passed(limits)
 
     def _read_group(self) -> tuple[int, int]:
         """Read the group's counters; return how often it killed for memory and refused a process in this run."""

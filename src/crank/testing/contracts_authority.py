@@ -180,7 +180,9 @@ class AuthorityContract:
         assert crl.next_update_utc.timestamp() == clock.now_us() // 1_000_000 + 60
 
     @pytest.mark.parametrize("serials", [[("xyz", 0)], [("", 0)], [("0", 0)], [("f" * 41, 0)]])
-    def test_a_serial_that_is_none_is_refused(self, authority: Authority, serials: Sequence[tuple[str, int]]) -> None:
+    def test_a_serial_that_is_none_is_refused(
+        self, authority: Authority, serials: Sequence[tuple[str, int]]
+    ) -> None:
         """A list is made of serial numbers, or not at all."""
         with pytest.raises(InvalidRequest):
             authority.sign_revocations(serials, number=1, next_update_sec=60.0)

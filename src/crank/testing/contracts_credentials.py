@@ -67,9 +67,7 @@ class CredentialStoreContract(SessionStoreContract):
     def test_an_update_changes_what_may_change_and_a_revocation_stays(self, tmp_path: Path) -> None:
         """Mounts, expiry and use are replaced; name and kind are not; nothing takes a revocation back."""
         made = sample_credential("a")
-        wanted = replace(
-            made, name="evil", kind=CredentialKind.OWNER, mounts=(MountId("m-3"),), expires_us=7, used_us=8
-        )
+        wanted = replace(made, name="evil", kind=CredentialKind.OWNER, mounts=(MountId("m-3"),), expires_us=7, used_us=8)
 
         async def test(store: Store) -> None:
             with faults(NotFound, "key_not_found"):

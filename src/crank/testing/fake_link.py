@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import BinaryIO
 
 from crank.domain.ids import Digest
+from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_REVOKED
 from crank.errors import NotFound, Unavailable
 from crank.ports import ControllerLink
 from crank.wire import Message, decode, encode
@@ -78,6 +79,14 @@ class _Side:
 
 class WorkerSide(_Side):
     """What the worker holds: the ControllerLink port."""
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """Yield messages until the connection ends. Raises Unavailable when the worker's identity is why."""
+        async for message in super().messages():
+            yield message
+        code, said = self._link.closed_with or ("", "")
+        if code in (IDENTITY_REVOKED, IDENTITY_EXPIRED):
+            raise Unavailable(said, code=code)
 
     async def fetch_blob(self, digest: Digest, target: BinaryIO) -> None:
         """Copy a blob into `target`. Raises NotFound, Unavailable."""

@@ -21,17 +21,23 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
 from crank.ports import (
     CredentialStore,
+    FederationStore,
     GrantStore,
+    IdentityStore,
     JobStore,
     RecordStore,
     RegistryStore,
     ReplayStore,
     SessionStore,
     Transaction,
+    WorkloadStore,
 )
 from crank.testing.memory_credentials import Credentials
+from crank.testing.memory_federation import Federation
 from crank.testing.memory_grants import Grants
+from crank.testing.memory_identities import Identities
 from crank.testing.memory_state import Part, Row, State, row_of
+from crank.testing.memory_workloads import Workloads
 
 T = TypeVar("T")
 
@@ -100,12 +106,10 @@ class _Jobs(Part):
             last = self._state.jobs.get((tenant, JobId(before)))
             limit_seq = 0 if last is None else last.seq
         rows = self._sorted(
-            lambda row: (
-                row.tenant == tenant
-                and row.seq < limit_seq
-                and (status is None or row.status is status)
-                and (owner is None or row.owner == owner)
-            )
+            lambda row: row.tenant == tenant
+            and row.seq < limit_seq
+            and (status is None or row.status is status)
+            and (owner is None or row.owner == owner)
         )
         return [row.job() for row in rows[::-1][:limit]]
 
@@ -302,6 +306,9 @@ class _Transaction:
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
         self.grants: GrantStore = Grants(state, writable=writable)
+        self.identities: IdentityStore = Identities(state, writable=writable)
+        self.federation: FederationStore = Federation(state, writable=writable)
+        self.workloads: WorkloadStore = Workloads(state, writable=writable)
 
 
 class MemoryStore:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from crank.adapters.authority.authority import read_public_key
+from crank.adapters.authority.authority import read_public_key, svid_of
 from crank.adapters.authority.bundles import REFRESH_HINT_SEC, Bundles
 from crank.adapters.authority.linter import lint_leaf
 from crank.adapters.authority.revocations import sign_list
@@ -16,8 +16,6 @@ from crank.domain.json import JsonObject
 from crank.domain.trust import JwtAuthority, Svid, TrustBundle, Workload
 from crank.errors import InvalidRequest
 from crank.ports import Clock, IdSource
-
-_US = 1_000_000
 
 
 class MemoryAuthority:
@@ -58,15 +56,7 @@ class MemoryAuthority:
         life_sec = min(self._leaf_ttl_sec, ttl_sec or self._leaf_ttl_sec)
         leaf = self._shapes.leaf(read_public_key(public_key), names_of(spiffe_id, hosts), workload, issuing, life_sec)
         lint_leaf(leaf, issuing.certificate, self.trust_domain)
-        chain = (leaf, issuing.certificate, authority.certificate)
-        return Svid(
-            spiffe_id=spiffe_id,
-            workload=workload,
-            chain=tuple(each.public_bytes(Encoding.DER) for each in chain),
-            serial=f"{leaf.serial_number:x}",
-            not_before_us=int(leaf.not_valid_before_utc.timestamp()) * _US,
-            not_after_us=int(leaf.not_valid_after_utc.timestamp()) * _US,
-        )
+        return svid_of(spiffe_id, workload, [leaf, issuing.certificate, authority.certificate])
 
     def sign_jwt_svid(self, claims: JsonObject) -> str:
         """Sign the claims of a JWT-SVID."""

@@ -5,12 +5,16 @@ from dataclasses import dataclass, field
 
 from crank.domain import job_codec
 from crank.domain.credential import Credential
+from crank.domain.federation import Federated
 from crank.domain.grant import GrantId
 from crank.domain.handle import CalledBy
+from crank.domain.identity import SpiffeId
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.issued import Ban, IssuedIdentity
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.worker import Replay
+from crank.domain.workload import EntryId
 from crank.errors import StoreError
 
 
@@ -58,6 +62,11 @@ class State:
     grants: dict[tuple[TenantId, GrantId], str] = field(default_factory=dict)
     grant_counts: dict[tuple[TenantId, GrantId, int], tuple[int, int]] = field(default_factory=dict)
     grant_uses: dict[tuple[TenantId, str], GrantId] = field(default_factory=dict)
+    identities: dict[str, IssuedIdentity] = field(default_factory=dict)
+    bans: dict[SpiffeId, Ban] = field(default_factory=dict)
+    revocation_lists: int = 0
+    federation: dict[str, Federated] = field(default_factory=dict)
+    workloads: dict[tuple[TenantId, EntryId], str] = field(default_factory=dict)
 
     def copy(self) -> "State":
         """Return a copy that can change without this one."""
@@ -75,6 +84,11 @@ class State:
             grants=dict(self.grants),
             grant_counts=dict(self.grant_counts),
             grant_uses=dict(self.grant_uses),
+            identities=dict(self.identities),
+            bans=dict(self.bans),
+            revocation_lists=self.revocation_lists,
+            federation=dict(self.federation),
+            workloads=dict(self.workloads),
         )
 
 

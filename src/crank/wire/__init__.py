@@ -24,6 +24,8 @@ VERSION_MAX = 3
 SESSIONS_SINCE = 2
 # The version that brought handles, and the calls that jobs make with them.
 HANDLES_SINCE = 3
+# The version that brought trust, and links that follow one another without a gap.
+TRUST_SINCE = 3
 # What a worker's hello says of itself needs this version: controllers are renewed first, workers after.
 HELLO_SINCE = 2
 MESSAGE_BYTES_MAX = 4 * MIB
@@ -46,7 +48,11 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First message of a worker. `capabilities` are documents of `domain.capability`."""
+    """First message of a worker. `capabilities` are documents of `domain.capability`.
+
+    renews  the worker's older link stands, and the worker reads it to its end; `held` follows then. Said only
+            to a controller that agreed on version 3 over that older link
+    """
 
     version_min: int
     version_max: int
@@ -57,6 +63,7 @@ class Hello:
     slots: int
     capabilities: list[JsonObject]
     holding: list[Holding]
+    renews: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +193,22 @@ class Answered:
     code: str | None
     message: str | None
     answer: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """On a link that renews another: the older one was read to its end; these leases and sessions are held now."""
+
+    holding: list[Holding]
+    sessions: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """The worker believes what that `trust` said from now on."""
+
+    sequence: int
+    revision: int
 
 
 # --- controller to worker --------------------------------------------------------------------
@@ -364,10 +387,28 @@ class Files:
     size_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """By what the worker checks its peers from now on; told after `welcome` and at every change, answered by `trusted`.
+
+    sequence          of the bundle of the trust domain
+    roots             its X.509 authorities, DER in base64
+    revision          of what is revoked, as this link counts it
+    revoked_ids       SPIFFE IDs that nobody may speak for
+    revoked_serials   certificates that were revoked alone, lower-case hexadecimal
+    """
+
+    sequence: int
+    roots: list[str]
+    revision: int
+    revoked_ids: list[str]
+    revoked_serials: list[str]
+
+
 Message: TypeAlias = (
     Hello | Beat | Started | Output | Finished | Declined | Draining | Welcome | Rejected | Lease | Cancel | Settled
     | Pools | Opened | Sessions | Ended | Answered | Open | Touch | Close | Noted | Interrupt | Stdin | Files
-    | Call | CallAnswer
+    | Held | Trusted | Trust | Call | CallAnswer
 )  # fmt: skip
 
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in typing.get_args(Message)}

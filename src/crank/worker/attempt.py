@@ -69,6 +69,9 @@ class Attempt:
         self.cancelled = False
         # Blobs of its own that the controller had once: only for these it is asked whether it has them still.
         self.known: set[Digest] = set()
+        # While its artifacts are brought, which a change of links does not cut; then its events may be wanted again.
+        self.carrying = False
+        self.retell = False
         self.work: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[Any] | None = None
         self._running: Reachable | None = None
@@ -87,6 +90,11 @@ class Attempt:
     def waiting(self) -> bool:
         """Tell whether its code waits for a job that it called for."""
         return self.calls is not None and self.calls.waiting
+
+    def answered(self, message: CallAnswer) -> None:
+        """Hand an answer to the call of its code that waits for it."""
+        if self.calls is not None:
+            self.calls.answered(message)
 
     @property
     def phase(self) -> Literal["running", "finished"]:

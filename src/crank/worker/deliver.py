@@ -35,7 +35,14 @@ async def deliver(attempt: Attempt, link: ControllerLink, bench: Bench) -> None:
     """Send what is there and what comes, until `Finished` is sent or the link is gone."""
     try:
         await _events(attempt, link)
-        document = await _artifacts(attempt, link, bench)
+        attempt.carrying = True
+        try:
+            document = await _artifacts(attempt, link, bench)
+        finally:
+            attempt.carrying = False
+        while attempt.retell:
+            attempt.retell = False
+            await _events(attempt, link)
         bench.failpoints.reach("worker.uploaded")
         await _finished(attempt, link, document, bench)
         bench.failpoints.reach("worker.finished_sent")

@@ -154,7 +154,9 @@ def shipped_offers(
     tier  how well their jobs are walled in here
     """
     by_profile = {build.name: build for build in builds if build.accelerator == Accelerator.CPU}
-    return tuple(_shipped_offer(each, by_profile[each.profile], tier) for each in shipped if each.profile in by_profile)
+    return tuple(
+        _shipped_offer(each, by_profile[each.profile], tier) for each in shipped if each.profile in by_profile
+    )
 
 
 def _shipped_offer(shipped: ShippedCapability, build: ProfileBuild, tier: str | None) -> ShippedOffer:

@@ -12,11 +12,13 @@ from crank.domain.capability import Accelerator, capability_document
 from crank.domain.ids import Digest, JobId
 from crank.domain.outcome import End, Outcome, Reason
 from crank.domain.rules import slots
+from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_REVOKED
 from crank.domain.worker import GpuDevice
-from crank.errors import ProtocolError, Unavailable, UntrustedPeer
-from crank.ports import Connector, ControllerLink
+from crank.errors import NotAllowed, ProtocolError, Unavailable, UntrustedPeer
+from crank.ports import Connector, ControllerLink, OwnIdentity
 from crank.wire import (
     HELLO_SINCE,
+    TRUST_SINCE,
     VERSION_MAX,
     Beat,
     Cancel,
@@ -24,6 +26,7 @@ from crank.wire import (
     Declined,
     Draining,
     Files,
+    Held,
     Hello,
     Holding,
     Interrupt,
@@ -37,23 +40,26 @@ from crank.wire import (
     Settled,
     Stdin,
     Touch,
+    Trust,
+    Trusted,
     Welcome,
 )
 from crank.wire.calls import CallAnswer
 from crank.worker.attempt import Attempt, Bench, Key
-from crank.worker.current import CurrentLink
+from crank.worker.current import CurrentLink, Relay
 from crank.worker.deliver import deliver
 from crank.worker.devices import DevicePool
 from crank.worker.execute import Order, Seat, execute, keep
+from crank.worker.hand_over import WELCOME_SEC, Way, follow
 from crank.worker.offers import FunctionOffer, Offer, ScriptOffer, ShippedOffer, find_offer, lowered
 from crank.worker.reach import Reach
+from crank.worker.renewing import Renewing
 from crank.worker.sessions import Kept, SessionBounds, Sessions
 
 _log = structlog.get_logger(__name__)
 
 EXIT_LEFT = 0
 EXIT_REJECTED = 4
-WELCOME_SEC = 15.0
 DRAIN_SEC = 30.0
 BACKOFF_FIRST_SEC = 0.2
 BACKOFF_MAX_SEC = 10.0
@@ -64,12 +70,16 @@ _FOR_GOOD = frozenset({"version_mismatch", "identity_mismatch", "not_allowed", "
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """Who this worker says it is; `instance_id` is new for every process (UUID version 7)."""
+    """Who this worker says it is; `instance_id` is new for every process (UUID version 7).
+
+    own  by what it proves that, renewed for as long as the worker runs; None: it stays as it is
+    """
 
     worker_id: str
     instance_id: str
     node_id: str
     software: str
+    own: OwnIdentity | None = None
 
 
 class Worker:
@@ -87,6 +97,7 @@ class Worker:
         bounds: SessionBounds | None = None,
     ) -> None:
         self._connector = connector
+        self._renewing = None if identity.own is None else Renewing(identity.own, bench.clock, bench.ids)
         self._identity = identity
         self._offers = tuple(offers)
         self._bench = bench
@@ -112,6 +123,8 @@ class Worker:
         try:
             await self._restore()
             self._spawn(self._sessions.keep_clocks())
+            if self._renewing is not None:
+                self._spawn(self._renewing.keep())
             return await self._serve()
         finally:
             await self._stop()
@@ -126,21 +139,29 @@ class Worker:
         failures = 0
         while not self._leave.is_set():
             longest_sec = BACKOFF_MAX_SEC
+            # Asked before: a certificate that comes while the link is opened is not the one that it shows.
+            shown = 0 if self._renewing is None else self._renewing.generation
             try:
                 link = await self._connector.connect()
-                welcomed, rejected = await self._meet(link)
+                welcomed, rejected = await self._meet(link, shown)
                 failures = 0 if welcomed else failures + 1
                 if rejected is not None:
                     longest_sec = REFUSED_BACKOFF_MAX_SEC
                     if rejected.code.startswith("invalid_") or rejected.code in _FOR_GOOD:
                         return EXIT_REJECTED
+            except NotAllowed as fault:
+                failures += 1
+                longest_sec = REFUSED_BACKOFF_MAX_SEC
+                _log.error(fault.message, code=fault.error_code, fix=fault.fix)
+                self._heed(fault.error_code)
             except UntrustedPeer as fault:
                 failures += 1
                 longest_sec = REFUSED_BACKOFF_MAX_SEC
                 _log.error(f"This worker refuses the controller: {fault.message}", code=fault.error_code, fix=fault.fix)
             except Unavailable as fault:
                 failures += 1
-                _log.warning("link.unavailable", cause=fault.message, tries=failures)
+                _log.warning("link.unavailable", code=fault.error_code, cause=fault.message, tries=failures)
+                self._heed(fault.error_code)
             await self._back_off(failures, longest_sec)
         return EXIT_LEFT
 
@@ -186,30 +207,43 @@ class Worker:
 
     # --- one link ---
 
-    async def _meet(self, link: ControllerLink) -> tuple[bool, Rejected | None]:
+    async def _meet(self, link: ControllerLink, shown: int) -> tuple[bool, Rejected | None]:
         """Enroll on a link and serve on it to its end. Tell whether it was welcome, and who turned it away."""
         welcomed = False
+        relay = Relay(link)
         try:
-            await link.send(self._hello())
-            stream = link.messages()
+            await relay.send(self.hello(renews=False))
+            stream = relay.messages()
             async with asyncio.timeout(WELCOME_SEC):
                 first = await anext(stream, None)
             if isinstance(first, Rejected):
                 _log.error(f"The controller turned this worker away: {first.message}", code=first.code, fix=first.fix)
+                self._heed(first.code)
                 return False, first
             if not isinstance(first, Welcome):
                 raise ProtocolError("The controller did not answer hello with welcome or rejected.")
             welcomed = True
-            await self._enrolled(link, first, stream)
+            await self._enrolled(relay, first, stream, shown)
         except (Unavailable, ProtocolError, TimeoutError) as fault:
-            _log.warning("link.lost", cause=str(fault) or "no answer in time")
+            code = getattr(fault, "error_code", "timeout")
+            _log.warning("link.lost", code=code, cause=str(fault) or "no answer in time")
+            self._heed(code)
         finally:
             self._detach()
-            await link.close()
+            await relay.close()
         return welcomed, None
 
-    def _hello(self) -> Hello:
-        holding = [Holding(attempt.job_id, attempt.epoch, attempt.phase) for attempt in self._attempts.values()]
+    def _heed(self, code: str) -> None:
+        """Act on what the controller said of this identity. Of one that was revoked it has decided all that ran."""
+        if self._renewing is not None and code in (IDENTITY_REVOKED, IDENTITY_EXPIRED):
+            self._renewing.own.doubt()
+        if code == IDENTITY_REVOKED:
+            for key in [attempt.key for attempt in self._attempts.values() if attempt.outcome is None]:
+                self._settled(key)
+
+    def hello(self, *, renews: bool) -> Hello:
+        """Return the first message of a link."""
+        holding = self._holding()
         holding += [Holding(job_id, epoch, "interrupted") for job_id, epoch in sorted(self._interrupted)]
         return Hello(
             version_min=HELLO_SINCE,
@@ -221,20 +255,24 @@ class Worker:
             slots=self._slots,
             capabilities=[capability_document(offer.capability) for offer in self._offers],
             holding=holding,
+            renews=renews,
         )
 
-    async def _enrolled(self, link: ControllerLink, welcome: Welcome, stream: AsyncIterator[Message]) -> None:
+    def _holding(self) -> list[Holding]:
+        return [Holding(attempt.job_id, attempt.epoch, attempt.phase) for attempt in self._attempts.values()]
+
+    async def _enrolled(self, relay: Relay, welcome: Welcome, stream: AsyncIterator[Message], shown: int) -> None:
         _log.info("worker.enrolled", controller=welcome.controller_id, holding=len(welcome.resumed))
         # Before anything else is said, so that the controller knows what it may send.
-        await link.send(self._sessions.listing())
-        self._current.put(link)
-        self._resume(welcome, link)
-        await self._sessions.resume(link)
+        await relay.send(self._sessions.listing())
+        self._current.put(relay)
+        self.resume(welcome, relay)
+        await self._sessions.resume(relay)
         if self._draining:
-            await link.send(Draining())
+            await relay.send(Draining())
         parts: list[asyncio.Task[Any]] = [
-            asyncio.create_task(self._beat(link, welcome.beat_sec)),
-            asyncio.create_task(self._read(stream)),
+            asyncio.create_task(self._beat(relay, welcome.beat_sec)),
+            asyncio.create_task(self._follow(relay, stream, shown, hands_over=welcome.version >= TRUST_SINCE)),
             asyncio.create_task(self._leave.wait()),
         ]
         try:
@@ -245,6 +283,30 @@ class Worker:
             await asyncio.wait(parts)
         for part in done:
             part.result()
+
+    async def _follow(self, relay: Relay, stream: AsyncIterator[Message], shown: int, *, hands_over: bool) -> None:
+        """Read a link to its end, and the next one after each renewal of the certificate."""
+        if self._renewing is None or not hands_over:
+            await self.read(stream)
+        else:
+            await follow(self, relay, stream, Way(self._connector, self._renewing, self._bench.ids, shown))
+
+    async def pause(self) -> None:
+        """Stop what tells of events; what carries bytes goes on."""
+        telling = [key for key in self._deliveries if key not in self._attempts or not self._attempts[key].carrying]
+        stopped = [self._deliveries.pop(key) for key in telling]
+        for delivery in stopped:
+            delivery.cancel()
+        if stopped:
+            await asyncio.wait(stopped)
+
+    def held(self) -> Held:
+        """Return all that is held now."""
+        return Held(self._holding(), self._sessions.names())
+
+    async def tell_sessions(self, link: ControllerLink) -> None:
+        """Tell of sessions what may have been missed."""
+        await self._sessions.resume(link)
 
     async def _beat(self, link: ControllerLink, beat_sec: float) -> None:
         told: list[Pool] = []
@@ -257,30 +319,37 @@ class Worker:
                 told = pools
             await asyncio.sleep(beat_sec)
 
-    async def _read(self, stream: AsyncIterator[Message]) -> None:
+    async def read(self, stream: AsyncIterator[Message]) -> None:
+        """Act on every message until the link ends. Raises ProtocolError, Unavailable."""
         async for message in stream:
             match message:
                 case Lease():
                     await self._lease(message)
-                case Cancel():
-                    attempt = self._attempts.get((JobId(message.job_id), message.epoch))
-                    if attempt is not None:
-                        self._spawn(attempt.cancel())
+                case Cancel() | CallAnswer():
+                    self._of_attempt(message)
                 case Settled():
                     self._settled((JobId(message.job_id), message.epoch))
                 case Open() | Touch() | Close() | Noted():
                     self._session(message)
                 case Interrupt() | Stdin() | Files():
                     self._spawn(self._reach.answer(message))
-                case CallAnswer():
-                    self._answered(message)
+                case Trust():
+                    await self._believe(message)
                 case _:
                     raise ProtocolError(f"A controller may not send {type(message).__name__} now.")
 
-    def _answered(self, message: CallAnswer) -> None:
+    def _of_attempt(self, message: Cancel | CallAnswer) -> None:
         attempt = self._attempts.get((JobId(message.job_id), message.epoch))
-        if attempt is not None and attempt.calls is not None:
-            attempt.calls.answered(message)
+        if isinstance(message, CallAnswer) and attempt is not None:
+            attempt.answered(message)
+        elif attempt is not None:
+            self._spawn(attempt.cancel())
+
+    async def _believe(self, trust: Trust) -> None:
+        if self._renewing is not None:
+            self._renewing.own.believe(trust)
+            link = await self._current.wait()
+            await link.send(Trusted(trust.sequence, trust.revision))
 
     def _session(self, message: Open | Touch | Close | Noted) -> None:
         match message:
@@ -293,7 +362,8 @@ class Worker:
             case Noted():
                 self._sessions.noted(message.session_id)
 
-    def _resume(self, welcome: Welcome, link: ControllerLink) -> None:
+    def resume(self, welcome: Welcome, link: ControllerLink) -> None:
+        """Tell everything that the controller has not heard, on this link."""
         answered = {(JobId(entry.job_id), entry.epoch): entry for entry in welcome.resumed}
         for key in self._interrupted & set(answered):
             self._interrupted.discard(key)
@@ -303,7 +373,15 @@ class Worker:
             if entry is not None and entry.verdict == "abandon":
                 self._settled(key)
                 continue
+            if key in self._deliveries and entry is None:
+                # Its lease came by the older link just now; its delivery begins on this one.
+                continue
             attempt.feed.rewind(entry.next_seq if entry is not None else 1)
+            if key in self._deliveries and attempt.carrying:
+                attempt.retell = True
+                continue
+            if key in self._deliveries:
+                self._deliveries.pop(key).cancel()
             self._deliver(attempt, link)
 
     def _deliver(self, attempt: Attempt, link: ControllerLink) -> None:

@@ -282,6 +282,10 @@ class Sessions:
             opening=[kept.session_id for kept in live if kept.sandbox is None],
         )
 
+    def names(self) -> list[str]:
+        """Return every session that is known, those too whose end is not noted yet."""
+        return [str(session_id) for session_id in self._kept]
+
     async def resume(self, link: ControllerLink) -> None:
         """Tell what may have been missed since `listing`: repeats change nothing."""
         for kept in list(self._kept.values()):

@@ -61,16 +61,7 @@ sorted({getattr(libc, name)(pair[0].fileno(), address, len(address)) for name in
         "J01 the environment is the declared list",
         "import os\nsorted(os.environ)\n",
         result=[
-            *(
-                "HOME",
-                "LANG",
-                "LOGNAME",
-                "MPLBACKEND",
-                "MPLCONFIGDIR",
-                "OMP_NUM_THREADS",
-                "OPENBLAS_NUM_THREADS",
-                "PATH",
-            ),
+            *("HOME", "LANG", "LOGNAME", "MPLBACKEND", "MPLCONFIGDIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PATH"),
             *("PYTHONDONTWRITEBYTECODE", "TMPDIR", "TZ", "USER"),
         ],
     ),

@@ -98,10 +98,7 @@ for place in range(len(frame)):
         for what, code in (
             ("then another", ""),
             ("and no end", _WAIT),
-            (
-                "and no end, with threads that hold the channel",
-                "import threading\n[threading.Thread(target=time.sleep, args=(60,)).start() for _ in range(4)]\n",
-            ),
+            ("and no end, with threads that hold the channel", "import threading\n[threading.Thread(target=time.sleep, args=(60,)).start() for _ in range(4)]\n"),
             ("that the process does not keep", "os._exit(3)\n"),
             ("then a crash", "import ctypes\nctypes.string_at(0)\n"),
             ("then more output than there may be", "while True:\n    os.write(1, b'x' * 65536)\n"),
@@ -155,20 +152,14 @@ channel.send("c", json.dumps(word).encode())
             ("nothing", b""),
             ("no exit code", b'{"how": "done", "code": null, "error": null, "hint": null, "note": null, "told": []}'),
             ("an unknown word", b'{"how": "won", "code": 0, "error": null, "hint": null, "note": null, "told": []}'),
-            (
-                "told is a number",
-                b'{"how": "done", "code": 0, "error": null, "hint": null, "note": null, '
-                b'"has_result": false, "result": null, "told": 7}',
-            ),
+            ("told is a number", b'{"how": "done", "code": 0, "error": null, "hint": null, "note": null, '
+             b'"has_result": false, "result": null, "told": 7}'),
             ("deep", b'{"how": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"),
             ("bytes that are no text", b"\xff\xfe{}"),
         )
     ),
     *(
-        _violates(
-            f"F06 a message of a kind that is not the guest's: {kind}",
-            CHANNEL + f"channel.send({kind!r}, b'{{}}')\n" + _WAIT,
-        )
+        _violates(f"F06 a message of a kind that is not the guest's: {kind}", CHANNEL + f"channel.send({kind!r}, b'{{}}')\n" + _WAIT)
         for kind in ("r", "R", "Z", "V", "O", "p", "s", "\0")
     ),
     Case(
@@ -196,7 +187,7 @@ threads = [threading.Thread(target=flood) for _ in range(8)]
     ),
     Case(
         "X03 progress without end costs the worker nothing",
-        CHANNEL + 'while True:\n    channel.send(\'g\', b\'{"fraction": 0.5, "message": "x"}\')\n',
+        CHANNEL + "while True:\n    channel.send('g', b'{\"fraction\": 0.5, \"message\": \"x\"}')\n",
         reasons=("timeout", "protocol_violation"),
         limits={"wall_sec": 2},
     ),

@@ -64,43 +64,20 @@ ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(page)
 """,
             reasons=("signalled", "policy", "exited"),
         )
-        for name, code in (
-            ("halt", "f4c3"),
-            ("disable interrupts", "fac3"),
-            ("read a port", "e460c3"),
-            ("int 0x80 execve", "b80b00000031db31c931d2cd80c3"),
-            ("sysenter", "0f34c3"),
-        )
+        for name, code in (("halt", "f4c3"), ("disable interrupts", "fac3"), ("read a port", "e460c3"),
+                           ("int 0x80 execve", "b80b00000031db31c931d2cd80c3"), ("sysenter", "0f34c3"))
     ),
     *(
         Case(f"O03 {name}", code, reasons=_ANY_END, limits={"wall_sec": 5})
         for name, code in (
-            (
-                "code objects made of nothing",
-                "import types\nf = lambda: 0\nf.__code__ = f.__code__.replace(co_code=b'\\x64\\xff' * 99, co_stacksize=0)\nf()\n",
-            ),
-            (
-                "marshal of noise",
-                "import marshal, random\nr = random.Random(1)\nfor _ in range(20_000):\n    try:\n        exec(marshal.loads(bytes([0xe3]) + r.randbytes(60)))\n    except BaseException:\n        pass\n",
-            ),
-            (
-                "a syntax tree with holes",
-                "import ast\ntree = ast.parse('x = 1')\ntree.body[0].value = None\ntree.body[0].lineno = -7\ncompile(tree, 'x', 'exec')\n",
-            ),
-            (
-                "a module from a broken cache file",
-                "import os, sys\nos.makedirs('/scratch/__pycache__')\nopen('/scratch/evil.pyc', 'wb').write(b'\\xa7\\r\\r\\n' + bytes(12) + b'\\xe3' * 99)\nimport evil\n",
-            ),
+            ("code objects made of nothing", "import types\nf = lambda: 0\nf.__code__ = f.__code__.replace(co_code=b'\\x64\\xff' * 99, co_stacksize=0)\nf()\n"),
+            ("marshal of noise", "import marshal, random\nr = random.Random(1)\nfor _ in range(20_000):\n    try:\n        exec(marshal.loads(bytes([0xe3]) + r.randbytes(60)))\n    except BaseException:\n        pass\n"),
+            ("a syntax tree with holes", "import ast\ntree = ast.parse('x = 1')\ntree.body[0].value = None\ntree.body[0].lineno = -7\ncompile(tree, 'x', 'exec')\n"),
+            ("a module from a broken cache file", "import os, sys\nos.makedirs('/scratch/__pycache__')\nopen('/scratch/evil.pyc', 'wb').write(b'\\xa7\\r\\r\\n' + bytes(12) + b'\\xe3' * 99)\nimport evil\n"),
             ("pickle that asks for everything", "import pickle\npickle.loads(b'cos\\nsystem\\n(S\"/bin/sh\"\\ntR.')\n"),
             ("ctypes writes into the interpreter", "import ctypes\nctypes.memset(id(int), 255, 400)\nint('7')\n"),
-            (
-                "an import hook that imports itself",
-                "import sys\nclass Loop:\n    def find_spec(self, name, *_):\n        __import__(name + 'x')\nsys.meta_path.insert(0, Loop())\nimport nothing\n",
-            ),
-            (
-                "a path entry full of hooks",
-                "import sys\nopen('/scratch/sitecustomize.py', 'w').write('print(\"ESCAPED\")')\nopen('/scratch/x.pth', 'w').write('import os; print(\"ESCAPED\")')\nsys.path.insert(0, '/scratch')\n",
-            ),
+            ("an import hook that imports itself", "import sys\nclass Loop:\n    def find_spec(self, name, *_):\n        __import__(name + 'x')\nsys.meta_path.insert(0, Loop())\nimport nothing\n"),
+            ("a path entry full of hooks", "import sys\nopen('/scratch/sitecustomize.py', 'w').write('print(\"ESCAPED\")')\nopen('/scratch/x.pth', 'w').write('import os; print(\"ESCAPED\")')\nsys.path.insert(0, '/scratch')\n"),
         )
     ),
     Case(

@@ -222,16 +222,11 @@ def signed_urls_work_without_headers(box):
     with urllib.request.urlopen(box.download_url("signed.txt", use_signature_expiration=60)) as answer:
         assert answer.read() == b"by url"
     octets = b'--x\r\nContent-Disposition: form-data; name="file"; filename="up"\r\n\r\nup\r\n--x--\r\n'
-    request = urllib.request.Request(
-        box.upload_url("up.txt"), octets, {"Content-Type": "multipart/form-data; boundary=x"}
-    )
+    request = urllib.request.Request(box.upload_url("up.txt"), octets, {"Content-Type": "multipart/form-data; boundary=x"})
     with urllib.request.urlopen(request) as answer:
         assert answer.status == 200
     assert box.files.read("up.txt") == "up"
-    for url in (
-        box.download_url("signed.txt").replace("v1_", "v1_A"),
-        box.download_url("signed.txt").replace("signed", "up"),
-    ):
+    for url in (box.download_url("signed.txt").replace("v1_", "v1_A"), box.download_url("signed.txt").replace("signed", "up")):
         fault = raises(urllib.error.HTTPError, lambda url=url: urllib.request.urlopen(url))
         assert fault.code == 401
 

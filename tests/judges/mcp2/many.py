@@ -26,7 +26,9 @@ async def one(number, plan, verified, together):
         async with Client(streamable_http_client(plan["url"], http_client=http), mode=mode) as client:
             tools = [tool.name for tool in (await client.list_tools()).tools]
             found = await client.call_tool("find_capability", {"query": "count words"})
-            ran = await client.call_tool("run_python", {"code": "result = args * 2", "args": number, "wait_sec": 40})
+            ran = await client.call_tool(
+                "run_python", {"code": "result = args * 2", "args": number, "wait_sec": 40}
+            )
     right = (
         len(tools) == 7
         and found.structured_content["candidates"][0]["name"] == "text.count"

@@ -22,12 +22,18 @@ def client(authority: Authority) -> ssl.SSLContext:
     return authority.context(WORKER, server=False)
 
 
+def connector(url: str, authority: Authority, tls: ssl.SSLContext | None = None) -> WebSocketConnector:
+    """Return the connector of a worker who believes this authority."""
+    identify = authority.verifier(TRUST_DOMAIN).peer
+    return WebSocketConnector(url, tls or client(authority), TRUST_DOMAIN, identify=identify)
+
+
 async def test_a_controller_of_another_authority_is_untrusted(tmp_path: Path) -> None:
     """The right name signed by the wrong authority is refused, and the sentence says so."""
     ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
     async with TlsController(theirs.context(CONTROLLER, server=True)).open() as controller:
         with pytest.raises(UntrustedPeer, match="not from this worker's authority"):
-            await WebSocketConnector(controller.url, client(ours), TRUST_DOMAIN).connect()
+            await connector(controller.url, ours).connect()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +52,7 @@ async def test_only_a_controller_of_the_trust_domain_is_trusted(tmp_path: Path, 
     authority = Authority(tmp_path, "ours")
     async with TlsController(authority.context(*uris, server=True)).open() as controller:
         with pytest.raises(UntrustedPeer, match="cannot prove who it is"):
-            await WebSocketConnector(controller.url, client(authority), TRUST_DOMAIN).connect()
+            await connector(controller.url, authority).connect()
 
 
 async def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
@@ -55,7 +61,7 @@ async def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
     async with TlsController(authority.context(CONTROLLER, server=True)).open() as controller:
         url = controller.url
     with pytest.raises(Unavailable, match="does not answer"):
-        await WebSocketConnector(url, client(authority), TRUST_DOMAIN).connect()
+        await connector(url, authority).connect()
 
 
 async def test_a_controller_that_refuses_this_worker_is_unavailable(tmp_path: Path) -> None:
@@ -64,14 +70,14 @@ async def test_a_controller_that_refuses_this_worker_is_unavailable(tmp_path: Pa
     stranger = theirs.context(WORKER, server=False, trusts=ours)
     async with TlsController(ours.context(CONTROLLER, server=True)).open() as controller:
         with pytest.raises(Unavailable):
-            await WebSocketConnector(controller.url, stranger, TRUST_DOMAIN).connect()
+            await connector(controller.url, ours, stranger).connect()
 
 
 async def test_a_spoiled_blob_is_noticed(tmp_path: Path) -> None:
     """Bytes that do not have the name they were asked by are refused."""
     authority = Authority(tmp_path, "ours")
     async with TlsController(authority.context(CONTROLLER, server=True)).open() as controller:
-        link = await WebSocketConnector(controller.url, client(authority), TRUST_DOMAIN).connect()
+        link = await connector(controller.url, authority).connect()
         digest = Digest(hashlib.sha256(b"abc").hexdigest())
         await link.send_blob(digest, io.BytesIO(b"abc"), 3)
         controller.spoil_blobs = True
@@ -84,7 +90,7 @@ async def test_blobs_in_a_row_share_a_connection(tmp_path: Path) -> None:
     """One handshake serves what comes one after the other, a blob that is missing too; one that was ended is replaced."""
     authority = Authority(tmp_path, "ours")
     async with TlsController(authority.context(CONTROLLER, server=True)).open() as controller:
-        link = await WebSocketConnector(controller.url, client(authority), TRUST_DOMAIN).connect()
+        link = await connector(controller.url, authority).connect()
         controller.keep_alive = True
         digest = Digest("0" * 64)
         for number in range(5):

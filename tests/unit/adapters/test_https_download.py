@@ -44,14 +44,7 @@ def test_only_public_addresses_count(address: str, public: bool) -> None:
 def test_no_way_to_write_an_address_in_another_makes_it_public(address: str) -> None:
     """Whatever known prefix hides an address of version 4, it is refused for it."""
     octets = ipaddress.IPv4Address(address).packed
-    for prefix, at in (
-        ("::", 12),
-        ("::ffff:0:0", 12),
-        ("::ffff:0:0:0", 12),
-        ("64:ff9b::", 12),
-        ("2002::", 2),
-        ("2001::", 4),
-    ):
+    for prefix, at in (("::", 12), ("::ffff:0:0", 12), ("::ffff:0:0:0", 12), ("64:ff9b::", 12), ("2002::", 2), ("2001::", 4)):
         hidden = bytearray(ipaddress.IPv6Address(prefix).packed)
         hidden[at : at + 4] = octets
         assert not is_public(str(ipaddress.IPv6Address(bytes(hidden)))), prefix

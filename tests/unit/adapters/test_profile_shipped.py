@@ -58,9 +58,7 @@ def test_the_script_holds_its_whole_package(tmp_path: Path) -> None:
     package = tmp_path / "letters"
     package.mkdir()
     (package / "__init__.py").write_text('"""A package."""\n')
-    (package / "entry.py").write_text(
-        "from letters.inner import A\n\n\ndef answer(order, progress):\n    return [A, order]\n"
-    )
+    (package / "entry.py").write_text("from letters.inner import A\n\n\ndef answer(order, progress):\n    return [A, order]\n")
     (package / "inner.py").write_text('A = "ä{}%s"\n')
     found: dict[str, object] = {"args": {"n": 1}, "progress": None}
     import sys
@@ -76,9 +74,7 @@ def test_the_script_holds_its_whole_package(tmp_path: Path) -> None:
     assert found["result"] == ["ä{}%s", {"n": 1}]
 
 
-@pytest.mark.parametrize(
-    "change", [{"schema": 2}, {"name": "Documents"}, {"extra": 1}, {"effects": "none"}, {"package": "../x"}]
-)
+@pytest.mark.parametrize("change", [{"schema": 2}, {"name": "Documents"}, {"extra": 1}, {"effects": "none"}, {"package": "../x"}])
 def test_a_declaration_with_a_mistake_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     """The file is named, and nothing of it is offered."""
     shutil.copytree(PROFILES / "capabilities", tmp_path / "capabilities")

@@ -81,9 +81,7 @@ async def test_files_come_out_as_their_form_wants(api, desk, worker) -> None:
         assert "again" not in nexts[path]
     alone = await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files", params={"path": "a.csv"})
     assert len(alone.json()["openaiFileResponse"]) == 1
-    check_problem(
-        await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files", params={"path": "../x"}), 404, "artifact_not_found"
-    )
+    check_problem(await api.get(f"{ACTIONS}/jobs/{told['job_id']}/files", params={"path": "../x"}), 404, "artifact_not_found")
 
 
 def stored(desk: Desk, contents: dict[str, bytes], kinds: dict[str, str]) -> tuple[Artifact, ...]:
@@ -127,9 +125,7 @@ async def test_a_file_is_read_in_parts(api, desk, worker) -> None:
     told = await ended(api, worker, replace(DONE, artifacts=stored(desk, contents, {})))
     read, offset = "", 0
     while offset is not None:
-        response = await api.get(
-            f"{ACTIONS}/jobs/{told['job_id']}/text", params={"path": "t.txt", "offset_bytes": offset}
-        )
+        response = await api.get(f"{ACTIONS}/jobs/{told['job_id']}/text", params={"path": "t.txt", "offset_bytes": offset})
         assert len(response.text) < LIMIT_CHARS
         read, offset = read + response.json()["text"], response.json()["next_offset_bytes"]
     assert read == text
@@ -174,9 +170,7 @@ async def test_files_come_in_by_their_links(tmp_path) -> None:
             refused = await api.post(f"{ACTIONS}/run", json={"code": "1", "openaiFileIdRefs": refs})
             check_problem(refused, 503, "file_link_failed")
             refs[0]["download_link"] = "https://evil.test/1"
-            check_problem(
-                await api.post(f"{ACTIONS}/run", json={"code": "1", "openaiFileIdRefs": refs}), 403, "file_link_refused"
-            )
+            check_problem(await api.post(f"{ACTIONS}/run", json={"code": "1", "openaiFileIdRefs": refs}), 403, "file_link_refused")
             assert fetched.asked == [link, link]
             assert len((await api.get("/v1/jobs")).json()["jobs"]) == 1
 
@@ -213,19 +207,13 @@ async def test_bad_input_is_refused_like_everywhere(api, body, status, code) -> 
 async def test_every_operation_wants_the_credential(api, method: str, path: str) -> None:
     """Without it nothing is read and nothing is told."""
     del api.headers["authorization"]
-    check_problem(
-        await api.request(method, f"{ACTIONS}/{path}", json={"code": "1"} if method == "POST" else None),
-        401,
-        "not_authenticated",
-    )
+    check_problem(await api.request(method, f"{ACTIONS}/{path}", json={"code": "1"} if method == "POST" else None), 401, "not_authenticated")
 
 
 async def test_capabilities_are_found_and_called(api, desk) -> None:
     """A function is found by words, shown with its schema, and called by name."""
     schema = {"type": "object", "properties": {"text": {"type": "string"}}}
-    count = replace(
-        CORE, name="text.count", summary="Counts words.", env_profile=None, profile_digest=None, input_schema=schema
-    )
+    count = replace(CORE, name="text.count", summary="Counts words.", env_profile=None, profile_digest=None, input_schema=schema)
     worker = ScriptedWorker(desk, "w2", [CORE, count])
     await worker.connect()
     found = (await api.get(f"{ACTIONS}/capabilities", params={"words": "counts"})).json()
@@ -239,9 +227,7 @@ async def test_capabilities_are_found_and_called(api, desk) -> None:
     assert "runPython" in nothing["next"]
     everything = (await api.get(f"{ACTIONS}/capabilities", params={"words": " "})).json()
     assert (everything["total"], everything["next"]) == (2, None)
-    asked = asyncio.ensure_future(
-        api.post(f"{ACTIONS}/call", json={"capability": "text.count", "args": {"text": "a b"}})
-    )
+    asked = asyncio.ensure_future(api.post(f"{ACTIONS}/call", json={"capability": "text.count", "args": {"text": "a b"}}))
     lease = await worker.lease()
     assert lease.args == {"text": "a b"}
     await worker.finish(lease, replace(DONE, has_result=True, result=2))

@@ -27,16 +27,7 @@ def test_every_published_rule_is_kept(version: str) -> None:
 def test_both_documents_hold_the_same_operations(version: str) -> None:
     """About eight, with ids that a model understands."""
     names = [operation["operationId"] for _, _, operation in operations(made(version))]
-    assert names == [
-        "runPython",
-        "callCapability",
-        "waitForJob",
-        "cancelJob",
-        "getFiles",
-        "readFile",
-        "findCapabilities",
-        "describeNode",
-    ]
+    assert names == ["runPython", "callCapability", "waitForJob", "cancelJob", "getFiles", "readFile", "findCapabilities", "describeNode"]
 
 
 def _break(document: dict[str, Any], what: str) -> None:
@@ -53,9 +44,7 @@ def _break(document: dict[str, Any], what: str) -> None:
         "a header": lambda: run.update(parameters=[{"in": "header", "name": "Prefer", "description": "d"}]),
         "long parameter": lambda: schemas["RunWanted"]["properties"]["code"].update(description="x" * 701),
         "eleven files": lambda: schemas["RunWanted"]["properties"]["openaiFileIdRefs"].update(maxItems=11),
-        "files as objects": lambda: schemas["RunWanted"]["properties"]["openaiFileIdRefs"].update(
-            items={"type": "integer"}
-        ),
+        "files as objects": lambda: schemas["RunWanted"]["properties"]["openaiFileIdRefs"].update(items={"type": "integer"}),
         "bare object": lambda: schemas["RunWanted"]["properties"]["args"].pop("properties"),
         "bare array": lambda: schemas["RunWanted"]["properties"]["folders"].pop("items"),
         "open reference": lambda: schemas.pop("JobBrief"),

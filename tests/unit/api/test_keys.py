@@ -324,7 +324,9 @@ async def test_anothers_request_in_flight_does_not_show(desk, worker, pair_of_ke
     """While one key waits for its answer, another sends the same key and body and gets a job of its own."""
     one, two = pair_of_keys
     headers = {"Idempotency-Key": "nightly"}
-    waiting = asyncio.ensure_future(one.post("/v1/jobs", json={"code": "1"}, headers={**headers, "Prefer": "wait=20"}))
+    waiting = asyncio.ensure_future(
+        one.post("/v1/jobs", json={"code": "1"}, headers={**headers, "Prefer": "wait=20"})
+    )
     lease = await worker.lease()
     repeated = await one.post("/v1/jobs", json={"code": "1"}, headers=headers)
     check_problem(repeated, 409, "idempotency_in_flight")

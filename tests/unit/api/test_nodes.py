@@ -49,3 +49,5 @@ async def test_records_follow_each_other(api, worker):
     rest = (await api.get("/v1/records", params={"after": first["next"]})).json()
     assert first["records"][0]["kind"] == "worker.enrolled"
     assert rest["records"][0]["kind"] == "job.submitted"
+
+

@@ -124,12 +124,7 @@ def test_a_child_reads_back_the_same_settings(tmp_path: Path) -> None:
 def test_what_is_public_survives_the_way_to_a_child(tmp_path: Path) -> None:
     """The public address, the certificate and the allowed hosts reach the node's processes as they were said."""
     (tmp_path / "crank.toml").write_text('actions_file_hosts = ["files.example.org", "b.example.org"]\n')
-    seen = {
-        "CRANK_HOME": str(tmp_path),
-        "CRANK_PUBLIC_URL": "https://crank.example.org/",
-        "CRANK_TLS_CERT": "/c",
-        "CRANK_TLS_KEY": "/k",
-    }
+    seen = {"CRANK_HOME": str(tmp_path), "CRANK_PUBLIC_URL": "https://crank.example.org/", "CRANK_TLS_CERT": "/c", "CRANK_TLS_KEY": "/k"}
     settings = load(environment=seen)
     assert settings.public_url == "https://crank.example.org"
     assert settings.actions_file_hosts == ("files.example.org", "b.example.org")
@@ -140,12 +135,7 @@ def test_what_is_public_survives_the_way_to_a_child(tmp_path: Path) -> None:
 def test_what_is_public_is_checked_with_the_rest(tmp_path: Path) -> None:
     """A certificate without its key, an address with a path or without https, hosts that are addresses: all are told."""
     seen = {"CRANK_HOME": str(tmp_path), "CRANK_TLS_CERT": "/c", "CRANK_ACTIONS_FILE_HOSTS": "ok.example.org,127.0.0.1"}
-    for url in (
-        "http://crank.example.org",
-        "https://crank.example.org/x",
-        "https://u@crank.example.org",
-        "crank.example.org",
-    ):
+    for url in ("http://crank.example.org", "https://crank.example.org/x", "https://u@crank.example.org", "crank.example.org"):
         with pytest.raises(ConfigurationError) as caught:
             load(environment={**seen, "CRANK_PUBLIC_URL": url})
         fields = {problem.field for problem in caught.value.problems}
@@ -163,9 +153,7 @@ def test_what_is_public_is_checked_with_the_rest(tmp_path: Path) -> None:
         ("win32", {"USERPROFILE": "/C/me"}, "/C/me", "/C/me/AppData/Roaming"),
     ],
 )  # fmt: skip
-def test_other_programs_settings_are_found_on_each_system(
-    platform: str, seen: dict[str, str], home: str, config: str
-) -> None:
+def test_other_programs_settings_are_found_on_each_system(platform: str, seen: dict[str, str], home: str, config: str) -> None:
     """Each system has a place of its own for what programs remember."""
     assert host_folders(platform=platform, environment=seen) == (Path(home), Path(config))
 

@@ -55,7 +55,9 @@ async def test_a_job_that_goes_on_is_given_as_it_stands(work):
     desk, worker = work
     job, _ = await _begin(desk, worker)
     _, tell = _ears()
-    found = await attend(desk, tenant=LOCAL_TENANT, job_id=job.job_id, until_sec=desk.clock.monotonic_sec(), tell=tell)
+    found = await attend(
+        desk, tenant=LOCAL_TENANT, job_id=job.job_id, until_sec=desk.clock.monotonic_sec(), tell=tell
+    )
     assert not found.ended
     assert not found.cancel_requested
 

@@ -105,9 +105,7 @@ async def test_a_mount_is_listed_by_pages(work):
     assert job.request.args["after"] == "w"
 
 
-@pytest.mark.parametrize(
-    "path", ["../x", "/etc/passwd", "a/../../b", "a\x00b", "", "a//b", "./a", "a/.", "\udcff", "x" * 4_001]
-)
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", "a\x00b", "", "a//b", "./a", "a/.", "\udcff", "x" * 4_001])
 async def test_no_path_leads_out(work, path):
     """A path that could act is refused before any job is made."""
     desk, _ = work
@@ -124,17 +122,7 @@ def _seen(folder, **args):
 
 def test_every_name_that_is_listed_can_be_read_or_says_that_it_cannot(tmp_path):
     """Strange names are read by the name that the listing gives; one that is no Unicode is marked, and pages go past it."""
-    names = [
-        b"a\nb",
-        b"tail. ",
-        b" head",
-        b"back\\slash",
-        "e\u0301".encode(),
-        b"\xe2\x80\xae.txt",
-        b"bad\xe9",
-        b"bad\xea",
-        b"plain",
-    ]
+    names = [b"a\nb", b"tail. ", b" head", b"back\\slash", "e\u0301".encode(), b"\xe2\x80\xae.txt", b"bad\xe9", b"bad\xea", b"plain"]
     for name in names:
         (tmp_path / os.fsdecode(name)).write_bytes(name)
     listed: list[dict[str, str]] = []

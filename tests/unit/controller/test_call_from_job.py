@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from crank.controller import mounts
+from crank.controller import dispatch, mounts
 from crank.controller.desk import Desk
-from crank.controller.dispatch import BATCH_JOBS_MAX
 from crank.controller.follow import wait_ended
 from crank.controller.keys import KeyWanted, mint, revoke
 from crank.controller.scope import desk_for, desk_for_grant
@@ -178,13 +177,14 @@ async def test_many_refusals_leave_one_record(tmp_path: Path) -> None:
         assert [record["kind"] for record in page["records"]].count("call.refused") == 1
 
 
-async def test_a_called_job_is_reached_behind_any_queue(tmp_path: Path) -> None:
+async def test_a_called_job_is_reached_behind_any_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More jobs wait than are looked at in one go; the lent slot still goes to the called job, and to no other."""
+    monkeypatch.setattr(dispatch, "BATCH_JOBS_MAX", 3)
     async with open_desk(tmp_path) as desk:
         worker = await worker_of(desk)
         await send(desk, RUN)
         held = await running(worker)
-        for _ in range(BATCH_JOBS_MAX + 1):
+        for _ in range(5):
             await send(desk)
         await worker.say(call(held))
         lease = await worker.lease()

@@ -40,9 +40,7 @@ def test_two_documents_never_share_a_name() -> None:
         ("a.md", b"a\0b", "unreadable"),
     ],
 )
-def test_what_cannot_be_right_is_refused_before_it_is_read(
-    tmp_path: Path, name: str, content: bytes, code: str
-) -> None:
+def test_what_cannot_be_right_is_refused_before_it_is_read(tmp_path: Path, name: str, content: bytes, code: str) -> None:
     """Each has the code that says why."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Failed) as caught:

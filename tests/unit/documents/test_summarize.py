@@ -72,7 +72,7 @@ def test_places_lead_back_to_the_sentences() -> None:
 
 def test_a_stop_is_not_always_an_end() -> None:
     """Abbreviations, initials, numbers and footnote marks do not cut a sentence, or do not hide its end."""
-    text = 'Dr. Weiss paid 3.50 on the 4. May, i.e. too late. J. R. Moore saw it.2 "Did he?" He did!  Yes'
+    text = "Dr. Weiss paid 3.50 on the 4. May, i.e. too late. J. R. Moore saw it.2 \"Did he?\" He did!  Yes"
     assert [text[left:right] for left, right in split(text)] == [
         "Dr. Weiss paid 3.50 on the 4. May, i.e. too late.",
         "J. R. Moore saw it.2",

@@ -1,7 +1,7 @@
 """The authority of one trust domain: three tiers of keys, what they sign, and what they are checked by."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,23 +12,34 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from crank.adapters.authority.bundles import REFRESH_HINT_SEC, Bundles, digest_of
-from crank.adapters.authority.files import damaged, der, pem, write
-from crank.adapters.authority.flat import FLAT_LEAF_DAYS, find_flat, forget_flat
+from crank.adapters.authority.files import damaged, der, pem, read_certificates, write
+from crank.adapters.authority.flat import FLAT_LEAF_DAYS, KEY_FILE, find_flat, forget_flat
 from crank.adapters.authority.generation import Generation, Generations
-from crank.adapters.authority.identities import Identity, Wanted, keep_in_files
+from crank.adapters.authority.identities import Identity, Wanted, keep_in_files, workload_of
 from crank.adapters.authority.issuing import Issuing
 from crank.adapters.authority.key_store import FileKeys, KeyStore
-from crank.adapters.authority.linter import lint_leaf
+from crank.adapters.authority.linter import lint_chain, lint_leaf
 from crank.adapters.authority.revocations import sign_list
 from crank.adapters.authority.shapes import Shapes, Signer, names_of
 from crank.adapters.authority.state import AuthorityState, read_state, write_state
 from crank.adapters.authority.token_keys import TokenKeys
-from crank.domain.identity import SpiffeId, make_spiffe_id, parse_trust_domain
+from crank.domain.identity import SpiffeId, make_spiffe_id, parse_spiffe_id, parse_trust_domain
 from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
-from crank.domain.trust import Attestation, JwtAuthority, Svid, TrustBundle, Workload
-from crank.errors import InvalidRequest
-from crank.ports import Clock, IdSource
+from crank.domain.rules.root_rotation import refusal, turn
+from crank.domain.trust import (
+    Attestation,
+    AuthorityStatus,
+    JwtAuthority,
+    Rotation,
+    RotationStep,
+    SigningCertificate,
+    Svid,
+    TrustBundle,
+    Workload,
+)
+from crank.errors import Conflict, CrankError, InvalidRequest
+from crank.ports import Clock, Failpoints, IdSource
 
 LEAF_SEC = 3600.0
 TTL_SEC_MIN = 1.0
@@ -53,12 +64,14 @@ class FileAuthority:
         ids: IdSource,
         leaf_ttl_sec: float = LEAF_SEC,
         keys: KeyStore | None = None,
+        failpoints: Failpoints | None = None,
     ) -> None:
         self._root = root
         self._state_file = root / "state.json"
         self._clock = clock
         self._ids = ids
         self._leaf_ttl_sec = leaf_ttl_sec
+        self._failpoints = failpoints
         self._shapes = Shapes(parse_trust_domain(trust_domain), clock, ids)
         self._generations = Generations(root, self._shapes, keys or FileKeys(root))
         self._svid_keys = TokenKeys(root / "jwt-svid", use="jwt-svid", clock=clock)
@@ -105,14 +118,7 @@ class FileAuthority:
             issuing = self._issuing_now()
         signer = issuing.signer()
         leaf = self._sign(spiffe_id, workload, public_key, hosts, signer, self._life(ttl_sec))
-        return Svid(
-            spiffe_id=spiffe_id,
-            workload=workload,
-            chain=(der(leaf), der(signer.certificate), der(issuing.authority.certificate)),
-            serial=f"{leaf.serial_number:x}",
-            not_before_us=int(leaf.not_valid_before_utc.timestamp()) * _US,
-            not_after_us=int(leaf.not_valid_after_utc.timestamp()) * _US,
-        )
+        return svid_of(spiffe_id, workload, [leaf, signer.certificate, issuing.authority.certificate])
 
     def sign_jwt_svid(self, claims: JsonObject) -> str:
         """Sign the claims of a JWT-SVID."""
@@ -147,6 +153,55 @@ class FileAuthority:
             authority = self._issuing_now().authority
         return sign_list(authority, serials, number=number, now=self._shapes.now(), next_update_sec=next_update_sec)
 
+    # --- the operator's side ----------------------------------------------------------------
+
+    def status(self) -> AuthorityStatus:
+        """Return how the authority stands."""
+        with self._lock:
+            state = self._opened()
+            left = self._generations.root_keys()
+            return AuthorityStatus(
+                trust_domain=self.trust_domain,
+                rotation=state.rotation,
+                sequence=state.sequence,
+                leaf_ttl_sec=self._leaf_ttl_sec,
+                certificates=tuple(self._own_certificates(state)),
+                root_keys=tuple(str(path) for path in left),
+            )
+
+    def turn_root(self, step: RotationStep, *, unaware: Sequence[str] = (), force: bool = False) -> Rotation:
+        """Take a step of the change to another root. Raises Conflict, ConfigurationError, OSError."""
+        with self._lock:
+            state = self._opened()
+            now_us = self._clock.now_us()
+            refused = refusal(state.rotation, step, now_us=now_us, unaware=unaware, force=force)
+            if refused is not None:
+                raise Conflict(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
+            made = None
+            if step is RotationStep.PREPARE:
+                generation = self._generations.make()
+                made = generation.mark
+                self._loaded[made] = generation
+                self._reach("rotation.made")
+            rotation = turn(state.rotation, step, made=made, now_us=now_us, leaf_sec=self._leaf_ttl_sec)
+            self._publish(state.turned(rotation))
+            _log.info("root_rotation", step=str(step), phase=str(rotation.phase), current=rotation.current)
+            self._forget_others()
+            return rotation
+
+    def _own_certificates(self, state: AuthorityState) -> Iterator[SigningCertificate]:
+        for mark in (state.current, state.other):
+            if mark is None:
+                continue
+            generation = self._loaded[mark]
+            yield _shown("root", mark, generation.root, "away from this node")
+            yield _shown("authority", mark, generation.authority.certificate, generation.key_place)
+            signer = self._issuing[mark].current() if mark in self._issuing else None
+            if signer is not None:
+                yield _shown("issuing", mark, signer.certificate, "in memory alone")
+        if self._flat is not None:
+            yield _shown("flat", "", self._flat.certificate, str(self._root / KEY_FILE))
+
     # --- the node's own files -----------------------------------------------------------------
 
     def issue_controller(self, controller_id: str, *, addresses: Sequence[str] = ()) -> Identity:
@@ -168,6 +223,31 @@ class FileAuthority:
         identity = Identity(make_spiffe_id(self.trust_domain, "worker", worker_id), folder)
         self._keep(identity, [], None, flat=False)
         return identity
+
+    def read_local(self, folder: Path) -> Svid | None:
+        """Return the certificate in a folder of this machine, if this authority signed it and it has not expired.
+
+        Raises ConfigurationError for a damaged file.
+        """
+        path = folder / "cert.pem"
+        if not path.exists():
+            return None
+        chain = read_certificates(path)
+        with self._lock:
+            self._opened()
+            signers = [each.authority.certificate for each in self._loaded.values()]
+            signers += [self._flat.certificate] if self._flat else []
+        if chain[-1] not in signers:
+            chain += [each for each in signers if each.subject == chain[-1].issuer][:1]
+        if chain[-1] not in signers or chain[0].not_valid_after_utc <= self._shapes.now():
+            return None
+        lint_chain(tuple(chain))
+        workload, names = workload_of(chain[0]), chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        if workload is None:
+            # From before there was one.
+            return None
+        (uri,) = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+        return svid_of(parse_spiffe_id(uri), workload, chain)
 
     def publish_ca(self, target: Path) -> None:
         """Write the roots to where callers of the API find them."""
@@ -264,6 +344,22 @@ class FileAuthority:
         write_state(self._state_file, state)
         return state
 
+    def _reach(self, moment: str) -> None:
+        if self._failpoints is not None:
+            self._failpoints.reach(moment)
+
+    def _forget_others(self) -> None:
+        """Destroy what no root needs any more: a generation that was aborted, retired, or half made in a crash."""
+        state = self._opened()
+        marks = frozenset(mark for mark in (state.current, state.other) if mark is not None)
+        self._loaded = {mark: self._loaded[mark] for mark in marks}
+        self._issuing = {mark: issuing for mark, issuing in self._issuing.items() if mark in marks}
+        try:
+            self._generations.keep_only(marks)
+        except (CrankError, OSError) as fault:
+            # Looked at again soon; an HSM that is away must not keep the node from its work.
+            _log.warning("old_authority_not_removed", cause=str(fault))
+
     def _maintain(self) -> None:
         state = self._opened()
         self._svid_keys.rotate()
@@ -275,9 +371,14 @@ class FileAuthority:
         self._publish(state)
         if self._flat is None:
             forget_flat(self._root)
+        self._forget_others()
 
     def _roots(self, state: AuthorityState) -> list[x509.Certificate]:
-        certificates = [self._loaded[mark].root for mark in (state.current, state.other) if mark is not None]
+        # In an order of their own: a root that begins to sign changes nothing for those who check.
+        certificates = sorted(
+            (self._loaded[mark].root for mark in (state.current, state.other) if mark is not None),
+            key=lambda root: (root.not_valid_before_utc, root.serial_number),
+        )
         return [*certificates, *([self._flat.certificate] if self._flat else [])]
 
     def _bundle_of(self, state: AuthorityState) -> TrustBundle:
@@ -297,12 +398,38 @@ class FileAuthority:
             # Grows also where an older state was restored from a backup: time went on meanwhile.
             sequence = max(state.sequence + 1, self._clock.now_us() // _US)
             state, bundle = replace(state, content=content, sequence=sequence), replace(bundle, sequence=sequence)
-        write(self.ca_file, pem(*self._roots(state)), mode=0o644)
         if state != self._state:
+            self._reach("rotation.before_state")
             write_state(self._state_file, state)
+            self._reach("rotation.after_state")
         self._state = state
+        write(self.ca_file, pem(*self._roots(state)), mode=0o644)
         if self._bundles.current() != bundle:
             self._bundles.put(bundle)
+
+
+def _shown(tier: str, mark: str, certificate: x509.Certificate, place: str) -> SigningCertificate:
+    return SigningCertificate(
+        tier=tier,
+        mark=mark,
+        serial=f"{certificate.serial_number:x}",
+        not_before_us=int(certificate.not_valid_before_utc.timestamp()) * _US,
+        not_after_us=int(certificate.not_valid_after_utc.timestamp()) * _US,
+        key_place=place,
+    )
+
+
+def svid_of(spiffe_id: SpiffeId, workload: Workload, chain: Sequence[x509.Certificate]) -> Svid:
+    """Return a signed chain as it is handed out, the leaf first."""
+    leaf = chain[0]
+    return Svid(
+        spiffe_id=spiffe_id,
+        workload=workload,
+        chain=tuple(der(each) for each in chain),
+        serial=f"{leaf.serial_number:x}",
+        not_before_us=int(leaf.not_valid_before_utc.timestamp()) * _US,
+        not_after_us=int(leaf.not_valid_after_utc.timestamp()) * _US,
+    )
 
 
 def read_public_key(octets: bytes) -> ec.EllipticCurvePublicKey:

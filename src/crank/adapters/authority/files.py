@@ -101,6 +101,14 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise damaged(path, "the certificate cannot be read") from fault
 
 
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """Read all certificates of a file, one at least. Raises ConfigurationError."""
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as fault:
+        raise damaged(path, "the certificates cannot be read") from fault
+
+
 def pem(*certificates: x509.Certificate) -> bytes:
     """Return certificates in PEM, one after the other."""
     return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)

@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from crank.adapters.authority.files import damaged, new_key, pem, read_certificate, sync, write, write_key
+from crank.adapters.authority.files import damaged, new_key, pem, read_certificate, remove, sync, write, write_key
 from crank.adapters.authority.key_store import FileKeys, KeyStore
 from crank.adapters.authority.linter import lint_signing
 from crank.adapters.authority.shapes import Shapes, Signer, mark_of
@@ -79,6 +79,7 @@ class Generations:
         """Destroy the keys and files of every other generation, half-made ones too."""
         for folder in self._folder.glob("?" * _MARK_DIGITS):
             if folder.name not in marks and (folder / ROOT_FILE).exists():
+                remove(self._folder / OFFLINE / f"root-key-{folder.name}.pem")
                 self._files.remove(folder.name)
                 self._keys.remove(folder.name)
                 shutil.rmtree(folder)

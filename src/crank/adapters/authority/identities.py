@@ -83,14 +83,19 @@ def keep_in_files(wanted: Wanted, roots: bytes, shapes: Shapes, sign: Sign) -> b
     return True
 
 
-def _workload_of(current: x509.Certificate | None, shapes: Shapes) -> Workload | None:
-    if current is None or current.not_valid_after_utc <= shapes.now():
-        return None
+def workload_of(leaf: x509.Certificate) -> Workload | None:
+    """Return what a certificate says of its workload; None where it says nothing. Raises InvalidRequest."""
     try:
-        found = current.extensions.get_extension_for_oid(x509.ObjectIdentifier(WORKLOAD_OID)).value
+        found = leaf.extensions.get_extension_for_oid(x509.ObjectIdentifier(WORKLOAD_OID)).value
     except x509.ExtensionNotFound:
         return None
     return decode_workload(found.value) if isinstance(found, x509.UnrecognizedExtension) else None
+
+
+def _workload_of(current: x509.Certificate | None, shapes: Shapes) -> Workload | None:
+    if current is None or current.not_valid_after_utc <= shapes.now():
+        return None
+    return workload_of(current)
 
 
 def _is_due(current: x509.Certificate, wanted: Wanted, workload: Workload, shapes: Shapes) -> bool:
@@ -99,6 +104,5 @@ def _is_due(current: x509.Certificate, wanted: Wanted, workload: Workload, shape
     names = current.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if names != names_of(wanted.identity.spiffe_id, wanted.hosts):
         return True
-    life = current.not_valid_after_utc - current.not_valid_before_utc
     share = _HALF - _JITTER * (current.serial_number % _JITTER_STEPS) / _JITTER_STEPS
-    return shapes.now() >= current.not_valid_before_utc + life * share or shapes.now() < current.not_valid_before_utc
+    return shapes.is_gone(current, share)

@@ -8,6 +8,7 @@ from crank.adapters.authority.shapes import Shapes, Signer
 
 # Twelve lives of the longest leaf are left when it is replaced.
 ISSUING_SEC = 24 * 3600.0
+_HALF = 0.5
 
 
 class Issuing:
@@ -23,8 +24,13 @@ class Issuing:
     def signer(self) -> Signer:
         """Return the key to sign with now. Raises ConfigurationError when the authority's key cannot be used."""
         with self._lock:
-            if self._current is None or self._is_half_gone(self._current):
+            if self._current is None or self._shapes.is_gone(self._current.certificate, _HALF):
                 self._current = self._make()
+            return self._current
+
+    def current(self) -> Signer | None:
+        """Return the key that signed last; None before the first."""
+        with self._lock:
             return self._current
 
     def _make(self) -> Signer:
@@ -34,7 +40,3 @@ class Issuing:
         # Once for each issuing key: a leaf below it needs no proof of what lies above.
         lint_chain((certificate, self.authority.certificate))
         return Signer(key, certificate)
-
-    def _is_half_gone(self, signer: Signer) -> bool:
-        begins, ends = signer.certificate.not_valid_before_utc, signer.certificate.not_valid_after_utc
-        return self._shapes.now() >= begins + (ends - begins) / 2 or self._shapes.now() < begins

@@ -48,6 +48,13 @@ class Shapes:
         """Return the time, in whole seconds as certificates know it."""
         return datetime.fromtimestamp(self._clock.now_us() // 1_000_000, UTC)
 
+    def is_gone(self, certificate: x509.Certificate, share: float) -> bool:
+        """Tell whether this share of a certificate's life is over, or the clock stands before its begin."""
+        # What it was backdated is no part of its life: of a short one it would be most.
+        begins = certificate.not_valid_before_utc + timedelta(seconds=BACKDATED_SEC)
+        due = begins + (certificate.not_valid_after_utc - begins) * share
+        return self.now() >= due or self.now() < certificate.not_valid_before_utc
+
     def root(self, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         """Return a root's certificate, signed by itself."""
         name = _name("Crank root", mark_of(key.public_key()))

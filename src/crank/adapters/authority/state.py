@@ -1,11 +1,11 @@
 """What the authority must not forget: which generation signs, how far a rotation is, the sequence of the bundle."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from crank.adapters.authority.files import damaged, write
-from crank.domain.trust import RotationPhase
+from crank.domain.trust import Rotation, RotationPhase
 
 _VERSION = 1
 
@@ -16,7 +16,7 @@ class AuthorityState:
 
     content          digest of the bundle that has this sequence
     current, other   marks of the generations that sign, and that is published beside it
-    drained_us       when the last leaf of `other` has expired; None where it never signed
+    phase, drained_us   as in Rotation
     flat_until_us    until when the single authority of older versions is still published; None: it is not
     """
 
@@ -28,6 +28,21 @@ class AuthorityState:
     other: str | None = None
     drained_us: int | None = None
     flat_until_us: int | None = None
+
+    @property
+    def rotation(self) -> Rotation:
+        """Return which roots there are."""
+        return Rotation(self.phase, self.current, self.other, self.drained_us)
+
+    def turned(self, rotation: Rotation) -> "AuthorityState":
+        """Return this state with other roots."""
+        return replace(
+            self,
+            phase=rotation.phase,
+            current=rotation.current,
+            other=rotation.other,
+            drained_us=rotation.drained_us,
+        )
 
 
 def read_state(path: Path) -> AuthorityState | None:

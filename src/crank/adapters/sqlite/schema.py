@@ -183,13 +183,57 @@ CREATE INDEX session_owner ON session (owner, seq) WHERE owner IS NOT NULL;
 """
 
 # Certificates that were issued and are not long expired, and what was revoked.
-_V4_IDENTITIES = ""
+_V4_IDENTITIES = """
+CREATE TABLE identity (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    serial       TEXT    NOT NULL UNIQUE,
+    spiffe_id    TEXT    NOT NULL,
+    kind         TEXT    NOT NULL,
+    instance_id  TEXT    NOT NULL,
+    attestation  INTEGER NOT NULL,
+    node         TEXT,
+    issued_us    INTEGER NOT NULL,
+    not_after_us INTEGER NOT NULL,
+    revoked_us   INTEGER,
+    reason       TEXT
+) STRICT;
+CREATE INDEX identity_of      ON identity (spiffe_id, not_after_us);
+CREATE INDEX identity_expiry  ON identity (not_after_us);
+-- Partial: few are revoked.
+CREATE INDEX identity_revoked ON identity (not_after_us) WHERE revoked_us IS NOT NULL;
+
+-- A SPIFFE ID as a whole: it outlives its certificates.
+CREATE TABLE identity_ban (
+    spiffe_id TEXT    PRIMARY KEY,
+    since_us  INTEGER NOT NULL,
+    reason    TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row: the number of the last list of revocations that was signed.
+CREATE TABLE revocation_list (
+    only   INTEGER PRIMARY KEY CHECK (only = 1),
+    number INTEGER NOT NULL
+) STRICT;
+"""
 
 # Join tokens, by their hash, and the nodes that were registered or joined.
 _V4_ENROLMENTS = ""
 
 # Which workloads of this machine get which identity.
-_V4_WORKLOADS = ""
+_V4_WORKLOADS = """
+-- Which process of this machine gets which identity. `entry` is the truth; the columns before it repeat it for queries.
+CREATE TABLE workload (
+    seq       INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant    TEXT NOT NULL,
+    entry_id  TEXT NOT NULL,
+    spiffe_id TEXT NOT NULL,
+    selectors TEXT NOT NULL,
+    hint      TEXT NOT NULL,
+    entry     TEXT NOT NULL,
+    UNIQUE (tenant, entry_id),
+    UNIQUE (tenant, spiffe_id, selectors)
+) STRICT;
+"""
 
 # Grants that tokens carry.
 _V4_GRANTS = """
@@ -235,7 +279,25 @@ CREATE INDEX grant_use_grant ON grant_use (tenant, grant_id);
 """
 
 # Trust domains that this one is federated with, and their bundles.
-_V4_FEDERATION = ""
+_V4_FEDERATION = """
+CREATE TABLE federation (
+    trust_domain    TEXT    PRIMARY KEY,
+    url             TEXT    NOT NULL,
+    profile         TEXT    NOT NULL,
+    endpoint_id     TEXT,
+    ca_pem          TEXT,
+    private         INTEGER NOT NULL CHECK (private IN (0, 1)),
+    stale_after_sec INTEGER NOT NULL,
+    added_us        INTEGER NOT NULL,
+    bundle          TEXT    NOT NULL,
+    fetched_us      INTEGER NOT NULL,
+    tried_us        INTEGER NOT NULL,
+    failure         TEXT
+) STRICT, WITHOUT ROWID;
+"""
+_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
+
+_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
 
 # Which job called for which. The row is the memory of the call: the same one never makes a second job.
 _V4_CALLS = """

@@ -216,3 +216,52 @@ WHERE blob_ref.digest = :digest AND job.owner = :owner
 LIMIT 1"""
 
 CREDENTIAL_BLOB_RELEASE = "DELETE FROM credential_blob WHERE digest = ?"
+
+# --- identities ---------------------------------------------------------------------------------
+
+_IDENTITY_COLUMNS = """
+    serial, spiffe_id, kind, instance_id, attestation, node, issued_us, not_after_us, revoked_us, reason"""
+
+IDENTITY_INSERT = f"""
+INSERT INTO identity ({_IDENTITY_COLUMNS}) VALUES (
+    :serial, :spiffe_id, :kind, :instance_id, :attestation, :node, :issued_us, :not_after_us, :revoked_us, :reason
+)"""
+
+IDENTITY_FIND = f"SELECT {_IDENTITY_COLUMNS} FROM identity WHERE serial = ?"
+
+IDENTITIES_OF = f"SELECT {_IDENTITY_COLUMNS} FROM identity WHERE spiffe_id = ? AND not_after_us > ? ORDER BY seq"
+
+IDENTITIES_PAGE = f"SELECT {_IDENTITY_COLUMNS} FROM identity WHERE not_after_us > ? ORDER BY seq DESC LIMIT ?"
+
+IDENTITY_REVOKE = """
+UPDATE identity SET reason = coalesce(reason, :reason), revoked_us = coalesce(revoked_us, :at_us)
+WHERE serial = :serial"""
+
+IDENTITIES_REVOKED = f"""
+SELECT {_IDENTITY_COLUMNS} FROM identity WHERE revoked_us IS NOT NULL AND not_after_us > ? ORDER BY seq"""
+
+IDENTITIES_PURGE = "DELETE FROM identity WHERE not_after_us < ?"
+
+BAN_PUT = "INSERT INTO identity_ban (spiffe_id, since_us, reason) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+
+BAN_LIFT = "DELETE FROM identity_ban WHERE spiffe_id = ?"
+
+BAN_FIND = "SELECT 1 FROM identity_ban WHERE spiffe_id = ?"
+
+BANS = "SELECT spiffe_id, since_us, reason FROM identity_ban ORDER BY spiffe_id"
+
+REVOCATION_LIST_NEXT = """
+INSERT INTO revocation_list (only, number) VALUES (1, 1)
+ON CONFLICT (only) DO UPDATE SET number = number + 1 RETURNING number"""
+# --- workloads ----------------------------------------------------------------------------------
+
+WORKLOAD_INSERT = """
+INSERT INTO workload (tenant, entry_id, spiffe_id, selectors, hint, entry) VALUES (?, ?, ?, ?, ?, ?)"""
+
+WORKLOAD_HINTED = "SELECT 1 FROM workload WHERE tenant = ? AND hint = ?"
+
+WORKLOADS_ALL = "SELECT entry FROM workload ORDER BY seq"
+
+WORKLOADS_OF = "SELECT entry FROM workload WHERE tenant = ? ORDER BY seq"
+
+WORKLOAD_REMOVE = "DELETE FROM workload WHERE tenant = ? AND entry_id = ?"

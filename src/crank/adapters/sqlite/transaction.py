@@ -7,8 +7,11 @@ from typing import Any
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
 from crank.adapters.sqlite.faults import is_unique_violation
+from crank.adapters.sqlite.federation import SqlFederation
 from crank.adapters.sqlite.grants import SqlGrants
+from crank.adapters.sqlite.identities import SqlIdentities
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
+from crank.adapters.sqlite.workloads import SqlWorkloads
 from crank.domain import job_codec
 from crank.domain.handle import Called, CalledBy
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
@@ -17,7 +20,18 @@ from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
-from crank.ports import CredentialStore, GrantStore, JobStore, RecordStore, RegistryStore, ReplayStore, SessionStore
+from crank.ports import (
+    CredentialStore,
+    FederationStore,
+    GrantStore,
+    IdentityStore,
+    JobStore,
+    RecordStore,
+    RegistryStore,
+    ReplayStore,
+    SessionStore,
+    WorkloadStore,
+)
 
 # Columns of a job, and the fields of `CalledBy` that they hold.
 _CALL_FIELDS = {
@@ -292,7 +306,7 @@ class SqlRegistry:
 
 
 class SqlTransaction:
-    """The stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
+    """All stores on one connection; whoever holds it is inside BEGIN and COMMIT already."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.jobs: JobStore = SqlJobs(connection)
@@ -302,3 +316,6 @@ class SqlTransaction:
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
         self.grants: GrantStore = SqlGrants(connection)
+        self.identities: IdentityStore = SqlIdentities(connection)
+        self.federation: FederationStore = SqlFederation(connection)
+        self.workloads: WorkloadStore = SqlWorkloads(connection)

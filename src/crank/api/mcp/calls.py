@@ -175,7 +175,9 @@ async def _forsake(call: Call, opening: "asyncio.Task[SessionId]") -> None:
     # Without effect on one that is done; otherwise it closes what it began.
     opening.cancel()
     with contextlib.suppress(CrankError, asyncio.CancelledError):
-        await close_session(call.desk, tenant=call.caller.tenant, subject=call.caller.subject, session_id=await opening)
+        await close_session(
+            call.desk, tenant=call.caller.tenant, subject=call.caller.subject, session_id=await opening
+        )
 
 
 async def _start(call: Call, asked: shapes.Waits, fields: JsonObject) -> Told:
@@ -215,9 +217,7 @@ async def list_files(call: Call, asked: shapes.ListFiles) -> Told:
     place = _place(asked, needed=False)
     page: dict[str, Any] = {"after": asked.after, "limit": asked.limit}
     if place == "job_id" and asked.path:
-        raise InvalidRequest(
-            "What a job left is listed whole.", code="invalid_field", field="path", fix="Leave it out."
-        )
+        raise InvalidRequest("What a job left is listed whole.", code="invalid_field", field="path", fix="Leave it out.")
     if asked.job_id is not None:
         found = await browse.list_artifacts(call.desk, call.reader, job_id=parse_job_id(asked.job_id), **page)
     elif asked.session is not None:

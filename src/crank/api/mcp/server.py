@@ -82,9 +82,7 @@ def build_manager(server: Server[Any]) -> StreamableHTTPSessionManager:
 def user_of(caller: Caller) -> AuthenticatedUser:
     """Return the caller as the SDK knows it: a session of the older era belongs to who opened it."""
     # The credential itself stays with the door.
-    return AuthenticatedUser(
-        AccessToken(token="", client_id=caller.credential.credential_id, scopes=[], subject=caller.subject)
-    )
+    return AuthenticatedUser(AccessToken(token="", client_id=caller.credential.credential_id, scopes=[], subject=caller.subject))
 
 
 def described(tool: Tool) -> types.Tool:
@@ -141,7 +139,9 @@ class _Rooms:
             self._errands.calls -= 1
 
     async def list_resources(self, _asked: Asked, _page: Any) -> types.ListResourcesResult:
-        return types.ListResourcesResult(resources=[types.Resource(**entry) for entry in resources.listed()])
+        return types.ListResourcesResult(
+            resources=[types.Resource(**entry) for entry in resources.listed()]
+        )
 
     async def list_templates(self, _asked: Asked, _page: Any) -> types.ListResourceTemplatesResult:
         return types.ListResourceTemplatesResult(
@@ -165,7 +165,9 @@ class _Rooms:
     async def get_prompt(self, asked: Asked, wanted: types.GetPromptRequestParams) -> types.GetPromptResult:
         caller = _caller(asked)
         given = wanted.arguments or {}
-        text = await self._guarded(lambda: prompts.get(caller.desk, caller, wanted.name, given, version=self._version))
+        text = await self._guarded(
+            lambda: prompts.get(caller.desk, caller, wanted.name, given, version=self._version)
+        )
         message = types.PromptMessage(role="user", content=types.TextContent(type="text", text=text))
         return types.GetPromptResult(messages=[message])
 

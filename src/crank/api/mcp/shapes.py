@@ -45,9 +45,7 @@ class RunPython(Waits):
     """run_python."""
 
     code: str = Field(description="The script. `args` is a global; set `result`; leave files in /out.")
-    profile: str | None = Field(
-        None, description="Environment: python-core unless given; find_capability names others."
-    )
+    profile: str | None = Field(None, description="Environment: python-core unless given; find_capability names others.")
     capability: str | None = Field(None, description="A capability that runs scripts, instead of a profile.")
     args: Any = Field(None, description="Any JSON value; the script finds it as the global `args`.")
     session: str | None = Field(None, description="A session's id, to share its variables and files; `new` opens one.")
@@ -100,9 +98,7 @@ class ReadFile(Somewhere):
     """read_file."""
 
     path: str | None = Field(None, description="The file's path, as list_files gave it.")
-    stream: Literal["stdout", "stderr"] | None = Field(
-        None, description="With job_id: what the job printed, all of it."
-    )
+    stream: Literal["stdout", "stderr"] | None = Field(None, description="With job_id: what the job printed, all of it.")
     offset_bytes: int = Field(0, ge=0, le=POSITION_MAX, description="`next_offset_bytes` of the page before.")
     max_bytes: int = Field(PAGE_BYTES_MAX, ge=1, le=PAGE_BYTES_MAX)
 

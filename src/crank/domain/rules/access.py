@@ -24,6 +24,13 @@ class Action(StrEnum):
     CHANGE_KEYS = "keys.change"
     LIST_KEYS = "keys.list"
     READ_RECORDS = "records.read"
+    CHANGE_FEDERATION = "federation.change"
+    READ_FEDERATION = "federation.read"
+    READ_IDENTITIES = "identities.list"
+    CHANGE_IDENTITIES = "identities.change"
+    ROTATE_ROOT = "root.rotate"
+    CHANGE_WORKLOADS = "workloads.change"
+    LIST_WORKLOADS = "workloads.list"
 
 
 _DOING = {
@@ -31,6 +38,13 @@ _DOING = {
     Action.CHANGE_KEYS: "Minting, changing and revoking keys is",
     Action.LIST_KEYS: "Reading the list of keys is",
     Action.READ_RECORDS: "Reading the whole audit trail is",
+    Action.CHANGE_FEDERATION: "Choosing which trust domains this node is federated with is",
+    Action.READ_FEDERATION: "Reading which trust domains this node is federated with is",
+    Action.READ_IDENTITIES: "Reading the list of identities is",
+    Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
+    Action.ROTATE_ROOT: "Changing the root of trust is",
+    Action.CHANGE_WORKLOADS: "Registering and removing workloads is",
+    Action.LIST_WORKLOADS: "Reading the list of workloads is",
 }
 
 

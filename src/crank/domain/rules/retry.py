@@ -14,11 +14,16 @@ class Loss(StrEnum):
     NEVER_BEGUN  the worker came back and says that no code of the job ran
     CUT_OFF      the worker came back and says that its restart ended the code in the middle
     SILENT       nothing was heard until the lease ran out
+    REVOKED      the worker's identity was revoked: whatever it says of the attempt is not believed
     """
 
     NEVER_BEGUN = "never_begun"
     CUT_OFF = "cut_off"
     SILENT = "silent"
+    REVOKED = "revoked"
+
+
+_UNHEARD = {Loss.SILENT: "fell silent", Loss.REVOKED: "had its identity revoked"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +52,13 @@ def after_loss(job: Job, loss: Loss, *, attempts_max: int) -> Again | GiveUp:
     may_repeat = loss is Loss.NEVER_BEGUN or repeatable
     if may_repeat and job.attempts < attempts_max:
         return Again(f"attempt {job.attempts} was lost: {loss}")
-    if loss is Loss.SILENT:
+    if loss in _UNHEARD:
         begun = "after its code had begun" if job.status is Status.RUNNING else "after it was sent"
         return GiveUp(
             End(
                 Reason.OUTCOME_UNKNOWN,
                 code="outcome_unknown",
-                message=f"The worker fell silent {begun}; whether the code finished is not known.",
+                message=f"The worker {_UNHEARD[loss]} {begun}; whether the code finished is not known.",
             )
         )
     tried = "" if may_repeat is False else f" {job.attempts} attempts were made."

@@ -71,7 +71,7 @@ def ceiling(role: Role, now_us: int, *, bound: bool) -> Ceiling | Refusal:
 # --- a role as it is written -------------------------------------------------------------------
 
 _SUMMARY_CHARS_MAX = 300
-_WHO_MAX = 256
+_NAMES_MAX = 256
 _NAME_CHARS_MAX = 63
 _FIELDS: Final = frozenset({"summary", "rights", "lifetime_sec", "bearer_sec", "depth", "who"})
 
@@ -113,7 +113,7 @@ _FIX = "Correct the file; docs/reference/tokens.md describes it."
 def _are_names(who: Any) -> bool:
     return (
         isinstance(who, list)
-        and 0 < len(who) <= _WHO_MAX
+        and 0 < len(who) <= _NAMES_MAX
         and all(isinstance(one, str) and 0 < len(one) <= _NAME_CHARS_MAX for one in who)
     )
 

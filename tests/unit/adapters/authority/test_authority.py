@@ -2,6 +2,7 @@
 
 import os
 import stat
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -10,6 +11,7 @@ from crank.adapters.authority import FileAuthority
 from crank.domain.identity import make_spiffe_id
 from crank.errors import ConfigurationError, UntrustedPeer
 from crank.security import peer_identity, read_workload
+from crank.testing.contracts_authority import WORKER, WORKLOAD, public_key
 from crank.testing.fakes import FakeClock, FakeIdSource
 
 DAY_SEC = 86_400
@@ -113,7 +115,7 @@ def test_serials_are_random_and_positive(authority, tmp_path):
 
 
 def test_a_leaf_is_renewed_at_half_of_its_life(authority, clock, tmp_path):
-    """Nothing changes for 24 of 60 minutes; a new certificate for the same key comes before 31 are gone."""
+    """Nothing changes for 23 of 60 minutes; a new certificate for the same key comes before 31 are gone."""
     first = authority.issue_worker("w1", tmp_path / "w1").certificate_file.read_bytes()
     key = (tmp_path / "w1" / "key.pem").read_bytes()
     clock.advance(23 * 60)
@@ -180,10 +182,7 @@ def break_nothing_known(path):
         ("authority/*/authority-key.pem", lambda path: path.chmod(0o644)),
         ("authority/*/authority-key.pem", lambda path: path.write_bytes(_another_key(path))),
         ("authority/*/authority.pem", break_nothing_known),
-        (
-            "authority/*/authority.pem",
-            lambda path: path.write_bytes((path.parents[2] / "w1" / "cert.pem").read_bytes()),
-        ),
+        ("authority/*/authority.pem", lambda path: path.write_bytes((path.parents[2] / "w1" / "cert.pem").read_bytes())),
         ("authority/*/root.pem", break_nothing_known),
         ("authority/*/root.pem", lambda path: path.write_bytes(path.with_name("authority.pem").read_bytes())),
         ("authority/jwt-svid/keys.json", break_nothing_known),
@@ -221,3 +220,101 @@ def test_the_published_authority_is_readable(authority, tmp_path):
     authority.publish_ca(target)
     assert target.read_bytes() == authority.ca_file.read_bytes()
     assert b"PRIVATE" not in target.read_bytes()
+
+
+def test_a_short_life_is_lived_too(tmp_path, clock):
+    """A leaf of 30 seconds, backdated by as many, is renewed after 12 to 15 of them and not before."""
+    short = FileAuthority(
+        tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource(), leaf_ttl_sec=30.0
+    )
+    first = short.issue_worker("w1", tmp_path / "w1").certificate_file.read_bytes()
+    clock.advance(11)
+    assert short.issue_worker("w1", tmp_path / "w1").certificate_file.read_bytes() == first
+    clock.advance(4)
+    assert short.issue_worker("w1", tmp_path / "w1").certificate_file.read_bytes() != first
+
+
+def test_the_issuing_key_changes_by_itself(authority, clock):
+    """It is another one after half of its day, and what it signs never outlives it; the authority stays the same."""
+    first = issue(authority)
+    clock.advance(12 * 3600 - 1)
+    assert issue(authority).chain[1:] == first.chain[1:]
+    clock.advance(1)
+    later = issue(authority)
+    assert later.chain[1] != first.chain[1]
+    assert later.chain[2] == first.chain[2]
+    for each in (first, later):
+        leaf, issuing, _ = (x509.load_der_x509_certificate(one) for one in each.chain)
+        assert leaf.not_valid_after_utc + timedelta(hours=11) <= issuing.not_valid_after_utc
+
+
+def test_a_new_start_has_a_new_issuing_key(authority, tmp_path, clock):
+    """The issuing key is in no file: another start signs with another one, under the same authority."""
+    again = FileAuthority(tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource())
+    first, later = issue(authority), issue(again)
+    assert first.chain[1] != later.chain[1]
+    assert first.chain[2] == later.chain[2]
+
+
+def test_a_root_key_that_was_moved_away_changes_nothing(authority, tmp_path, clock):
+    """Daily work, renewals and another start need no root key; nor does one that is damaged matter."""
+    authority.ensure()
+    (tmp_path / "authority" / "offline" / "root-key.pem").unlink()
+    again = FileAuthority(tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource())
+    again.ensure()
+    issue(again)
+    clock.advance(8 * DAY_SEC)
+    again.ensure()
+    issue(again)
+    (tmp_path / "authority" / "offline" / "root-key.pem").write_bytes(b"noise")
+    FileAuthority(tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource()).ensure()
+
+
+def issue(authority):
+    """Issue to a worker."""
+    return authority.issue(WORKER, WORKLOAD, public_key())
+
+
+def test_the_sequence_outlives_a_restart(authority, tmp_path, clock):
+    """It grows with a change of the content, stays without one, and a restart finds the same bundle."""
+    authority.ensure()
+    first = authority.bundle()
+    clock.advance(60)
+    authority.ensure()
+    assert authority.bundle() == first
+    again = FileAuthority(tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource())
+    again.ensure()
+    assert again.bundle() == first
+    clock.advance(7 * DAY_SEC)
+    again.ensure()
+    assert again.bundle().sequence > first.sequence
+    assert len(again.bundle().jwt_authorities) == 2
+
+
+def test_a_restored_backup_does_not_turn_the_sequence_back(authority, tmp_path, clock):
+    """An old state comes back: the next change has a sequence that nobody saw before."""
+    authority.ensure()
+    old = (tmp_path / "authority" / "state.json").read_bytes()
+    for _ in range(3):
+        clock.advance(8 * DAY_SEC)
+        authority.ensure()
+    newest = authority.bundle().sequence
+    (tmp_path / "authority" / "state.json").write_bytes(old)
+    again = FileAuthority(tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource())
+    clock.advance(1)
+    again.ensure()
+    assert again.bundle().sequence > newest
+
+
+def test_what_lies_in_a_folder_is_read_back(authority, tmp_path, clock):
+    """The certificate in a local folder is told as it was issued; an expired or a stranger's is not."""
+    worker = authority.issue_worker("w1", tmp_path / "w1")
+    found = authority.read_local(tmp_path / "w1")
+    assert found is not None
+    assert found.spiffe_id == worker.spiffe_id
+    assert found.chain[0] == _leaf_der(worker)
+    assert authority.read_local(tmp_path / "none") is None
+    stranger = FileAuthority(tmp_path / "other", trust_domain="test.internal", clock=clock, ids=FakeIdSource())
+    assert stranger.read_local(tmp_path / "w1") is None
+    clock.advance(3601)
+    assert authority.read_local(tmp_path / "w1") is None

@@ -15,12 +15,7 @@ from tests.unit.api.mcp.test_door import call
 
 ROOT = Path(crank.__file__).parent
 # The page of instructions is of HTTP by its nature.
-ROOMS = [
-    *(ROOT / "controller").rglob("*.py"),
-    *(ROOT / "domain").rglob("*.py"),
-    ROOT / "errors.py",
-    ROOT / "api" / "problem.py",
-]
+ROOMS = [*(ROOT / "controller").rglob("*.py"), *(ROOT / "domain").rglob("*.py"), ROOT / "errors.py", ROOT / "api" / "problem.py"]
 ROUTE = re.compile(r"\b(?:GET|POST|PUT|DELETE) /v1/|/openapi\.json (?:gives|names)|as blobs|or blobs")
 
 

@@ -166,9 +166,7 @@ async def test_every_other_resource_and_prompt_tells_each_what_is_theirs(pair):
 async def test_one_idempotency_key_of_two_is_two_jobs(pair):
     """What one key began is not answered to another that uses the same word."""
     fields = {"code": "1", "wait_sec": 0, "idempotency_key": "nightly"}
-    made = [
-        (await call(client, "run_python", **fields))["structuredContent"]["job_id"] for client in (pair.one, pair.two)
-    ]
+    made = [(await call(client, "run_python", **fields))["structuredContent"]["job_id"] for client in (pair.one, pair.two)]
     assert made[0] != made[1]
 
 

@@ -31,11 +31,7 @@ def test_clipped_text_fits(text: str, chars_max: int) -> None:
 
 
 @settings(max_examples=50)
-@given(
-    ANY_TEXT,
-    ANY_TEXT,
-    st.recursive(ANY_TEXT | st.integers() | st.none(), lambda inner: st.lists(inner, max_size=5), max_leaves=10),
-)
+@given(ANY_TEXT, ANY_TEXT, st.recursive(ANY_TEXT | st.integers() | st.none(), lambda inner: st.lists(inner, max_size=5), max_leaves=10))
 def test_a_brief_job_fits_whatever_it_left(stdout: str, stderr: str, result: Any) -> None:
     """However large and strange the outcome is, the answer stays below its limit and says what was cut."""
     files = [{"path": f"{'x' * 200}{n}", "size_bytes": n, "media_type": "text/plain"} for n in range(500)]
@@ -64,9 +60,7 @@ def test_a_job_that_goes_on_says_so() -> None:
 
 def test_a_picture_is_named_not_sent() -> None:
     """Text of a rich result is shown; bytes are not."""
-    brief = brief_job(
-        job(displays=[{"image/png": "aaaa"}, {"text/html": "<b>", "text/plain": "bold"}]), chars_max=4_000, ways=WAYS
-    )
+    brief = brief_job(job(displays=[{"image/png": "aaaa"}, {"text/html": "<b>", "text/plain": "bold"}]), chars_max=4_000, ways=WAYS)
     assert brief["displays"][1] == "bold"
     assert "image/png" in brief["displays"][0]
     assert "aaaa" not in str(brief)

@@ -103,23 +103,14 @@ def test_results_are_named_by_their_media_types() -> None:
 
 def test_charts_take_e2bs_form() -> None:
     """A bar, a pie, a box, lines in two places, and what is no chart."""
-    bars = {
-        "type": "bar",
-        "title": "T",
-        "x": {"label": "city"},
-        "y": {},
-        "series": [{"label": None, "points": [["a", 3]]}],
-    }
+    bars = {"type": "bar", "title": "T", "x": {"label": "city"}, "y": {}, "series": [{"label": None, "points": [["a", 3]]}]}
     drawn = e2b_result.chart({"title": None, "axes": [bars]})
     assert drawn is not None
     assert drawn["elements"] == [{"label": "a", "group": "", "value": "3"}]
     pie = {"type": "pie", "series": [{"label": None, "points": [["x", 0.25]]}]}
     both = e2b_result.chart({"title": "all", "axes": [bars, pie]})
     assert both is not None
-    assert (both["type"], both["elements"][1]["elements"]) == (
-        "superchart",
-        [{"label": "x", "angle": 90.0, "radius": 1.0}],
-    )
+    assert (both["type"], both["elements"][1]["elements"]) == ("superchart", [{"label": "x", "angle": 90.0, "radius": 1.0}])
     box = {"minimum": 1, "q1": 2, "median": 3, "q3": 4, "maximum": 5}
     boxes = {"type": "box", "series": [{"label": "b", "box": box, "outliers": [9]}]}
     found = e2b_result.chart({"title": "t", "axes": [boxes]})
@@ -130,9 +121,7 @@ def test_charts_take_e2bs_form() -> None:
         assert e2b_result.chart(broken) is None
 
 
-@given(
-    st.recursive(st.none() | st.integers() | st.text(), lambda each: st.lists(each) | st.dictionaries(st.text(), each))
-)
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda each: st.lists(each) | st.dictionaries(st.text(), each)))
 def test_whatever_a_sandbox_says_is_translated_or_dropped(said: Any) -> None:
     """A word of any shape never breaks the translation: it came from a stranger's code."""
     e2b_result.event({"type": "result", "bundle": {"text/plain": said, "e2b/chart": said, "e2b/data": said}}, 0)

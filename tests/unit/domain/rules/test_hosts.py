@@ -76,9 +76,7 @@ def test_everything_else_stays_as_it_was(document: dict, name: str, indent: int 
 def test_the_form_of_the_file_is_kept() -> None:
     """Indentation is that of the file; text outside of ASCII stays readable."""
     text = '{\n\t"theme": "dünkel"\n}\n'
-    assert with_entry(text, HOSTS["cursor"], {"command": "c", "args": []}).startswith(
-        '{\n\t"theme": "dünkel",\n\t"mcpServers": {\n\t\t"crank"'
-    )
+    assert with_entry(text, HOSTS["cursor"], {"command": "c", "args": []}).startswith('{\n\t"theme": "dünkel",\n\t"mcpServers": {\n\t\t"crank"')
 
 
 @pytest.mark.parametrize(
@@ -113,9 +111,7 @@ def test_another_shape_is_left_alone(text: str) -> None:
 
 def test_an_empty_file_and_a_byte_order_mark_are_fine() -> None:
     """Editors leave both."""
-    assert json.loads(with_entry("  \n", HOSTS["claude"], {"command": "c"})) == {
-        "mcpServers": {"crank": {"command": "c"}}
-    }
+    assert json.loads(with_entry("  \n", HOSTS["claude"], {"command": "c"})) == {"mcpServers": {"crank": {"command": "c"}}}
     assert "x" in json.loads(with_entry('\ufeff{"x": 1}', HOSTS["claude"], {"command": "c"}))
     assert without_entry("", HOSTS["claude"]) == ""
 

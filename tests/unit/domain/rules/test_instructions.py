@@ -18,16 +18,9 @@ SCRIPT = Capability(
     {}, {}, (), (), 60.0, limits={"wall_sec": 60.0, "memory_bytes": 1 << 30},
 )  # fmt: skip
 FUNCTION = replace(
-    SCRIPT,
-    name="text.count",
-    env_profile=None,
-    summary="Counts words.",
-    input_schema={"type": "object"},
-    error_codes=("empty",),
+    SCRIPT, name="text.count", env_profile=None, summary="Counts words.", input_schema={"type": "object"}, error_codes=("empty",)
 )
-PROFILE = Profile(
-    "python-core", "python.run.core", "1.0.0", "3.11", "s", ("pydantic==2.1",), ("pandoc",), (), {}, Limits(), ()
-)
+PROFILE = Profile("python-core", "python.run.core", "1.0.0", "3.11", "s", ("pydantic==2.1",), ("pandoc",), (), {}, Limits(), ())
 NOTHING = Facts("1.0", [], {}, [], 600.0, 3600.0)
 
 

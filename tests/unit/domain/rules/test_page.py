@@ -51,12 +51,7 @@ def test_what_is_not_text_is_base64():
 
 def test_no_page_is_too_large_for_a_client():
     """The worst page, told twice in one event as MCP wants it, stays below what clients of MCP read."""
-    for octets in (
-        b'"' * PAGE_BYTES_MAX,
-        "é".encode() * (PAGE_BYTES_MAX // 2),
-        b"\x00" * PAGE_BYTES_MAX,
-        b"\x0c" * PAGE_BYTES_MAX,
-    ):
+    for octets in (b'"' * PAGE_BYTES_MAX, "é".encode() * (PAGE_BYTES_MAX // 2), b"\x00" * PAGE_BYTES_MAX, b"\x0c" * PAGE_BYTES_MAX):
         document = page_document(octets, offset_bytes=0, size_bytes=len(octets))
         event = json.dumps({"content": [{"text": json.dumps(document, ensure_ascii=False)}], "structured": document})
         assert len(event) < EVENT_BYTES_MAX

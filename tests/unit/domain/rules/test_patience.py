@@ -6,9 +6,7 @@ from crank.domain.job import ENDED, Status
 from crank.domain.rules.patience import WAIT_SEC_DEFAULT, next_step, wait_sec
 
 
-@pytest.mark.parametrize(
-    ("asked", "waits"), [(None, WAIT_SEC_DEFAULT), (0, 0), (3.5, 3.5), (40, 39.5), (900, 39.5), (-1, 0)]
-)
+@pytest.mark.parametrize(("asked", "waits"), [(None, WAIT_SEC_DEFAULT), (0, 0), (3.5, 3.5), (40, 39.5), (900, 39.5), (-1, 0)])
 def test_a_wait_ends_before_the_host_does(asked, waits):
     """The longest wait leaves time for the answer within 40 s."""
     assert wait_sec(asked) == waits

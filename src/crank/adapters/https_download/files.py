@@ -5,57 +5,17 @@ checked, so that a name which changes its mind (DNS rebinding) gains nothing. No
 """
 
 import asyncio
-import concurrent.futures
-import functools
-import ipaddress
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 
 import h11
 
+from crank.adapters.https_download.addresses import FETCHES_MAX, PORT, Resolve, is_public, resolve
+from crank.adapters.https_download.exchange import exchange
 from crank.domain.rules.file_links import host_and_target
 from crank.errors import NotAllowed, TooLarge, Unavailable
 
-PORT = 443
 CONNECT_SEC = 5.0
-PIECE_BYTES = 64 * 1024
-# At once: each may hold a whole file in memory.
-FETCHES_MAX = 4
-# Of version 6 only this is the public internet: what hides another address in front of zeros, what is translated,
-# site-local and segment routing all lie outside.
-_UNICAST = ipaddress.ip_network("2000::/3")
-# What lies inside of the public ranges and yet leads to a relay, a translator, an example or whoever is near.
-_SPECIAL = tuple(
-    ipaddress.ip_network(each)
-    for each in (
-        "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20",
-        "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24",
-    )
-)  # fmt: skip
-Resolve = Callable[[str], Awaitable[Sequence[str]]]
-
-
-def is_public(address: str) -> bool:
-    """Tell whether an address lies in the public internet: not here, not in a private network, not reserved."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if parsed.version == 6 and parsed not in _UNICAST:
-        return False
-    return parsed.is_global and not parsed.is_multicast and not any(parsed in each for each in _SPECIAL)
-
-
-# Threads of their own: a name that is never answered must not hold those that the store and the blobs need.
-_RESOLVING = concurrent.futures.ThreadPoolExecutor(max_workers=FETCHES_MAX, thread_name_prefix="resolve")
-
-
-async def resolve(host: str) -> Sequence[str]:
-    """Return the addresses of a name. Raises OSError."""
-    found = await asyncio.get_running_loop().run_in_executor(
-        _RESOLVING, functools.partial(socket.getaddrinfo, host, PORT, type=socket.SOCK_STREAM)
-    )
-    return [str(entry[4][0]) for entry in found]
-
-
 class HttpsDownloads:
     """See `crank.ports.Downloads`."""
 
@@ -93,7 +53,10 @@ class HttpsDownloads:
         except (OSError, TimeoutError) as fault:
             raise _failed("the host cannot be reached, or cannot prove its name", fault) from fault
         try:
-            return await _ask(reader, writer, host, target, bytes_max)
+            return await exchange(
+                (reader, writer), host, target, bytes_max=bytes_max,
+                check=lambda answer: _check(answer, bytes_max), too_large=lambda: _too_large(bytes_max),
+            )  # fmt: skip
         except (OSError, h11.RemoteProtocolError, EOFError) as fault:
             raise _failed("the answer broke off", fault) from fault
         finally:
@@ -109,32 +72,6 @@ class HttpsDownloads:
                 fix="Hand over a file of the conversation.",
             )
         return addresses[0]
-
-
-async def _ask(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, target: str, bytes_max: int
-) -> bytes:
-    talk = h11.Connection(h11.CLIENT, max_incomplete_event_size=32 * 1024)
-    headers = [("Host", host), ("Accept", "*/*"), ("Accept-Encoding", "identity"), ("Connection", "close")]
-    asked = talk.send(h11.Request(method="GET", target=target, headers=headers))
-    assert asked is not None, "a request has bytes"
-    writer.write(asked + (talk.send(h11.EndOfMessage()) or b""))
-    await writer.drain()
-    content = bytearray()
-    while True:
-        event = talk.next_event()
-        if event is h11.NEED_DATA:
-            talk.receive_data(await reader.read(PIECE_BYTES))
-        elif isinstance(event, h11.Response):
-            _check(event, bytes_max)
-        elif isinstance(event, h11.Data):
-            content += event.data
-            if len(content) > bytes_max:
-                raise _too_large(bytes_max)
-        elif isinstance(event, h11.EndOfMessage):
-            return bytes(content)
-        elif not isinstance(event, h11.InformationalResponse):
-            raise _failed("the answer broke off", None)
 
 
 def _check(answer: h11.Response, bytes_max: int) -> None:

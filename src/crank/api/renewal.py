@@ -1,0 +1,44 @@
+"""`POST /v1/identity` of the worker listener: who shows a certificate that holds gets the next one."""
+
+import base64
+from collections.abc import Callable, Sequence
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from crank.api.strict import chunks
+from crank.controller.desk import Desk
+from crank.controller.renew import renew
+from crank.domain.identity import WorkloadKind
+from crank.domain.issued import CertificateRequest
+from crank.domain.trust import Peer
+
+# Who may renew an identity here: what lives on for longer than one certificate and has a key of its own.
+RENEWING = (WorkloadKind.WORKER, WorkloadKind.NODE)
+BODY_BYTES_MAX = 16 * 1024
+# Reads a PKCS#10 request in DER or PEM and proves that its own key signed it. Raises InvalidRequest.
+ReadRequest = Callable[[bytes], CertificateRequest]
+
+
+async def renew_identity(desk: Desk, peer: Peer, request: Request, read_request: ReadRequest) -> Response:
+    """Answer with the chain, the roots, and in how many seconds to come again. Raises what `renew` raises."""
+    body = b"".join([piece async for piece in chunks(request, bytes_max=BODY_BYTES_MAX)])
+    renewed = await renew(desk, peer=peer, request=read_request(body))
+    svid, bundle = renewed.svid, renewed.bundle
+    return JSONResponse(
+        {
+            "spiffe_id": str(svid.spiffe_id),
+            "instance_id": svid.workload.instance_id,
+            "serial": svid.serial,
+            "chain": _base64(svid.chain),
+            "sequence": bundle.sequence,
+            "roots": _base64(bundle.x509_authorities),
+            "renew_in_sec": renewed.renew_in_sec,
+            "expires_in_sec": renewed.expires_in_sec,
+        },
+        headers={"cache-control": "no-store"},
+    )
+
+
+def _base64(certificates: Sequence[bytes]) -> list[str]:
+    return [base64.b64encode(der).decode("ascii") for der in certificates]

@@ -1,0 +1,91 @@
+"""The change from one root to another: what may follow what, and what must have happened before."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+
+from crank.domain.job import Refusal
+from crank.domain.trust import Rotation, RotationPhase, RotationStep
+
+# Clocks of peers may be behind by so much: a leaf that has expired here may still be shown there.
+SKEW_SEC: Final = 60.0
+_NAMED_MAX = 10
+_US = 1_000_000
+_FROM = {
+    RotationStep.PREPARE: (RotationPhase.SETTLED,),
+    RotationStep.ACTIVATE: (RotationPhase.PREPARED,),
+    RotationStep.RETIRE: (RotationPhase.ACTIVATED,),
+    RotationStep.ABORT: (RotationPhase.PREPARED, RotationPhase.ACTIVATED),
+}
+_STANDS = {
+    RotationPhase.SETTLED: "there is one root, and no new one is prepared",
+    RotationPhase.PREPARED: "a new root is published and does not sign yet",
+    RotationPhase.ACTIVATED: "the new root signs, and the old one is still published",
+}
+
+
+def refusal(
+    rotation: Rotation, step: RotationStep, *, now_us: int, unaware: Sequence[str], force: bool
+) -> Refusal | None:
+    """Return why this step may not be taken now, or None.
+
+    unaware  connected workers that have not acknowledged the bundle as it stands
+    force    the operator knows that peers will be cut off; never changes what may follow what
+    """
+    if rotation.phase not in _FROM[step]:
+        allowed = ", ".join(other for other in RotationStep if rotation.phase in _FROM[other])
+        return Refusal(
+            "rotation_phase",
+            f"The step {step} cannot be taken: {_STANDS[rotation.phase]}.",
+            f"What can be done now: {allowed}.",
+            "step",
+        )
+    if force:
+        return None
+    if step is RotationStep.ACTIVATE and unaware:
+        return _not_acknowledged(unaware)
+    ends_other = step is RotationStep.RETIRE or (
+        step is RotationStep.ABORT and rotation.phase is RotationPhase.PREPARED
+    )
+    if ends_other and rotation.drained_us is not None and now_us < rotation.drained_us:
+        return _leaves_alive(rotation.drained_us)
+    return None
+
+
+def turn(rotation: Rotation, step: RotationStep, *, made: str | None, now_us: int, leaf_sec: float) -> Rotation:
+    """Return how it stands after a step that was not refused.
+
+    made      mark of the root that PREPARE made
+    leaf_sec  the longest life of a leaf that was signed until now
+    """
+    drained_us = now_us + int((leaf_sec + SKEW_SEC) * _US)
+    if step is RotationStep.PREPARE:
+        return Rotation(RotationPhase.PREPARED, rotation.current, made)
+    assert rotation.other is not None, "refused before"
+    if step is RotationStep.ACTIVATE:
+        return Rotation(RotationPhase.ACTIVATED, rotation.other, rotation.current, drained_us)
+    if step is RotationStep.ABORT and rotation.phase is RotationPhase.ACTIVATED:
+        # The new root has signed: it stays published until that has expired.
+        return Rotation(RotationPhase.PREPARED, rotation.other, rotation.current, drained_us)
+    return replace(rotation, phase=RotationPhase.SETTLED, other=None, drained_us=None)
+
+
+def _not_acknowledged(unaware: Sequence[str]) -> Refusal:
+    named = ", ".join(sorted(unaware)[:_NAMED_MAX]) + (", …" if len(unaware) > _NAMED_MAX else "")
+    return Refusal(
+        "bundle_not_acknowledged",
+        f"{len(unaware)} connected worker(s) have not said yet that they believe the new root: {named}.",
+        "Wait a moment and try again, or stop those workers; with --force they lose this node until they start anew.",
+        "step",
+    )
+
+
+def _leaves_alive(drained_us: int) -> Refusal:
+    until = datetime.fromtimestamp(drained_us // _US, UTC).isoformat("T", "seconds")
+    return Refusal(
+        "leaves_alive",
+        f"Certificates below the root that would go are valid until {until}.",
+        "Try again then; with --force whoever still shows one is refused from now on.",
+        "step",
+    )

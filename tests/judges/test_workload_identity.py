@@ -1,0 +1,232 @@
+"""A node's socket before foreign judges: the PyPI client of SPIFFE's Workload API, and Envoy by SDS, both unmodified."""
+
+import http.client
+import json
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from tests.judges.envoy.config import configuration
+from tests.support.certificates import Authority
+from tests.support.node import Node, running_node, until
+
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("workload-identity")]
+
+JUDGES = Path(__file__).resolve().parent
+OWN_UID = f"unix:uid:{os.geteuid()}"
+# The shortest that there is: renewed after four to five seconds.
+SHORT_SEC = 10
+PATIENCE_SEC = 60.0
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """Give a node."""
+    with running_node(tmp_path_factory.mktemp("identity") / "home") as started:
+        yield started
+
+
+def register(node: Node, path: str) -> dict[str, Any]:
+    """Register a workload of this account."""
+    body = {"path": path, "selectors": [OWN_UID], "ttl_sec": SHORT_SEC}
+    answer = node.client().http.post("/v1/workloads", json=body)
+    assert answer.status_code == 201, answer.text
+    entry: dict[str, Any] = answer.json()
+    return entry
+
+
+class Visitor:
+    """The judge's program while it runs."""
+
+    def __init__(self, python: Path, mode: str, address: str) -> None:
+        program = str(JUDGES / "spiffe" / "visit.py")
+        self.process = subprocess.Popen(
+            [str(python), program, mode, address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._killing = threading.Timer(PATIENCE_SEC, self.process.kill)
+        self._killing.start()
+
+    def next(self) -> dict[str, Any]:
+        """Return the next line that it tells."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(self.process.communicate()[1][-3000:])
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+    def close(self) -> None:
+        """See that it ended well."""
+        _, complaint = self.process.communicate()
+        self._killing.cancel()
+        assert self.process.returncode == 0, complaint[-3000:]
+
+
+def test_the_client_of_pypi(node: Node, judge: Callable[[str], Path]) -> None:
+    """It is refused without an identity; with one it fetches, validates, is pushed a rotation, and loses it at once."""
+    address = node.info()["spiffe_socket"]
+    python = judge("spiffe")
+    stranger = Visitor(python, "denied", address)
+    refusals = stranger.next()
+    stranger.close()
+    assert all("PERMISSION_DENIED" in text for text in refusals.values()), refusals
+    entries = [register(node, path) for path in ("agent/judge", "tenant/local/judge")]
+    names = [entry["spiffe_id"] for entry in entries]
+    visitor = Visitor(python, "whole", address)
+    seen = visitor.next()
+    assert (seen["ids"], seen["token"], seen["validated"]) == (names, names[0], names[0]), seen
+    assert seen["chain"] >= 1, seen
+    assert seen["roots"] >= 1, seen
+    assert seen["signed_by_bundle"], seen
+    assert "INVALID_ARGUMENT" in seen["wrong_audience"], seen
+    assert "PERMISSION_DENIED" in seen["not_mine"], seen
+    assert visitor.next() == {"watching": names[0]}
+    assert visitor.next() == {"rotated": names[0], "new_key": True}
+    assert visitor.next() == {"streaming": True}
+    for entry in entries:
+        assert node.client().http.delete(f"/v1/workloads/{entry['workload_id']}").status_code == 200
+    removed_sec = time.monotonic()
+    last = visitor.next()
+    assert time.monotonic() - removed_sec < 1
+    assert "PERMISSION_DENIED" in last["ended"], last
+    assert "PERMISSION_DENIED" in last["again"], last
+    visitor.close()
+
+
+# --- Envoy -------------------------------------------------------------------------------------
+
+
+class Envoy:
+    """An Envoy that runs."""
+
+    def __init__(self, folder: Path, program: Path, node: Node) -> None:
+        self.inward, self.outward = _free_ports(2)
+        info = node.info()
+        settings = configuration(
+            socket=info["spiffe_socket"].removeprefix("unix://"),
+            inward=self.inward,
+            outward=self.outward,
+            workers_port=int(info["workers_api"].rpartition(":")[2]),
+            controller=info["spiffe_id"],
+        )
+        self._log = (folder / "envoy.log").open("wb")
+        (folder / "envoy.json").write_text(json.dumps(settings))
+        command = [
+            str(program), "--config-path", str(folder / "envoy.json"), "--disable-hot-restart", "--concurrency", "1",
+            "--log-level", "warning",
+        ]  # fmt: skip
+        self.log = folder / "envoy.log"
+        self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait(20)
+        self._log.close()
+
+
+def _free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def identity(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with this account's own identity, as files."""
+    register(node, "agent/envoy")
+    folder = tmp_path_factory.mktemp("own") / "id"
+    done = node.crank("identity", "fetch", "--dir", str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def envoy(node: Node, identity: Path, judge: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Envoy]:
+    """Give a running Envoy that got its identity from the node."""
+    program = next(judge("envoy").parents[1].glob("lib/python*/site-packages/envoy/_bin/envoy"))
+    started = Envoy(tmp_path_factory.mktemp("envoy"), program, node)
+    try:
+        until(lambda: _served(started, _own(identity)), what=f"Envoy to serve; {started.log}", deadline_sec=30)
+        yield started
+    finally:
+        started.stop()
+
+
+def _own(identity: Path) -> ssl.SSLContext:
+    # The names of these servers are SPIFFE IDs, which this TLS library does not look for; the chain is what counts here.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(identity / "bundle.pem")
+    context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
+    return context
+
+
+def _served(envoy: Envoy, context: ssl.SSLContext) -> tuple[int, str, int] | None:
+    """Return the status, whom Envoy met, and the serial number of what it showed; None while it does not answer."""
+    connection = http.client.HTTPSConnection("127.0.0.1", envoy.inward, context=context, timeout=10)
+    try:
+        connection.connect()
+        shown = x509.load_der_x509_certificate(connection.sock.getpeercert(True) or b"").serial_number
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        return answer.status, answer.headers["x-peer"], shown
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def test_envoy_lets_our_identity_in_and_a_forged_one_not(node: Node, identity: Path, envoy: Envoy, tmp_path: Path) -> None:
+    """With `ALL`, Envoy accepts our own certificate and names it; one for the same name by another authority is refused."""
+    assert node.crank("identity", "fetch", "--dir", str(identity)).returncode == 0
+    name = node.info()["spiffe_id"].partition("/controller/")[0] + "/agent/envoy"
+    answer = _served(envoy, _own(identity))
+    assert answer is not None
+    assert answer[:2] == (200, name)
+    for uri in (name, "spiffe://foreign.example/agent/envoy"):
+        forged = Authority(tmp_path, f"foreign-{len(uri)}").context(uri, server=False)
+        forged.check_hostname = False
+        forged.verify_mode = ssl.CERT_NONE
+        assert _served(envoy, forged) is None, uri
+    nameless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    nameless.check_hostname = False
+    nameless.verify_mode = ssl.CERT_NONE
+    assert _served(envoy, nameless) is None
+
+
+def test_envoy_is_given_new_certificates_while_it_runs(node: Node, identity: Path, envoy: Envoy) -> None:
+    """What Envoy shows is another certificate after half a life, in the same process."""
+    assert node.crank("identity", "fetch", "--dir", str(identity)).returncode == 0
+    context = _own(identity)
+    first = _served(envoy, context)
+    assert first is not None
+
+    def other() -> bool:
+        now = _served(envoy, context)
+        return now is not None and now[2] != first[2]
+
+    until(other, what="another certificate", deadline_sec=9)
+    assert envoy.process.poll() is None
+
+
+def test_envoy_speaks_mtls_to_the_controller(node: Node, envoy: Envoy) -> None:
+    """TLS with Envoy's identity is accepted at the port for workers, and the gate answers that this is no worker."""
+    connection = http.client.HTTPConnection("127.0.0.1", envoy.outward, timeout=10)
+    connection.request("GET", f"/v1/blobs/{'0' * 64}")
+    answer = connection.getresponse()
+    problem = json.loads(answer.read())
+    assert (answer.status, problem["code"]) == (403, "untrusted_peer"), problem
+    assert "/agent/envoy is not a worker" in problem["detail"]
+    connection.close()
