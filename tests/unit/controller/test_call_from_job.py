@@ -22,7 +22,7 @@ from crank.domain.job import Job, Status
 from crank.domain.outcome import Artifact, Outcome
 from crank.errors import CrankError, NotAllowed
 from crank.testing.samples import sample_grant
-from crank.wire import Cancel, Holding, Lease, Started
+from crank.wire import Cancel, Held, Holding, Lease, Started
 from crank.wire.calls import Call, CallAnswer, CallFile, CallMount
 from tests.support.desk import DONE, ScriptedWorker, open_desk
 from tests.support.pair import until
@@ -112,6 +112,28 @@ async def test_a_call_that_is_said_again_makes_no_second_job(tmp_path: Path) -> 
         assert (await answer(worker, call(held))).result == [42]
         page = await jobs_page(desk, tenant=LOCAL_TENANT, limit=10, before=None, status=None)
         assert len(page["jobs"]) == 2
+
+
+async def test_a_call_goes_over_to_a_link_that_follows(tmp_path: Path) -> None:
+    """A renewed link, without a gap: the waiting job still lends its slot there, and has its answer once."""
+    async with open_desk(tmp_path) as desk:
+        worker = await worker_of(desk)
+        await send(desk, RUN)
+        held = await running(worker)
+        await worker.say(call(held))
+        lease = await worker.lease()
+        holding = [Holding(held.job_id, 1, "running"), Holding(lease.job_id, 1, "running")]
+        await worker.connect(holding, renews=True)
+        await worker.say(Held(holding, []))
+        await worker.say(call(held))
+        live = worker.live
+        assert live is not None
+        await until(lambda: live.leases[JobId(held.job_id)].open == 1)
+        assert (live.leases[JobId(held.job_id)].hands, live.leases[JobId(lease.job_id)].called) == (True, True)
+        await worker.finish(lease, WITH_RESULT)
+        assert (await worker.link.next(CallAnswer)).result == [42]
+        left = [worker.link.sent.get_nowait() for _ in range(worker.link.sent.qsize())]
+        assert not [message for message in left if isinstance(message, CallAnswer)]
 
 
 @pytest.mark.parametrize(
