@@ -1,7 +1,7 @@
 """Capability tokens, wired: who signs and reads them, which roles there are, and who may show a certificate."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from crank.adapters.jose import JoseProofs, JoseTokens
 from crank.bootstrap.roles import read_roles
 from crank.config import Settings
 from crank.controller.token_desk import TokenDesk, TokenSigner
+from crank.domain.json import JsonObject
 from crank.domain.rules.token import ACCESS_TYPE
 from crank.domain.trust import Peer
 
@@ -20,8 +21,19 @@ def open_tokens(settings: Settings, signer: TokenSigner) -> TokenDesk:
         reader=JoseTokens(signer.access_token_keys, typ=ACCESS_TYPE),
         proofs=JoseProofs(),
         roles=read_roles(settings),
+        svids=_Svids(),
         place=settings.public_url.rstrip("/"),
     )
+
+
+class _Svids:
+    """The JwtSvidReader port, whose library is loaded with the first JWT-SVID: no start waits for it."""
+
+    def read(self, token: str, keys_of: Callable[[str], Sequence[JsonObject]]) -> JsonObject:
+        """Return the claims of a JWT-SVID. Raises InvalidRequest."""
+        from crank.adapters.jwt_svid import JoseSvidReader
+
+        return JoseSvidReader().read(token, keys_of)
 
 
 def take_place(tokens: TokenDesk | None, address: str) -> None:
