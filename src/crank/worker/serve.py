@@ -51,7 +51,7 @@ from crank.worker.devices import DevicePool
 from crank.worker.execute import Order, Seat, execute, keep
 from crank.worker.hand_over import WELCOME_SEC, Way, follow
 from crank.worker.identity import WorkerIdentity
-from crank.worker.offers import Offer, find_offer, lowered, misfit
+from crank.worker.offers import Offer, find_offer, lowered, unfit
 from crank.worker.reach import Reach
 from crank.worker.renewing import Renewing
 from crank.worker.sessions import Kept, SessionBounds, Sessions
@@ -428,7 +428,7 @@ class Worker:
         needs_gpu = offer.capability.accelerator is Accelerator.GPU and lease.session_id is None
         if needs_gpu and not self._devices.free:
             return "busy", "Every GPU of this worker is held by a job."
-        return misfit(offer, lease)
+        return unfit(offer, lease)
 
     async def _work(self, attempt: Attempt, order: Order) -> None:
         try:
