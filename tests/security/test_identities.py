@@ -28,7 +28,20 @@ from crank.domain.trust import Peer
 from crank.errors import NotAllowed, Unavailable, UntrustedPeer
 from crank.security import Verifier, client_context
 from crank.testing.fakes import FakeClock
-from crank.wire import Beat, Hello, Lease, Started, Trust, Trusted, Welcome, decode, encode
+from crank.wire import (
+    Beat,
+    Hello,
+    Lease,
+    Open,
+    Opened,
+    Sessions,
+    Started,
+    Trust,
+    Trusted,
+    Welcome,
+    decode,
+    encode,
+)
 from tests.support.desk import SECRET, TRUST_DOMAIN, open_desk
 from tests.support.listeners import authority, context_of, open_listeners
 from tests.unit.api.conftest import CORE
@@ -225,6 +238,28 @@ async def test_what_may_have_run_ends_truthfully(desk, node):
         end = (await api.get(f"/v1/jobs/{job_id}")).json()["end"]
         assert (end["reason"], end["code"]) == ("outcome_unknown", "outcome_unknown")
         assert "revoked" in end["message"]
+
+
+async def test_the_sessions_of_a_revoked_worker_end(desk, node):
+    """An open session ends with the reason, so does the job that runs in it, and neither waits for the worker."""
+    await node.known(desk)
+    async with linked(desk, node) as link, owner(node) as api:
+        await link.send(encode(Sessions([], [])))
+        opening = asyncio.create_task(api.post("/v1/sessions", json={}))
+        asked = decode(await asyncio.wait_for(link.recv(), 10))
+        assert isinstance(asked, Open)
+        await link.send(encode(Opened(asked.session_id, "none")))
+        session_id = (await opening).json()["session_id"]
+        job_id = (await api.post("/v1/jobs", json={"code": "1", "session": session_id, "effects": "pure"})).json()["job_id"]
+        while not isinstance(lease := decode(await asyncio.wait_for(link.recv(), 10)), Lease):
+            pass
+        await link.send(encode(Started(lease.job_id, lease.epoch)))
+        await api.post("/v1/identities/revoke", json={"identity": f"spiffe://{TRUST_DOMAIN}/worker/w1"})
+        session = (await api.get(f"/v1/sessions/{session_id}")).json()
+        assert (session["state"], session["end"]["code"]) == ("ended", "worker_revoked")
+        job = (await api.get(f"/v1/jobs/{job_id}")).json()
+        # What it found in the session is gone, so it is not run again, pure or not.
+        assert (job["end"]["reason"], job["attempts"]) == ("outcome_unknown", 1)
 
 
 async def test_every_other_worker_is_told_at_once(desk, node):

@@ -10,6 +10,7 @@ import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.authority import open_authority
 from crank.bootstrap.confinement import dialer_to, give_folders, log_layers, shut_in, spool_dir, worker_view
@@ -32,7 +33,8 @@ from crank.sandbox.link import launch
 from crank.sandbox.runner import NamespaceRunner
 from crank.worker.attempt import Bench
 from crank.worker.functions import SandboxedFunctions
-from crank.worker.serve import EXIT_REJECTED, Worker, WorkerIdentity
+from crank.worker.identity import WorkerIdentity
+from crank.worker.serve import EXIT_REJECTED, Worker
 
 _log = structlog.get_logger(__name__)
 
@@ -83,6 +85,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
                     instance_id=ids.uuid7(),
                     node_id=document["node_id"],
                     software=f"crank/{crank.__version__}",
+                    signer=FileManifestSigner(settings.identity_dir),
                     own=own,
                 ),
                 offers=offers,

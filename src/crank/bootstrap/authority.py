@@ -75,10 +75,13 @@ class ListeningTls:
         self._listening: list[FreshTls] = []
         self._seen = self._read()
 
-    def api(self) -> ssl.SSLContext:
-        """Return what a listener speaks whose callers show a credential inside."""
+    def api(self, *, asks: bool = False) -> ssl.SSLContext:
+        """Return what a listener speaks whose callers show a credential inside; `asks`: a certificate too, if they have one."""
         own = self._own
-        return self._add(lambda: bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file))
+        ca_file = own.ca_file if asks else None
+        return self._add(
+            lambda: bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=ca_file)
+        )
 
     def workers(self) -> ssl.SSLContext:
         """Return what a listener speaks whose callers show a certificate below one of the roots."""

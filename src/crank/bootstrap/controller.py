@@ -18,6 +18,7 @@ from crank.adapters.https_download import HttpsDownloads
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
 from crank.adapters.profile_store.source import profile_names, read_profile
+from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
@@ -33,7 +34,7 @@ from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.own_identities import OwnIdentities
 from crank.bootstrap.processes import watched
-from crank.bootstrap.tokens import ask_for_certificates, open_tokens, take_place
+from crank.bootstrap.tokens import open_tokens, take_place
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -81,10 +82,11 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             mount_register=FileMountRegister(settings.mounts_register),
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
+            appraiser=JwsAppraiser(),
             authority=authority,
-            tokens=open_tokens(settings, authority),
-            trust=open_trust(authority, clock),
             roots=authority,
+            trust=open_trust(authority, clock),
+            tokens=open_tokens(settings, authority, clock),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
@@ -129,7 +131,7 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
 
 
 def _tell_ready(
-    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: JsonObject
+    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: spiffe.Served
 ) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
@@ -137,13 +139,14 @@ def _tell_ready(
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
-            **workloads,
+            **workloads.told,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
             "workers_port": workers_port,
         }
     )
+    workloads.opened.set()
     _log.info("controller_ready", api_port=api_port, workers_port=workers_port)
 
 
@@ -232,11 +235,12 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI, tls:
         app=app,
         host=settings.bind,
         port=settings.api_port,
-        tls=tls.api(),
+        tls=tls.api(asks=True),
         name="api_port",
         age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
-    ask_for_certificates(desk.tokens, api.tls, own.ca_file, verifier_of(desk).peer)
+    if desk.tokens is not None:
+        desk.tokens.identify = verifier_of(desk).peer
     workers = Listener(
         app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,

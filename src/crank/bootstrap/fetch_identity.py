@@ -66,7 +66,7 @@ def parse_signal(name: str) -> Signals:
     try:
         return Signals[f"SIG{name.upper().removeprefix('SIG')}"]
     except KeyError:
-        raise InvalidRequest(f"{name[:40]!r} is no signal.", code="usage", field="signal", fix="Say HUP, USR1, …") from None
+        raise InvalidRequest(f"{name[:40]!r} is no signal.", code="invalid_signal", field="signal", fix="Say HUP, USR1, …") from None
 
 
 def socket_path(address: str) -> str:
@@ -228,5 +228,7 @@ def _send(number: Signals, pid_file: Path) -> None:
 
 def _failed(cause: str) -> CrankError:
     return ConfigurationError(
-        cause, code="identity_not_told", fix="The files are written; correct what is told of them, and start again."
+        f"The files are written, but their program was not told: {cause}",
+        code="identity_not_told",
+        fix="Correct the command or the file of its number, and start again.",
     )

@@ -4,16 +4,22 @@ A token is believed when this node signed it for itself, its time has come and n
 key that it is bound to, and the store still has its grant alive under a credential that lives.
 """
 
+from collections.abc import Sequence
+
 from crank.controller.desk import Desk
+from crank.controller.present_chain import present_chain, present_holder
 from crank.controller.scope import unknown
 from crank.controller.token_desk import TokenDesk
+from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant
+from crank.domain.identity import SpiffeId, parse_spiffe_id
 from crank.domain.ids import LOCAL_TENANT
 from crank.domain.job import Refusal
-from crank.domain.rules import access, token
+from crank.domain.json import JsonObject
+from crank.domain.rules import access, token, workload
 from crank.domain.rules import grant as rules
-from crank.errors import NotAuthenticated
+from crank.errors import InvalidRequest, NotAuthenticated
 from crank.ports import Transaction
 
 
@@ -24,13 +30,16 @@ def token_desk(desk: Desk) -> TokenDesk:
     return desk.tokens
 
 
-async def present(desk: Desk, shown: str, jkt: str | None) -> tuple[Credential, Grant]:
+async def present(desk: Desk, shown: str, jkt: str | None, peer: str | None = None) -> tuple[Credential, Grant]:
     """Return whose token this is and what it grants.
 
-    jkt  thumbprint of the key that the caller proved with this very request; None: they proved none
-    Raises NotAuthenticated (`invalid_token`).
+    jkt   thumbprint of the key that the caller proved with this very request; None: they proved none
+    peer  SPIFFE ID of the certificate by which they proved it, where there was one
+    Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`).
     """
     tokens = token_desk(desk)
+    if tokens.chains is not None and looks_like_chain(shown):
+        return await present_chain(desk, tokens, tokens.chains, shown, jkt, peer)
     said = token.read_claims(
         tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
     )
@@ -54,6 +63,45 @@ async def present(desk: Desk, shown: str, jkt: str | None) -> tuple[Credential, 
     now_us = desk.clock.now_us()
     if found is None or not access.lives(found[0], now_us) or not rules.lives(found[1], now_us):
         raise over()
+    return found
+
+
+def bound_to(desk: Desk, shown: str) -> str | None:
+    """Return what a token says it is bound to, for whoever need not prove that key. Raises NotAuthenticated (`invalid_token`).
+
+    A Biscuit that was passed on to a SPIFFE ID is bound to that name.
+    """
+    tokens = token_desk(desk)
+    if tokens.chains is not None and looks_like_chain(shown):
+        return present_holder(tokens.chains, shown)
+    said = token.read_claims(
+        tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
+    )
+    return None if isinstance(said, Refusal) else said.holder_jkt
+
+
+def identity_of(desk: Desk, shown: str) -> SpiffeId:
+    """Return which workload a JWT-SVID for this node is of, by the bundle of its own trust domain as it is now.
+
+    Raises InvalidRequest (`invalid_jwt_svid`, `unsupported_token_type`).
+    """
+    tokens = token_desk(desk)
+    trust = desk.trust
+    if tokens.svids is None or trust is None:
+        raise InvalidRequest("This node takes no JWT-SVIDs.", code="unsupported_token_type", field="subject_token_type")
+
+    def keys_of(subject: str) -> Sequence[JsonObject]:
+        bundle = trust.bundles.find(parse_spiffe_id(subject).trust_domain)
+        found = () if bundle is None else bundle.jwt_authorities
+        return [{**one.jwk, "kid": one.kid, "use": "jwt-svid"} for one in found]
+
+    claims = tokens.svids.read(shown, keys_of)
+    cause = workload.claims_refusal(claims, tokens.issuer, now_us=desk.clock.now_us())
+    found = parse_spiffe_id(claims["sub"])
+    if cause is None and desk.standing.is_banned(found):
+        cause = "its identity was revoked"
+    if cause is not None:
+        raise InvalidRequest(f"This JWT-SVID does not hold here: {cause}.", code="invalid_jwt_svid", field="subject_token")
     return found
 
 

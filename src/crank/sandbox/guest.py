@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from crank.sandbox import guest_trace
+from crank.sandbox import guest_calls, guest_trace
 from crank.sandbox.guest_script import FILE_NAME, Script, is_in
 from crank.sandbox.guest_watch import Walls, Watcher
 
@@ -65,7 +65,7 @@ class _Channel:
             with self._lock:
                 self._open = self._open or opens
                 # A thread that goes on showing things after its run has nobody to show them to.
-                while frame and (self._open or kind not in "gd"):
+                while frame and (self._open or kind not in "gdc"):
                     frame = frame[self._write(self._descriptor, frame) :]
                 self._open = self._open and kind != "e"
         finally:
@@ -77,11 +77,18 @@ class _Orders:
 
     def __init__(self) -> None:
         self._socket = socket.socket(fileno=_REQUEST)
+        # The beginning of an answer that a run had read and did not wait for.
+        self.ahead = b""
 
     def take(self, kind: str) -> tuple[Any, int | None]:
         """Return the next order and the descriptor that came with it. Ends the process when there is none."""
         head, descriptors = self._read(_HEADER.size)
         number, length = _HEADER.unpack(head)
+        while chr(number) == "a" and length <= _ORDER_BYTES_MAX:
+            # The answer to a call of an earlier run: nobody waits for it.
+            self._read(length)
+            head, descriptors = self._read(_HEADER.size)
+            number, length = _HEADER.unpack(head)
         if chr(number) != kind or length > _ORDER_BYTES_MAX:
             raise SystemExit("the guest was sent something else than agreed")
         body, _ = self._read(length)
@@ -89,7 +96,8 @@ class _Orders:
         return marshal.loads(body), descriptors[0] if descriptors else None
 
     def _read(self, count: int) -> tuple[bytes, list[int]]:
-        parts, descriptors = [], []
+        parts, descriptors = [self.ahead[:count]], []
+        self.ahead, count = self.ahead[count:], count - len(parts[0])
         while count:
             chunk, passed, _, _ = socket.recv_fds(self._socket, min(count, 1 << 20), 1, socket.MSG_CMSG_CLOEXEC)
             if not chunk:
@@ -391,6 +399,7 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     # What is told is that everything is done but the job: nothing runs here from then on until it comes.
     _prove(proof, results.dumps, walls, setup["environment"], orders, channel)
     sys.addaudithook(watcher)
+    hand = guest_calls.offer(watcher.remember)
     os.register_at_fork(after_in_child=lambda: _leave(orders))
     contexts: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -398,8 +407,7 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     while True:
         order, stdin = orders.take("r")
         lasting = order["lasting"]
-        if not lasting:
-            orders.close()
+        _hand_over(order, hand, orders, channel)
         limit(order["limits"], not lasting)
         _stdin(stdin)
         watcher.told = []
@@ -411,9 +419,21 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
             module = contexts.setdefault(order["context"], type(sys)("__main__"))
             runs += 1
             job.run(module, Script(order["code"], runs), json.loads(order["args"]), last=not lasting)
+        # Before its end is told: from then on the next order may come.
+        orders.ahead = hand.drop()
         code = job.end["code"] if not channel.is_ours() else job.tell()
         if not lasting or not channel.is_ours():
             os._exit(code)
+
+
+def _hand_over(order: Any, hand: Any, orders: _Orders, channel: _Channel) -> None:
+    """Give a run its handles; without any, the way in is shut for good where no other run follows."""
+    handles = order.get("handles")
+    if handles:
+        # Answers come where the order came from.
+        hand.take(handles, channel, _REQUEST)
+    elif not order["lasting"]:
+        orders.close()
 
 
 def _stdin(descriptor: int | None) -> None:

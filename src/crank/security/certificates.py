@@ -19,6 +19,7 @@ from crank.domain.trust import Workload
 from crank.domain.workload_codec import WORKLOAD_OID, decode_workload
 from crank.errors import InvalidRequest, UntrustedPeer
 
+_WORKLOAD = x509.ObjectIdentifier(WORKLOAD_OID)
 # A certificate of ours is about 700 bytes.
 CERTIFICATE_BYTES_MAX = 16 * 1024
 NAMES_MAX = 64

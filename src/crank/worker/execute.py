@@ -12,7 +12,7 @@ Whatever happens to the link, these steps go on; `deliver` tells the controller 
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from crank.errors import CrankError, InvalidRequest, SandboxError, Unavailable
 from crank.ports import FunctionSpec, MountBinding, SandboxSession, SandboxSpec
 from crank.wire import Lease
 from crank.worker.attempt import Attempt, Bench
+from crank.worker.calls import JobCalls
 from crank.worker.current import CurrentLink
 from crank.worker.inputs import Inputs, fetch_all
 from crank.worker.offers import FunctionOffer, Offer, ScriptOffer, ShippedOffer, lowered
@@ -128,7 +129,7 @@ async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
     inputs = await fetch_all(lease.files, bench, current)  # 1
     try:
         if order.seat is not None:
-            return await _in_session(order.seat, lease, inputs)
+            return await _in_session(order.seat, lease, inputs, lambda sandbox: _calls(lease, sandbox, bench, current))
         devices = order.device.nodes if order.device else ()
         mounts = tuple(MountBinding(mount.name, Path(mount.host_path)) for mount in lease.mounts)
         session = await bench.sandbox.open(SandboxSpec(offer.build, limits, mounts, devices))  # 2
@@ -137,13 +138,22 @@ async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
         except BaseException:
             await asyncio.shield(session.close())
             raise
-        return ShippedRun(session, lease, offer) if isinstance(offer, ShippedOffer) else ScriptRun(session, lease)
+        if isinstance(offer, ShippedOffer):
+            return ShippedRun(session, lease, offer)
+        return ScriptRun(session, lease, _calls(lease, session, bench, current))
     finally:
         inputs.close()
 
 
-async def _in_session(seat: Seat, lease: Lease, inputs: Inputs) -> Run:
-    run = SessionRun(seat.sessions, seat.kept, lease)
+def _calls(lease: Lease, sandbox: SandboxSession, bench: Bench, current: CurrentLink) -> JobCalls | None:
+    return JobCalls(lease, sandbox, bench, current) if lease.handles else None
+
+
+async def _in_session(
+    seat: Seat, lease: Lease, inputs: Inputs, calls: Callable[[SandboxSession], JobCalls | None]
+) -> Run:
+    assert seat.kept.sandbox is not None, "a session is entered when it stands"
+    run = SessionRun(seat.sessions, seat.kept, lease, calls(seat.kept.sandbox))
     await inputs.put_into(run.sandbox)
     return run
 
@@ -155,6 +165,7 @@ async def _run(attempt: Attempt, run: Run, order: Order, bench: Bench) -> Outcom
         return _unrun(Reason.CANCELLED, "cancelled", "It was cancelled before its code began.")
     if order.lease.stdin:
         attempt.stdin = StdinQueue()
+    attempt.calls = run.calls
     attempt.begin(run)
     pumping = asyncio.ensure_future(attempt.stdin.pump(run)) if attempt.stdin is not None else None
     net_sec = lowered(order.offer.limits, order.lease).wall_sec + NET_SEC

@@ -1,6 +1,5 @@
 """The expiry drill with clocks in hand: identities that live 30 seconds, and work across many of them, with no fault."""
 
-from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,7 +32,7 @@ class DeskIdentity(FakeIdentity):
     def __init__(self, desk, svid: Svid, public_key: bytes) -> None:
         super().__init__(due_sec=LEAF_SEC / 2)
         self._desk = desk
-        self._public_key = public_key
+        self.public_key = public_key
         self.svid = svid
 
     @property
@@ -45,7 +44,7 @@ class DeskIdentity(FakeIdentity):
     async def renew(self) -> float:
         """Ask the desk, as the workers' listener would."""
         await super().renew()
-        renewed = await renew(self._desk, peer=self.peer, request=CertificateRequest(W1, self._public_key))
+        renewed = await renew(self._desk, peer=self.peer, request=CertificateRequest(W1, self.public_key))
         self.svid = renewed.svid
         return renewed.renew_in_sec
 
@@ -113,11 +112,34 @@ async def test_a_worker_that_cannot_renew_is_cut_off_and_comes_back(drill):
         assert pair.connector.links[0].closed_with[0] == "identity_expired"
         await until(lambda: own.doubts > 0)
         # The folder of its identity holds a fresh one, as the node's own worker's does.
-        again = await issue(
-            desk, IdentityWanted(W1, replace(own.svid.workload), own._public_key, node="n1", asked_by="test")
-        )
-        own.svid = again
+        wanted = IdentityWanted(W1, own.svid.workload, own.public_key, node="n1", asked_by="test")
+        own.svid = await issue(desk, wanted)
         pair.connector.reachable.set()
         await until(desk.roster.live)
         job = (await api.get(f"/v1/jobs/{long_id}")).json()
         assert (job["status"], job["attempts"]) == ("running", 1)
+
+
+async def test_a_revoked_worker_kills_what_it_runs_and_is_let_in_again(drill):
+    """It hears the reason, kills its job, comes back in vain, and works again once it is allowed and has a new identity."""
+    pair, own, _ = drill
+    desk = pair.desk
+    async with open_api(desk) as api:
+        job_id = (await api.post("/v1/jobs", json={"code": "wait", "effects": "pure"})).json()["job_id"]
+
+        async def runs() -> bool:
+            return (await api.get(f"/v1/jobs/{job_id}")).json()["status"] == "running"
+
+        await until(runs)
+        before = pair.sandbox
+        await api.post("/v1/identities/revoke", json={"identity": str(W1), "reason": "doubtful"})
+        await until(lambda: not before.alive)
+        await until(lambda: len(pair.connector.links) > 2)
+        assert desk.roster.live() == []
+        assert (await api.get(f"/v1/jobs/{job_id}")).json()["status"] == "queued"
+        await api.post("/v1/identities/allow", json={"identity": str(W1)})
+        wanted = IdentityWanted(W1, own.svid.workload, own.public_key, node="n1", asked_by="test")
+        own.svid = await issue(desk, wanted)
+        await until(runs)
+        job = (await api.get(f"/v1/jobs/{job_id}")).json()
+        assert (job["attempts"], job["epoch"]) == (2, 2)

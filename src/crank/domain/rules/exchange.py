@@ -21,6 +21,8 @@ from crank.domain.job import Refusal
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+# A grant as a Biscuit; as with keys of this node, no standard has a name for it.
+BISCUIT: Final = "urn:crank:params:token-type:biscuit"
 # An API key of this node. No standard has a name for such a thing, so it has one of ours.
 API_KEY: Final = "urn:crank:params:token-type:api-key"
 _SPACE_DIGITS = 16
@@ -32,11 +34,20 @@ _US = 1_000_000
 class Subject:
     """What is exchanged: the authority that it holds, and who holds it.
 
-    grant  the one that is exchanged; None: a key itself
+    grant     the one that is exchanged; None: a key itself
+    identity  SPIFFE ID of the workload that a role lets act by the key; None: whoever holds the key
     """
 
     credential: Credential
     grant: Grant | None = None
+    identity: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Return for whom what comes of it acts."""
+        if self.grant is not None:
+            return self.grant.subject
+        return self.credential.subject if self.identity is None else self.identity
 
     @property
     def held(self) -> Ceiling:
@@ -129,7 +140,7 @@ def issue(
         grant_id=grant_id,
         tenant=subject.credential.tenant,
         credential_id=subject.credential.credential_id,
-        subject=subject.credential.subject if before is None else before.subject,
+        subject=subject.name,
         rights=_stable(granted.rights),
         issued_us=now_us // _US * _US,
         expires_us=granted.expires_us // _US * _US,
@@ -155,6 +166,8 @@ def _space(subject: Subject, holder: NewHolder, made: Grant) -> CredentialId:
     if holder.actor is None:
         if subject.grant is not None:
             return subject.grant.space
+        if subject.identity is not None:
+            return _named_space(credential, "identity", subject.identity)
         if credential.bounded:
             return credential.credential_id
         # The owner's jobs are not for whoever holds one token of theirs.
@@ -162,6 +175,15 @@ def _space(subject: Subject, holder: NewHolder, made: Grant) -> CredentialId:
     return _named_space(credential, "actors", made.subject, *made.actors)
 
 
+def holders_space(grant: Grant) -> CredentialId:
+    """Return where the holder works whom a grant was passed on to without this node."""
+    return _space_of(grant.tenant, grant.credential_id, "actors", grant.subject, *grant.actors)
+
+
 def _named_space(credential: Credential, *parts: str) -> CredentialId:
-    text = "\0".join((credential.tenant, credential.credential_id, *parts))
+    return _space_of(credential.tenant, credential.credential_id, *parts)
+
+
+def _space_of(*parts: str) -> CredentialId:
+    text = "\0".join(parts)
     return CredentialId("g-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_SPACE_DIGITS])
