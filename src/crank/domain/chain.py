@@ -84,7 +84,7 @@ def looks_like_chain(text: str) -> bool:
     if len(text) < _CHAIN_CHARS_MIN or not text.isascii():
         return False
     try:
-        head = base64.urlsafe_b64decode(text[:_HEAD_CHARS])
+        head = base64.b64decode(text[:_HEAD_CHARS], b"-_", validate=True)
     except binascii.Error:
         return False
     block = _after_varint(head, 1) if head[0] == _KEY_NUMBER else None
