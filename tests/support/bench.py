@@ -15,8 +15,9 @@ from crank.testing.fake_spool import MemorySpool
 from crank.testing.fakes import FakeClock, FakeFailpoints, FakeIdSource
 from crank.wire import Cancel, Finished, Hello, JobEvent, Lease, LeaseFile, Message, Output, Resumed, Settled, Welcome
 from crank.worker.attempt import Bench
+from crank.worker.identity import WorkerIdentity
 from crank.worker.offers import Offer, script_offers
-from crank.worker.serve import Worker, WorkerIdentity
+from crank.worker.serve import Worker
 from tests.support.signing import OwnKey
 from tests.support.staged_sandbox import FakeSandbox, Script
 

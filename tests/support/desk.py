@@ -93,11 +93,11 @@ class ScriptedWorker:
         self.link = QueueLink()
         documents = [capability_document(capability) for capability in self.capabilities]
         peer = peer_named(self.name, jkt=self.key.jkt)
-        spoken = versions or (1, self.version)
-        signed = self._signed(documents) if spoken[1] >= MANIFEST_SINCE else None
+        offered = versions or (1, self.version)
+        signed = self._signed(documents) if offered[1] >= MANIFEST_SINCE else None
         hello = Hello(
-            *spoken, self.name, self.instance_id, "n1", "0", self.slots,
-            documents if signed is None else [], holding or [], manifest=signed, renews=renews,
+            *offered, self.name, self.instance_id, "n1", "0", self.slots,
+            documents if signed is None else [], holding or [], renews=renews, manifest=signed,
         )  # fmt: skip
         shown = None if signed is None else peer
         self.live = await enroll(self.desk, hello=hello, peer=peer.spiffe_id, link=self.link, shown=shown)

@@ -23,8 +23,9 @@ from crank.testing.fake_spool import MemorySpool
 from crank.testing.fakes import FakeClock, FakeFailpoints, FakeIdSource
 from crank.wire import Hello
 from crank.worker.attempt import Bench
+from crank.worker.identity import WorkerIdentity
 from crank.worker.offers import script_offers
-from crank.worker.serve import Worker, WorkerIdentity
+from crank.worker.serve import Worker
 from crank.worker.sessions import SessionBounds
 from tests.support.bench import SOON_SEC, sample_build
 from tests.support.desk import peer_named

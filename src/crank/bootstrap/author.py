@@ -33,7 +33,8 @@ from crank.sandbox.link import launch
 from crank.sandbox.runner import NamespaceRunner
 from crank.worker.attempt import Bench
 from crank.worker.functions import SandboxedFunctions
-from crank.worker.serve import EXIT_REJECTED, Worker, WorkerIdentity
+from crank.worker.identity import WorkerIdentity
+from crank.worker.serve import EXIT_REJECTED, Worker
 
 _log = structlog.get_logger(__name__)
 

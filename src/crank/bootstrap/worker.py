@@ -36,8 +36,9 @@ from crank.sandbox.dialer import Dialer
 from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.tiers import RUNNERS, strongest
 from crank.worker.attempt import Bench
+from crank.worker.identity import WorkerIdentity
 from crank.worker.offers import Offer, ScriptOffer, script_offers, shipped_offers
-from crank.worker.serve import EXIT_LEFT, Worker, WorkerIdentity
+from crank.worker.serve import EXIT_LEFT, Worker
 from crank.worker.sessions import SessionBounds
 
 # As long as the longest job that anybody may ask for.

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -15,7 +14,7 @@ from crank.domain.rules import slots
 from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_NOT_ACCEPTED, IDENTITY_REVOKED
 from crank.domain.worker import GpuDevice
 from crank.errors import NotAllowed, ProtocolError, Unavailable, UntrustedPeer
-from crank.ports import Connector, ControllerLink, ManifestSigner, OwnIdentity
+from crank.ports import Connector, ControllerLink
 from crank.wire import (
     HELLO_SINCE,
     TRUST_SINCE,
@@ -51,11 +50,11 @@ from crank.worker.deliver import deliver
 from crank.worker.devices import DevicePool
 from crank.worker.execute import Order, Seat, execute, keep
 from crank.worker.hand_over import WELCOME_SEC, Way, follow
-from crank.worker.offers import Offer, find_offer, lowered, misfit
+from crank.worker.identity import WorkerIdentity
+from crank.worker.offers import Offer, find_offer, lowered, unfit
 from crank.worker.reach import Reach
 from crank.worker.renewing import Renewing
 from crank.worker.sessions import Kept, SessionBounds, Sessions
-from crank.worker.signed_offer import sign_offers
 
 _log = structlog.get_logger(__name__)
 
@@ -67,22 +66,6 @@ BACKOFF_MAX_SEC = 10.0
 REFUSED_BACKOFF_MAX_SEC = 30.0
 # Words of a controller that no second try will change.
 _FOR_GOOD = frozenset({"version_mismatch", "identity_mismatch", "not_allowed", "not_supported", "too_deep"})
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerIdentity:
-    """Who this worker says it is; `instance_id` is new for every process (UUID version 7).
-
-    signer  has the key of the certificate that the worker shows
-    own     by what it proves that, renewed for as long as the worker runs; None: it stays as it is
-    """
-
-    worker_id: str
-    instance_id: str
-    node_id: str
-    software: str
-    signer: ManifestSigner
-    own: OwnIdentity | None = None
 
 
 class Worker:
@@ -259,13 +242,8 @@ class Worker:
             capabilities=[],
             holding=holding,
             renews=renews,
-            manifest=self._signed(),
+            manifest=self._identity.sign(self._offers, self._bench.clock, self._bench.ids),
         )
-
-    def _signed(self) -> str:
-        own = self._identity
-        named = own.worker_id, own.instance_id, own.node_id
-        return sign_offers(own.signer, self._offers, named=named, clock=self._bench.clock, ids=self._bench.ids)
 
     def _holding(self) -> list[Holding]:
         return [Holding(attempt.job_id, attempt.epoch, attempt.phase) for attempt in self._attempts.values()]
@@ -450,7 +428,7 @@ class Worker:
         needs_gpu = offer.capability.accelerator is Accelerator.GPU and lease.session_id is None
         if needs_gpu and not self._devices.free:
             return "busy", "Every GPU of this worker is held by a job."
-        return misfit(offer, lease)
+        return unfit(offer, lease)
 
     async def _work(self, attempt: Attempt, order: Order) -> None:
         try:

@@ -63,7 +63,8 @@ class Weather:
         session_id = self.sessions[number % len(self.sessions)]
         body = {"code": code, "session": session_id, "effects": "pure"}
         answered = await self.api.post("/v1/jobs", json=body)
-        if answered.status_code == 202:
+        # 200 where it has ended already.
+        if answered.status_code in (200, 202):
             self.jobs[answered.json()["job_id"]] = session_id
         else:
             assert answered.json()["code"] == "session_ended", answered.text

@@ -319,7 +319,6 @@ CREATE TABLE federation (
     failure         TEXT
 ) STRICT, WITHOUT ROWID;
 """
-_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
 
 # Which job called for which. The row is the memory of the call: the same one never makes a second job.
 _V4_CALLS = """
