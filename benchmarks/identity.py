@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.requests import Request
 
 from crank.adapters.authority import FileAuthority
+from crank.adapters.certificate_request import read_request
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import InstanceId
@@ -114,12 +115,10 @@ def svids(folder: Path) -> list[Part]:
     name = make_spiffe_id(_TRUST_DOMAIN, "worker", "bench")
     workload = Workload("worker", InstanceId(SystemIdSource().uuid7()), Attestation.JOIN)
     requests = cycle([_request(str(name)) for _ in range(_CSRS)])
-    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
 
     def issue() -> None:
-        request = x509.load_der_x509_csr(next(requests))
-        assert request.is_signature_valid
-        authority.issue(name, workload, request.public_key().public_bytes(*form))
+        request = read_request(next(requests))
+        authority.issue(request.spiffe_id, workload, request.public_key)
 
     return [Part("SVID from CSR", issue, "sign")]
 

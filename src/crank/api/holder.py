@@ -26,7 +26,7 @@ class Holder:
     jkt       thumbprint of the key; None: it proves none
     peer      SPIFFE ID of the certificate, where that is what proves it
     proof     what proves it otherwise; it has to be counted (`count`) once the token beside it was believed
-    key       the key itself as a compressed point, where a proof brought it
+    key       the key itself as a compressed point
     """
 
     jkt: str | None
@@ -86,7 +86,7 @@ def peer_of(desk: Desk, request: Request) -> Peer | None:
 
 def _by_certificate(desk: Desk, request: Request) -> Holder:
     peer = peer_of(desk, request)
-    return Holder(None) if peer is None else Holder(peer.jkt, str(peer.spiffe_id))
+    return Holder(None) if peer is None else Holder(peer.jkt, str(peer.spiffe_id), key=peer.key)
 
 
 def _unproven(cause: str) -> NotAuthenticated:

@@ -8,8 +8,9 @@ from typing import Any
 from crank.domain.json import JsonObject
 
 _COORDINATE_BYTES = 32
-# A key's number as a varint of at most five bytes, then the first block: no secret of a key is so long and begins so.
-_HEAD_CHARS = 12
+# A key's number, then the first block, then its content: no secret of a key is so long and begins so.
+_KEY_NUMBER, _FIRST_BLOCK, _CONTENT = 0x08, 0x12, 0x0A
+_HEAD_CHARS = 20
 _CHAIN_CHARS_MIN = 300
 
 
@@ -83,11 +84,17 @@ def looks_like_chain(text: str) -> bool:
     if len(text) < _CHAIN_CHARS_MIN or not text.isascii():
         return False
     try:
-        head = base64.urlsafe_b64decode(text[:_HEAD_CHARS])
+        head = base64.b64decode(text[:_HEAD_CHARS], b"-_", validate=True)
     except binascii.Error:
         return False
-    ends = next((place for place in range(1, 6) if head[place] < 0x80), None)
-    return head[0] == 0x08 and ends is not None and head[ends + 1] == 0x12
+    block = _after_varint(head, 1) if head[0] == _KEY_NUMBER else None
+    content = _after_varint(head, block + 1) if block is not None and head[block] == _FIRST_BLOCK else None
+    return content is not None and head[content] == _CONTENT
+
+
+def _after_varint(head: bytes, start: int) -> int | None:
+    """Return where a number of at most five bytes has ended."""
+    return next((place + 1 for place in range(start, start + 5) if head[place] < 0x80), None)
 
 
 def point_of_jwk(jwk: JsonObject) -> bytes | None:

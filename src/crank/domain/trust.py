@@ -60,6 +60,7 @@ class Peer:
     workload  what the certificate binds to the name; None where it carries no such extension
     serials   of its certificate and of those that signed it below the root, the leaf's first, in hexadecimal
     jkt       RFC 7638 SHA-256 thumbprint of its key, to which tokens are bound
+    key       that key as a compressed point (SEC 1); None: not told
     """
 
     spiffe_id: SpiffeId
@@ -68,6 +69,7 @@ class Peer:
     not_before_us: int
     not_after_us: int
     jkt: str
+    key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from crank.domain.chain import point_of_jwk
 from crank.domain.identity import SpiffeId
 from crank.domain.trust import Peer, TrustBundle
 from crank.errors import ConfigurationError, UntrustedPeer
@@ -131,6 +132,7 @@ class Verifier:
             # Nobody outlives what vouches for them.
             not_after_us=min(micros(each.not_valid_after_utc) for each in path),
             jkt=thumbprint(jwk_of(path[0])),
+            key=point_of_jwk(jwk_of(path[0])),
         )
         return _Proven(peer, bundle.x509_authorities)
 

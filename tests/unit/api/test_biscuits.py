@@ -1,5 +1,6 @@
 """Biscuits at the door: asked for at the token endpoint, narrowed and passed on without it, admitted like every token."""
 
+import base64
 import secrets
 from typing import Any
 
@@ -230,7 +231,10 @@ async def test_secrets_of_keys_are_not_taken_for_biscuits(ann, key, node):
     """A secret as the node makes it, and a long one of an owner's own, still open what they opened."""
     for _ in range(1000):
         assert not looks_like_chain(make_secret(CredentialKind.API, secrets.token_urlsafe(32)))
-    assert not any(looks_like_chain(secrets.token_urlsafe(375)) for _ in range(2000))
+    assert not any(looks_like_chain(secrets.token_urlsafe(375)) for _ in range(100))
+    # The first byte alone, the first two marks: not enough.
+    for head in (b"\x08" * 15, b"\x08\x01\x12\x05\x0b", b"\x08\xff\xff\xff\xff\xff\x12\x01\x0a", b"\x08\x01\x12\xff" * 4):
+        assert not looks_like_chain(base64.urlsafe_b64encode(head + bytes(400)).decode())
     assert (await ann.http.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"})).status_code == 200
     for noise in ("CAE", "C" * 400, "CK3i1i4S" + "!" * 400, "é" * 400):
         assert not looks_like_chain(noise) or (await ann.use(noise, "GET", "/v1/jobs")).status_code == 401
