@@ -21,7 +21,7 @@ JOBS ?= 2
 # All state of the demo's node: inside the clone, away from your own node.
 DEMO_HOME := $(CURDIR)/.demo
 
-.PHONY: help setup profiles profiles-small judges demo test check lint types imports deps golden reference docs soak bench mcpb lock clean
+.PHONY: help setup profiles profiles-small judges demo test check lint types imports deps golden reference proto docs soak bench mcpb lock clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ golden: setup ## Write the golden files anew (then read the diff)
 
 reference: setup ## Write the reference pages from the code
 	@$(PY) tools/reference.py
+
+proto: setup ## Write the modules of protobuf messages from their .proto files
+	@PY=$(PY) ./tools/proto/write.sh
 
 docs: setup profiles-small ## Run every snippet of the documents
 	@$(BIN)/pytest -q tests/test_docs.py

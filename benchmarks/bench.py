@@ -9,6 +9,7 @@ pool miss     the same where none stood ready
 end to end    HTTPS request to HTTPS answer, the job committed durably before and after
 rate          fresh sandboxes a second; jobs a second through everything, many in flight; CPU of each
 memory        what one more parked sandbox costs
+identity      certificates issued and tokens verified a second, what authentication adds to a request, watchers fed
 
 Run it with `make bench`. It is not a test: it prints what was promised beside what was found and passes no judgement.
 """
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import identity, identity_node, report
 from benchmarks.crank_ways import ApiWay, RunnerWay, sandbox_rate
 from benchmarks.measure import Way, interleave
 from benchmarks.memory import per_parked
@@ -51,7 +52,7 @@ class Bench:
     options: argparse.Namespace
     folder: Path
     notes: list[str] = field(default_factory=list)
-    found: dict[str, Any] = field(default_factory=lambda: {"latency": {}, "profiles": {}, "end_to_end": {}})
+    found: dict[str, Any] = field(default_factory=lambda: {"latency": {}, "profiles": {}, "end_to_end": {}, "identity": {}, "identity_rates": {}})
 
     async def profiles(self, builds: list[ProfileBuild]) -> list[ProfileBuild]:
         """Measure rate and memory of each profile, without a pool; return the profiles that stand."""
@@ -138,7 +139,9 @@ class Bench:
                 self.found["end_to_end"] = await api_rates(
                     self.folder, keeper_pid, in_flight=self.options.in_flight, during_sec=self.options.seconds
                 )
+                self.found["identity"] = await identity_node.measure(self.options.rounds, self.notes)
             await self.latencies(builds, keeper_pid)
+        self.found["identity_rates"] = await identity.measure(self.folder / "identity", self.options.seconds)
 
 
 def main() -> None:

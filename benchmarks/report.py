@@ -80,6 +80,23 @@ def promises(found: dict[str, Any]) -> list[Promise]:
         ),
         Promise("crank --help", "s p50", 0.4, 0.2, round(found["help_sec"], 3)),
     ]
+    return lines + _identity_promises(found["identity_rates"], found["identity"])
+
+
+def _identity_promises(rates: dict[str, Any], node: dict[str, Any]) -> list[Promise]:
+    def each(name: str) -> float | None:
+        return rates.get(name, {}).get("per_cpu_sec")
+
+    added = node.get("added_latency", {})
+    lines = [Promise("SVIDs issued from requests", "/s of CPU", 400.0, 700.0, each("SVID from CSR"), at_least=True)]
+    lines += [
+        Promise(f"verified: {name}", "/s of CPU", 1500.0, 4000.0, each(name), at_least=True)
+        for name in ("at+jwt, signature and claims", "at+jwt, admitted again", "Biscuit, one block")
+    ]
+    lines += [
+        Promise(f"added by authentication: {name}", "ms p50", 2.0, 0.5, added.get(name, {}).get("added_ms_p50"))
+        for name in ("key", "token", "token, proven", "Biscuit, proven")
+    ]
     return lines
 
 
@@ -128,6 +145,7 @@ def show(numbers: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table)
     _show_rates(console, numbers)
+    _show_identity(console, numbers)
     table = Table("promised", "unit", "must", "aim", "found", "reached")
     for promise in numbers["promises"]:
         found = "–" if promise["found"] is None else f"{promise['found']:g}"
@@ -137,6 +155,19 @@ def show(numbers: dict[str, Any]) -> None:
     console.print(table)
     for note in numbers["notes"]:
         console.print(f"note: {note}", markup=False)
+
+
+def _show_identity(console: Console, numbers: dict[str, Any]) -> None:
+    table = Table("identity", "/s of CPU", "/s", "× bare signature", "of")
+    for name, found in numbers["identity_rates"].items():
+        share = found.get("share")
+        cells = (f"{found['per_cpu_sec']:g}", f"{found['per_sec']:g}", "–" if share is None else f"{share:g}")
+        table.add_row(name, *cells, found.get("of", "–"))
+    console.print(table)
+    for part in ("watchers", "root_change"):
+        if part in numbers["identity"]:
+            told = ", ".join(f"{name} {value:g}" for name, value in numbers["identity"][part].items())
+            console.print(f"{part.replace('_', ' ')}: {told}", markup=False)
 
 
 def _show_rates(console: Console, numbers: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from _pytest.nodeid import coerce_node_id
 REPO = Path(__file__).resolve().parents[1]
 
 for _name in [name for name in os.environ if name.startswith("CRANK_") and not name.startswith("CRANK_TEST_")]:
-    if _name not in {"CRANK_SOAK_KILLS", "CRANK_SOAK_JOBS", "CRANK_SOAK_DOCUMENTS"}:
+    if _name not in {"CRANK_SOAK_KILLS", "CRANK_SOAK_JOBS", "CRANK_SOAK_DOCUMENTS", "CRANK_SOAK_DRILL_SEC"}:
         del os.environ[_name]
 
 

@@ -12,6 +12,8 @@ compile --group dev --constraints requirements/runtime.txt --output-file require
 printf 'hatchling==1.33.0\neditables\n' | compile - --constraints requirements/dev.txt --output-file requirements/build.txt
 # What `make bench` measures beside: an environment of its own, because its versions are not ours.
 compile benchmarks/peers/requirements.in --output-file benchmarks/peers/requirements.txt
+# The compiler of protobuf messages, which only `make proto` needs.
+compile tools/proto/requirements.in --output-file tools/proto/requirements.txt
 # The foreign judges of tests/judges: one environment each, because their versions collide.
 for wanted in tests/judges/*/requirements.in; do
     compile "$wanted" --output-file "${wanted%.in}.txt"

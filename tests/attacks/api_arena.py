@@ -19,7 +19,7 @@ from tests.attacks.canary import Canary
 from tests.attacks.case import Case, Pair
 from tests.attacks.profiles import FORKS, TIGHT, TIGHT_WALL_SEC
 from tests.attacks.traces import Traces, descendants, memory_bytes, title, traces
-from tests.support.node import Api, Node
+from tests.support.node import Api, Node, until
 
 _ENDED_SEC = 90.0
 _SETTLE_SEC = 10.0
@@ -68,9 +68,16 @@ class Answers:
         api = Api(self.node.info())
         while not self._over.wait(_LOOK_SEC):
             began = time.monotonic()
-            assert api.ready()["ready"]
+            assert api.ready().get("ready")
             self.took_sec.append(time.monotonic() - began)
         api.http.close()
+
+
+def _standing(node: Node) -> tuple[int, int] | None:
+    """Return a worker and its launcher; None while one that was killed is not replaced yet."""
+    workers = node.info().get("worker_pids") or []
+    pairs = [(worker, pid) for worker in workers for pid in descendants(worker) if title(pid) == "crank-launcher"]
+    return pairs[0] if len(pairs) == 1 else None
 
 
 class ApiArena:
@@ -83,8 +90,7 @@ class ApiArena:
         for canary in canaries:
             self._canaries.put(canary)
         self._lanes = len(canaries)
-        (self.worker,) = node.info()["worker_pids"]
-        self.launcher = next(pid for pid in descendants(self.worker) if title(pid) == "crank-launcher")
+        self.worker, self.launcher = until(lambda: _standing(node), what="a worker and its launcher")
 
     def warm(self, cases: Sequence[Case]) -> Traces:
         """Run so many jobs of each profile that the pools hold as many as they ever will; return what stands then."""

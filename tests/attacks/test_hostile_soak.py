@@ -125,7 +125,7 @@ def test_every_attack_while_its_makers_are_killed(node: Node, lanes: list[Canary
         reason = arena.ended(job)["end"]["reason"]
         assert reason in {*case.reasons, *_ENDED_FROM_OUTSIDE}, (case.name, reason)
         assert lanes[0].wrongs() == [], case.name
-        until(lambda: api.ready()["ready"], what="the node to be ready")
+        until(lambda: api.ready().get("ready"), what="the node to be ready")
     _right(ApiArena(node, lanes), lanes[0])
 
 

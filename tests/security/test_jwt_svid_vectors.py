@@ -65,8 +65,8 @@ def keys_of(subject: str) -> list[dict[str, Any]]:
 
 def sign(text: bytes, algorithm: str, key: Any) -> bytes:
     """Sign as RFC 7518 section 3 says."""
-    kinds: dict[str, Any] = {"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}
-    digest = kinds[algorithm[2:]]()
+    known: dict[str, hashes.HashAlgorithm] = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+    digest = known[algorithm[2:]]
     if algorithm.startswith("HS"):
         return hmac.new(key, text, hashlib.sha256).digest()
     if algorithm.startswith("ES"):

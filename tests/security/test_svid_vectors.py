@@ -14,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crank.domain.identity import parse_spiffe_id
 from crank.domain.trust import TrustBundle
@@ -167,6 +169,24 @@ def test_the_path_length_of_a_root_counts():
     assert here.verify(short.leaf()).jkt
     with pytest.raises(UntrustedPeer, match="not from the authority"):
         here.verify(short.issue(authority_wish()).leaf())
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["leaf", "intermediate"])
+def test_no_bit_may_be_another(place):
+    """X.690 and RFC 5280 6.1.3: whichever byte of leaf or intermediate is changed, the chain proves nothing, and nothing else is raised."""
+    chain, here = list(BETWEEN.leaf()), verifier()
+    for position in range(len(chain[place])):
+        changed = bytearray(chain[place])
+        changed[position] ^= 1
+        with pytest.raises(UntrustedPeer):
+            here.verify([*chain[:place], bytes(changed), *chain[place + 1 :]])
+
+
+@given(st.lists(st.binary(max_size=80), max_size=6))
+def test_the_verifier_never_surprises(chain):
+    """Whatever a stranger shows, it is a refusal of Crank's own."""
+    with pytest.raises(UntrustedPeer):
+        verifier().verify(chain)
 
 
 def test_the_length_of_a_path_is_bounded():

@@ -15,7 +15,7 @@ from crank.adapters.certificate_request import read_request
 from crank.api.app import build_api
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
-from crank.bootstrap.tokens import ask_for_certificates, take_place
+from crank.bootstrap.tokens import take_place
 from crank.client import AsyncClient, ClientOptions, ProofKey, TokenWanted
 from crank.client.link import tls_context
 from crank.errors import NotAllowed, NotAuthenticated
@@ -64,10 +64,11 @@ async def node(tmp_path):
         desk = with_tokens(opened, keys=issuer)
         assert desk.tokens is not None
         desk = replace(desk, tokens=replace(desk.tokens, place=""))
-        tls = bearer_server_context(**files)
+        tls = bearer_server_context(**files, ca_file=own.ca_file)
         bundle = bundle_from_pem(TRUST_DOMAIN, own.ca_file.read_bytes())
         verifier = Verifier(lambda domain: bundle if domain == TRUST_DOMAIN else None, now_us=opened.clock.now_us)
-        ask_for_certificates(desk.tokens, tls, own.ca_file, verifier.peer)
+        assert desk.tokens is not None
+        desk.tokens.identify = verifier.peer
         api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, tls, "api")
         workers = Listener(
             build_workers_app(desk, identify=verifier.peer, read_request=read_request), "127.0.0.1", 0,

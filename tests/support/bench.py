@@ -15,8 +15,10 @@ from crank.testing.fake_spool import MemorySpool
 from crank.testing.fakes import FakeClock, FakeFailpoints, FakeIdSource
 from crank.wire import Cancel, Finished, Hello, JobEvent, Lease, LeaseFile, Message, Output, Resumed, Settled, Welcome
 from crank.worker.attempt import Bench
+from crank.worker.identity import WorkerIdentity
 from crank.worker.offers import Offer, script_offers
-from crank.worker.serve import Worker, WorkerIdentity
+from crank.worker.serve import Worker
+from tests.support.signing import OwnKey
 from tests.support.staged_sandbox import FakeSandbox, Script
 
 SOON_SEC = 20.0
@@ -143,9 +145,10 @@ class Rig:
         self.failpoints = FakeFailpoints()
         ids = FakeIdSource(jitters=(0.01,))
         self.bench = Bench(self.sandbox, None, self.spool, FakeClock(), ids, self.failpoints)
+        self.key = OwnKey()
         self.worker = Worker(
             self.connector,
-            WorkerIdentity("w1", ids.uuid7(), "n1", "test"),
+            WorkerIdentity("w1", ids.uuid7(), "n1", "test", self.key),
             offers=offers if offers is not None else script_offers([sample_build()], devices),
             bench=self.bench,
             slots=slots,

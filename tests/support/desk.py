@@ -12,6 +12,7 @@ from crank.adapters.blobs import FileBlobStore
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.failpoints import NoFailpoints
 from crank.adapters.json_schema import JsonSchemaChecker
+from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.bootstrap.federation import open_trust
@@ -22,12 +23,17 @@ from crank.controller.loop import ControllerLoop
 from crank.controller.report import receive
 from crank.controller.roster import LiveWorker
 from crank.domain.capability import Capability, capability_document
+from crank.domain.enrolment import Manifest
 from crank.domain.identity import make_spiffe_id
+from crank.domain.json import JsonObject
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
+from crank.domain.trust import Peer
 from crank.errors import Unavailable
+from crank.ports import Authority, Clock
 from crank.testing.memory_authority import MemoryAuthority
-from crank.wire import Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
+from crank.wire import MANIFEST_SINCE, Finished, Hello, Holding, JobEvent, Lease, Message, Output, Started, Welcome
+from tests.support.signing import OwnKey
 
 TRUST_DOMAIN = "test.internal"
 SECRET = "a-secret-for-tests"
@@ -59,31 +65,49 @@ class QueueLink:
                 return message
 
 
+def peer_named(name: str, *, jkt: str = "") -> Peer:
+    """Return what a verifier would say of a worker's certificate."""
+    return Peer(make_spiffe_id(TRUST_DOMAIN, "worker", name), None, ("0a",), 0, 1 << 60, jkt)
+
+
 class ScriptedWorker:
     """A worker that says exactly what a test tells it to."""
 
-    def __init__(self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2) -> None:
+    def __init__(
+        self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2, *, version: int = 1
+    ) -> None:
         self.desk = desk
+        self.version = version
         self.name = name
         self.capabilities = capabilities
         self.slots = slots
         self.instance_id = desk.ids.uuid7()
+        self.key = OwnKey()
         self.link = QueueLink()
         self.live: LiveWorker | None = None
 
     async def connect(
-        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] = (1, 1), renews: bool = False
+        self, holding: list[Holding] | None = None, *, versions: tuple[int, int] | None = None, renews: bool = False
     ) -> Welcome:
         """Enroll over a fresh link."""
         self.link = QueueLink()
+        documents = [capability_document(capability) for capability in self.capabilities]
+        peer = peer_named(self.name, jkt=self.key.jkt)
+        offered = versions or (1, self.version)
+        signed = self._signed(documents) if offered[1] >= MANIFEST_SINCE else None
         hello = Hello(
-            *versions, self.name, self.instance_id, "n1", "0", self.slots,
-            [capability_document(capability) for capability in self.capabilities], holding or [], renews,
+            *offered, self.name, self.instance_id, "n1", "0", self.slots,
+            documents if signed is None else [], holding or [], manifest=signed, renews=renews,
         )  # fmt: skip
-        peer = make_spiffe_id(TRUST_DOMAIN, "worker", self.name)
-        self.live = await enroll(self.desk, hello=hello, peer=peer, link=self.link)
+        shown = None if signed is None else peer
+        self.live = await enroll(self.desk, hello=hello, peer=peer.spiffe_id, link=self.link, shown=shown)
         welcome: Welcome = await self.link.next(Welcome)
         return welcome
+
+    def _signed(self, documents: list[JsonObject]) -> str:
+        now_sec = self.desk.clock.now_us() // 1_000_000
+        ids = self.desk.ids.uuid7(), self.name, self.instance_id, "n1"
+        return self.key.sign_manifest(Manifest(*ids, now_sec, tuple(documents)))
 
     async def disconnect(self) -> None:
         """Lose the connection."""
@@ -110,13 +134,16 @@ class ScriptedWorker:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
-    """Give a desk whose services run."""
+async def open_desk(
+    folder: Path, *, issuer: Authority | None = None, clock: Clock | None = None, **policy: Any
+) -> AsyncIterator[Desk]:
+    """Give a desk whose services run; `issuer` is its authority, `clock` the system's unless another is given."""
     store = SqliteStore(folder / "crank.db", failpoints=NoFailpoints())
     await store.start()
-    rules = Policy("n1", "c1", TRUST_DOMAIN, (str(folder),), **policy)
-    clock, ids = SystemClock(), SystemIdSource()
-    authority = MemoryAuthority(TRUST_DOMAIN, clock, ids)
+    controller_id = policy.pop("controller_id", "c1")
+    rules = Policy("n1", controller_id, TRUST_DOMAIN, (str(folder),), **policy)
+    clock, ids = clock or SystemClock(), SystemIdSource()
+    authority = issuer or MemoryAuthority(TRUST_DOMAIN, clock, ids)
     desk = Desk(
         store,
         FileBlobStore(folder / "blobs", quota_bytes=1 << 30),
@@ -126,6 +153,7 @@ async def open_desk(folder: Path, **policy: Any) -> AsyncIterator[Desk]:
         JsonSchemaChecker(),
         NoFailpoints(),
         rules,
+        appraiser=JwsAppraiser(),
         authority=authority,
         trust=open_trust(authority, clock),
     )

@@ -14,8 +14,12 @@ from crank.api.app import build_api
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
 from crank.controller.desk import Desk
+from crank.controller.issue import note_issued
 from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
 from tests.support.desk import TRUST_DOMAIN
+
+# Tests of old connections lower it.
+AGE_SEC_MAX = 900.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,14 @@ class Listeners:
     workers_port: int
     authority: FileAuthority
     folder: Path
+
+    async def known(self, desk: Desk, name: str = "w1") -> Identity:
+        """Issue a worker's identity and note it, as the controller does."""
+        identity = self.worker(name)
+        svid = self.authority.read_local(identity.folder)
+        assert svid is not None
+        await note_issued(desk, svid, node="n1", asked_by="test")
+        return identity
 
     def worker(self, name: str = "w1") -> Identity:
         """Issue a worker's identity."""
@@ -50,12 +62,18 @@ def context_of(identity: Identity) -> ssl.SSLContext:
 
 
 @contextlib.asynccontextmanager
-async def open_listeners(desk: Desk, folder: Path) -> AsyncIterator[Listeners]:
-    """Serve both listeners on free ports until the test is over."""
-    issuer = authority(folder / "authority")
-    own = issuer.issue_controller("c1")
+async def open_listeners(
+    desk: Desk, folder: Path, *, issuer: FileAuthority | None = None, serving_as: FileAuthority | None = None
+) -> AsyncIterator[Listeners]:
+    """Serve both listeners on free ports until the test is over.
+
+    issuer      the authority that the desk has
+    serving_as  one that issues the controller's certificate, where its clock differs
+    """
+    issuer = issuer or authority(folder / "authority")
+    own = (serving_as or issuer).issue_controller("c1")
     files = {"certificate_file": own.certificate_file, "key_file": own.key_file}
-    api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, bearer_server_context(**files), "api")
+    api = Listener(build_api(desk, version="0"), "127.0.0.1", 0, bearer_server_context(**files), "api", AGE_SEC_MAX)
     bundle = bundle_from_pem(TRUST_DOMAIN, own.ca_file.read_bytes())
     verifier = Verifier(lambda domain: bundle if domain == TRUST_DOMAIN else None, now_us=SystemClock().now_us)
     workers = Listener(
@@ -65,14 +83,20 @@ async def open_listeners(desk: Desk, folder: Path) -> AsyncIterator[Listeners]:
         server_context(**files, ca_file=own.ca_file),
         "workers",
     )
+    async with serving(api, workers) as (api_port, workers_port):
+        yield Listeners(api_port, workers_port, issuer, folder)
+
+
+@contextlib.asynccontextmanager
+async def serving(api: Listener, workers: Listener) -> AsyncIterator[tuple[int, int]]:
+    """Serve two listeners until the test is over; give their ports."""
     ports: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    serving = asyncio.create_task(
+    served = asyncio.create_task(
         serve(api=api, workers=workers, started=lambda *both: ports.set_result(both), stop=stop)
     )
     try:
-        api_port, workers_port = await asyncio.wait_for(ports, 20)
-        yield Listeners(api_port, workers_port, issuer, folder)
+        yield await asyncio.wait_for(ports, 20)
     finally:
         stop.set()
-        await asyncio.wait_for(serving, 30)
+        await asyncio.wait_for(served, 30)

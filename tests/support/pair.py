@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from crank.controller.desk import Desk
 from crank.controller.enroll import enroll, leave
 from crank.controller.report import receive
-from crank.domain.identity import make_spiffe_id
+from crank.domain.enrolment import Manifest
 from crank.domain.ids import Digest
 from crank.domain.quantity import BLOB_BYTES_MAX
+from crank.domain.trust import Peer
 from crank.errors import CrankError, Unavailable
 from crank.ports import ControllerLink
 from crank.testing.fake_identity import FakeIdentity
@@ -22,11 +23,13 @@ from crank.testing.fake_spool import MemorySpool
 from crank.testing.fakes import FakeClock, FakeFailpoints, FakeIdSource
 from crank.wire import Hello
 from crank.worker.attempt import Bench
+from crank.worker.identity import WorkerIdentity
 from crank.worker.offers import script_offers
-from crank.worker.serve import Worker, WorkerIdentity
+from crank.worker.serve import Worker
 from crank.worker.sessions import SessionBounds
 from tests.support.bench import SOON_SEC, sample_build
-from tests.support.desk import TRUST_DOMAIN
+from tests.support.desk import peer_named
+from tests.support.signing import OwnKey
 
 
 class DeskBlobs(dict[Digest, bytes]):
@@ -47,6 +50,19 @@ class DeskBlobs(dict[Digest, bytes]):
         self._desk.blobs.put(io.BytesIO(content), expected=digest, bytes_max=BLOB_BYTES_MAX)
 
 
+class DeskKey(OwnKey):
+    """Signs by the desk's own clock and ids, because a pair's worker has a clock that stands still and repeats its ids."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def sign_manifest(self, manifest: Manifest) -> str:
+        """Sign it as of now."""
+        now_sec = self._desk.clock.now_us() // 1_000_000
+        return super().sign_manifest(replace(manifest, manifest_id=self._desk.ids.uuid7(), signed_sec=now_sec))
+
+
 class DeskConnector:
     """The Connector port: each `connect` enrolls at the desk, as the worker listener would."""
 
@@ -54,28 +70,31 @@ class DeskConnector:
         self._desk = desk
         self._name = name
         self.links: list[FakeLink] = []
+        self.key = DeskKey(desk)
         self.reachable = asyncio.Event()
         self.reachable.set()
         self._serving: set[asyncio.Task[None]] = set()
+        # What the certificate of a new connection says; None: there is none.
+        self.shows: Callable[[], Peer | None] = lambda: None
 
     async def connect(self) -> ControllerLink:
         """Open a link, waiting while the desk is not reachable."""
         await self.reachable.wait()
         link = FakeLink(DeskBlobs(self._desk))
         self.links.append(link)
-        serving = asyncio.create_task(self._serve(link))
+        serving = asyncio.create_task(self._serve(link, self.shows()))
         self._serving.add(serving)
         serving.add_done_callback(self._serving.discard)
         return link.worker
 
-    async def _serve(self, link: FakeLink) -> None:
+    async def _serve(self, link: FakeLink, shown: Peer | None) -> None:
         messages = link.controller.messages()
         hello = await anext(messages, None)
         if not isinstance(hello, Hello):
             return
-        peer = make_spiffe_id(TRUST_DOMAIN, "worker", self._name)
+        peer = peer_named(self._name, jkt=self.key.jkt)
         try:
-            worker = await enroll(self._desk, hello=hello, peer=peer, link=link.controller)
+            worker = await enroll(self._desk, hello=hello, peer=peer.spiffe_id, link=link.controller, shown=shown or peer)
         except CrankError as fault:
             # As the worker listener does: the link ends, and the worker comes back.
             await link.controller.close(fault.error_code, fault.message)
@@ -123,7 +142,7 @@ class Pair:
         build = replace(build, profile=replace(build.profile, programs=("pandoc",)))
         return Worker(
             self.connector,
-            WorkerIdentity(self.name, self.desk.ids.uuid7(), "n1", "test", self.own),
+            WorkerIdentity(self.name, self.desk.ids.uuid7(), "n1", "test", self.connector.key, self.own),
             offers=script_offers([build], (), "none"),
             bench=Bench(self.runner, None, self.spool, self.clock, ids, FakeFailpoints()),
             slots=self._slots,

@@ -14,7 +14,7 @@ from crank.domain.json import JsonValue
 from crank.domain.outcome import Artifact, End, Outcome, Reason, Stream
 from crank.domain.profile import Limits
 from crank.errors import NotSupported, SandboxError
-from crank.ports import FileEntry, OutputSink, PoolCount, SandboxSession, SandboxSpec
+from crank.ports import CallTaker, FileEntry, OutputSink, PoolCount, SandboxSession, SandboxSpec
 
 TIER = "none"
 
@@ -123,6 +123,7 @@ class FakeSession:
         context: str = "main",
         limits: Limits | None = None,
         stdin: bool = False,
+        calls: CallTaker | None = None,
     ) -> Outcome:
         """Run the script that `code` names."""
         self._owner.runs.append(code)

@@ -33,7 +33,7 @@ CHECKS = [
 ]
 
 
-OPERATIONS = 36
+OPERATIONS = 50
 
 
 @dataclass

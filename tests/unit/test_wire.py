@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from crank.domain import outcome_codec
 from crank.domain.ids import Digest
 from crank.domain.outcome import Artifact, Clock, Denial, End, Outcome, Reason, Skipped, Stream, Usage
 from crank.errors import ProtocolError
+from crank.wire.calls import Call, CallAnswer, CallFile, CallMount, LeaseHandle
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "wire"
 SHA = "a" * 64
@@ -139,6 +141,49 @@ EXTENDED: dict[str, wire.Message] = {
         no_output_sec=3.0,
     ),
 }
+CALLS: dict[str, wire.Message] = {
+    "call": Call(
+        job_id="j1",
+        epoch=2,
+        number=3,
+        handle="convert",
+        capability="document.convert",
+        version="1.0.0",
+        args={"to": "markdown"},
+        code=None,
+        files=[CallFile(path="a/b.pdf", sha256=SHA, size_bytes=3)],
+        mounts=[CallMount(name="docs", handle="papers")],
+        handles=["convert"],
+        timeout_sec=30.0,
+    ),
+    "callanswer": CallAnswer(
+        job_id="j1",
+        epoch=2,
+        number=3,
+        verdict="done",
+        status="succeeded",
+        reason="exited",
+        code=None,
+        message=None,
+        fix=None,
+        has_result=True,
+        result={"n": [1]},
+        files=[CallFile(path="a/b.md", sha256=SHA, size_bytes=3)],
+        left_out=1,
+    ),
+}
+MESSAGES |= CALLS
+# A lease with everything that version 3 brought.
+_LEASE = MESSAGES["lease"]
+assert isinstance(_LEASE, wire.Lease)
+HANDED = replace(
+    _LEASE,
+    handles=[
+        LeaseHandle("convert", "call", "document.*", "1.0.0", ["papers"], 3),
+        LeaseHandle("papers", "mount", None, None, None, None),
+    ],
+    called=True,
+)
 SINCE_2 = frozenset(
     ("pools", "opened", "sessions", "ended", "answered", "open", "touch", "close", "noted", "interrupt", "stdin", "files")
 )
@@ -146,16 +191,17 @@ SINCE_3 = frozenset(("held", "trusted", "trust"))
 # What version 3 added to messages of earlier versions, each message whole.
 EXTENDED_3: dict[str, wire.Message] = {
     "hello": wire.Hello(
-        version_min=2,
+        version_min=3,
         version_max=3,
-        worker_id="main",
-        instance_id="0190a6a4-7b1c-7d2e-8f00-0123456789ab",
-        node_id="node-1",
+        worker_id="main-gpu-456789ab",
+        instance_id=SESSION,
+        node_id="gpu-456789ab",
         software="crank 0.1.0",
         slots=2,
-        capabilities=[CAPABILITY],
+        capabilities=[],
         holding=[],
         renews=True,
+        manifest="eyJhbGciOiJFUzI1NiJ9.e30.c2ln",
     ),
 }
 OUTCOME = Outcome(
@@ -182,11 +228,11 @@ def test_every_message_is_covered() -> None:
 def _golden() -> list[tuple[str, wire.Message]]:
     files = [(f"v{_since(name)}/{name}", message) for name, message in MESSAGES.items()]
     files += [(f"v2/{name}", message) for name, message in EXTENDED.items()]
-    return files + [(f"v3/{name}", message) for name, message in EXTENDED_3.items()]
+    return [*files, *((f"v3/{name}", message) for name, message in EXTENDED_3.items()), ("v3/lease", HANDED)]
 
 
 def _since(name: str) -> int:
-    return 3 if name in SINCE_3 else 2 if name in SINCE_2 else 1
+    return 3 if name in SINCE_3 or name in CALLS else 2 if name in SINCE_2 else 1
 
 
 @pytest.mark.parametrize(("name", "message"), _golden())

@@ -21,13 +21,13 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
 
 from crank.domain.identity import SpiffeId, WorkloadKind, parse_workload_path
 from crank.domain.ids import Digest
 from crank.domain.json import JsonObject, loads_strict
 from crank.domain.quantity import BLOB_BYTES_MAX, KIB
-from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_REVOKED
+from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_NOT_ACCEPTED, IDENTITY_REVOKED
 from crank.domain.trust import Peer
 from crank.errors import (
     CrankError,
@@ -106,15 +106,15 @@ class WebSocketConnector:
                 logger=_quiet,
             )
         except ssl.SSLCertVerificationError as fault:
-            raise _untrusted(
-                f"its certificate is not from this worker's authority ({fault.verify_message})."
-            ) from fault
+            raise _not_verified(fault) from fault
         except ssl.SSLError as fault:
             raise _tls_ended(fault) from fault
         except InvalidStatus as fault:
             raise _turned_away(fault.response.status_code, bytes(fault.response.body or b"")) from fault
+        except InvalidMessage as fault:
+            raise await asyncio.to_thread(self._why_no_answer) from fault
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as fault:
-            raise Unavailable(f"The controller at {self._url} does not answer.", detail=str(fault)) from fault
+            raise self._silent(fault) from fault
         try:
             self._check(opened.transport.get_extra_info("ssl_object"))
         except UntrustedPeer:
@@ -123,32 +123,51 @@ class WebSocketConnector:
         blobs = _Blobs(self._url, self._tls, self._check, self._dial)
         return WebSocketLink(opened, blobs, self._threads)
 
+    def _silent(self, fault: Exception) -> Unavailable:
+        return Unavailable(f"The controller at {self._url} does not answer.", detail=str(fault))
+
+    def _why_no_answer(self) -> CrankError:
+        """Ask once more, in a way that tells a certificate that is not accepted from a controller that is not there."""
+        try:
+            with self._asking("HEAD", b"") as answer:
+                return Unavailable(f"The controller answered with no WebSocket (status {answer.status}).")
+        except CrankError as fault:
+            return fault
+
     def ask_identity(self, request: bytes) -> JsonObject:
         """Hand a request for the next certificate to the controller, and return its answer; blocking.
 
         Raises Unavailable, UntrustedPeer, NotAllowed, InvalidRequest, ProtocolError.
         """
-        parts = urlsplit(self._url)
-        tls = self._tls()
-        with closing(_Connection(parts.hostname or "", parts.port or 443, context=tls, timeout=OPEN_SEC)) as connection:
-            try:
-                connection.reach(self._dial, tls)
-                self._check(connection.sock)
-                connection.request("POST", "/v1/identity", body=request, headers={"Content-Type": "application/pkcs10"})
-                with closing(connection.getresponse()) as answer:
-                    status, body = answer.status, answer.read(_ANSWER_BYTES_MAX)
-            except ssl.SSLCertVerificationError as fault:
-                raise _untrusted(f"{fault.verify_message}.") from fault
-            except ssl.SSLError as fault:
-                raise _tls_ended(fault) from fault
-            except (OSError, http.client.HTTPException) as fault:
-                raise Unavailable("The controller does not answer.", detail=str(fault)) from fault
+        with self._asking("POST", request) as answer:
+            status, body = answer.status, answer.read(_ANSWER_BYTES_MAX)
         if status != 200:
             raise _turned_away(status, body)
         found = _json(body)
         if found is None:
             raise ProtocolError("The controller answered a renewal with something else.")
         return found
+
+
+    @contextmanager
+    def _asking(self, method: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
+        parts = urlsplit(self._url)
+        tls = self._tls()
+        with closing(_Connection(parts.hostname or "", parts.port or 443, context=tls, timeout=OPEN_SEC)) as connection:
+            try:
+                connection.reach(self._dial, tls)
+                self._check(connection.sock)
+                connection.request(method, "/v1/identity", body=body, headers={"Content-Type": "application/pkcs10"})
+                with closing(connection.getresponse()) as answer:
+                    yield answer
+            except ssl.SSLCertVerificationError as fault:
+                raise _not_verified(fault) from fault
+            except ssl.SSLError as fault:
+                raise _tls_ended(fault) from fault
+            except http.client.RemoteDisconnected as fault:
+                raise _not_accepted(fault) from fault
+            except (OSError, http.client.HTTPException) as fault:
+                raise self._silent(fault) from fault
 
 
 class _Threads:
@@ -222,14 +241,29 @@ def _untrusted(cause: str) -> UntrustedPeer:
     return UntrustedPeer(f"The controller cannot prove who it is: {cause}")
 
 
+_CLOCKS = "Compare the clocks of both machines ('timedatectl'); if they agree, let the worker join again."
+# What OpenSSL says of a certificate that is good but for the time (X509_V_ERR_…).
+_TIMES = {9: ("identity_not_yet_valid", "is not valid yet"), 10: (IDENTITY_EXPIRED, "has expired")}
+def _not_verified(fault: ssl.SSLCertVerificationError) -> UntrustedPeer:
+    if fault.verify_code not in _TIMES:
+        return _untrusted(f"its certificate is not from this worker's authority ({fault.verify_message}).")
+    code, said = _TIMES[fault.verify_code]
+    message = f"The controller cannot prove who it is: by this machine's clock its certificate {said}."
+    return UntrustedPeer(message, code=code, fix=_CLOCKS)
+
+
+def _not_accepted(fault: Exception) -> Unavailable:
+    # In TLS 1.3 a client is done before the server has looked at its certificate, and asyncio's server sends no alert.
+    return Unavailable(
+        "The controller hung up once it saw this worker's certificate, as it does with one that has expired or is not "
+        "valid yet by its clock, or is not of its authority.",
+        code=IDENTITY_NOT_ACCEPTED,
+        fix=_CLOCKS,
+        detail=str(fault),
+    )
+
+
 def _tls_ended(fault: ssl.SSLError) -> Unavailable:
-    if "CERTIFICATE_EXPIRED" in (fault.reason or ""):
-        return Unavailable(
-            "The controller finds that this worker's certificate has expired, or is not valid yet.",
-            code=IDENTITY_EXPIRED,
-            fix="Compare the clocks of both machines ('timedatectl'); if they agree, let the worker join again.",
-            detail=str(fault),
-        )
     return Unavailable(f"The controller ended the TLS session: {fault.reason}.", detail=str(fault))
 
 

@@ -6,14 +6,13 @@ the token's own trust domain holds for this use and under this name.
 
 import base64
 from collections.abc import Callable, Sequence
-from typing import Any, Final
-
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey
+from typing import TYPE_CHECKING, Any, Final
 
 from crank.domain.json import JsonObject, loads_strict
 from crank.errors import CrankError, InvalidRequest
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, RSAKey
 
 # JWT-SVID standard, section 2.1: no symmetric one, and no EdDSA.
 _OF_CURVE: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
@@ -44,20 +43,23 @@ class JoseSvidReader:
 
 
 def _verify(token: str, algorithm: Any, jwk: JsonObject) -> None:
+    # Loaded with the first token: a node that sees none does not wait for it.
+    from joserfc import jws
+    from joserfc.errors import JoseError
+
+    registry = jws.JWSRegistry(algorithms=[algorithm])
+    registry.max_payload_length = registry.max_header_length = _TOKEN_CHARS_MAX
     try:
         key = _key(jwk, algorithm)
-        jws.deserialize_compact(token, key, algorithms=[algorithm], registry=_Registry(algorithms=[algorithm]))
+        jws.deserialize_compact(token, key, algorithms=[algorithm], registry=registry)
     except (JoseError, ValueError, KeyError, TypeError) as fault:
         raise invalid("its signature does not hold") from fault
 
 
-class _Registry(jws.JWSRegistry):
-    max_header_length = _TOKEN_CHARS_MAX
-    max_payload_length = _TOKEN_CHARS_MAX
-
-
-def _key(jwk: JsonObject, algorithm: Any) -> ECKey | RSAKey:
+def _key(jwk: JsonObject, algorithm: Any) -> "ECKey | RSAKey":
     """Return a public key that fits the algorithm, so that neither can be taken for another kind."""
+    from joserfc.jwk import ECKey, RSAKey
+
     if jwk["kty"] == "EC" and algorithm == _OF_CURVE[jwk["crv"]]:
         return ECKey.import_key({name: jwk[name] for name in ("kty", "crv", "x", "y")})
     if jwk["kty"] == "RSA" and algorithm in _OF_RSA:

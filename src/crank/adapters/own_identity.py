@@ -88,6 +88,11 @@ class HeldIdentity:
             self._look_into_folder()
             return self._context
 
+    def files(self) -> tuple[bytes, bytes]:
+        """Return the certificate with its chain, and the roots, as PEM: for whoever keeps them where a worker cannot."""
+        with self._lock:
+            return b"".join(map(_pem, self._held.chain)), b"".join(map(_pem, self._held.roots))
+
     def bundle(self, trust_domain: str) -> TrustBundle | None:
         """Return by what peers of a trust domain are checked; of another than its own nobody is believed."""
         if trust_domain != self._trust_domain:

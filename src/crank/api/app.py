@@ -11,6 +11,7 @@ from crank.api import (
     actions_document,
     agents,
     authority,
+    enrolment,
     federation,
     files,
     grants,
@@ -67,10 +68,12 @@ def build_api(
     app.state.mcp = Door(desk, app.state.gate, version=version, names=app.state.names)
     problem.install(app)
     for part in (
-        rest, streams, files, sessions, nodes, keys, grants, tokens, identities, authority, workloads, federation, metrics, agents,
-        trust, actions_document,
+        rest, streams, files, sessions, nodes, keys, identities, authority, grants, tokens,
+        metrics, agents, actions_document, trust, federation, workloads,
     ):  # fmt: skip
         app.include_router(part.router)
+    for router in (enrolment.router, enrolment.door):
+        app.include_router(router)
     app.include_router(identities.open_router)
     # A document of their own describes them.
     app.include_router(actions.router, include_in_schema=False)

@@ -1,5 +1,6 @@
 """Which key a request proves: by a DPoP proof in a header, or by the certificate of its connection."""
 
+import base64
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -8,7 +9,9 @@ from crank.api.address import asked_url
 from crank.api.server import PEER_SESSION
 from crank.controller.desk import Desk
 from crank.controller.present import token_desk
+from crank.domain.chain import point_of_jwk
 from crank.domain.job import Refusal
+from crank.domain.json import loads_strict
 from crank.domain.rules.token import Proven, read_proof
 from crank.domain.trust import Peer
 from crank.errors import NotAuthenticated
@@ -23,11 +26,13 @@ class Holder:
     jkt       thumbprint of the key; None: it proves none
     peer      SPIFFE ID of the certificate, where that is what proves it
     proof     what proves it otherwise; it has to be counted (`count`) once the token beside it was believed
+    key       the key itself as a compressed point, where a proof brought it
     """
 
     jkt: str | None
     peer: str | None = None
     proof: Proven | None = None
+    key: bytes | None = None
 
 
 def proven(desk: Desk, request: Request, *, shown: str | None) -> Holder:
@@ -46,7 +51,14 @@ def proven(desk: Desk, request: Request, *, shown: str | None) -> Holder:
     found = read_proof(claims, jkt, method=request.method, url=asked_url(request), token=shown, now_us=now_us)
     if isinstance(found, Refusal):
         raise NotAuthenticated(found.message, code=found.code, fix=found.fix)
-    return Holder(found.jkt, proof=found)
+    return Holder(found.jkt, proof=found, key=_key_of(proofs[0]))
+
+
+def _key_of(proof: str) -> bytes | None:
+    # Read by its signature already; only its key is wanted, once more.
+    head = proof.partition(".")[0]
+    header = loads_strict(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+    return point_of_jwk(header["jwk"])
 
 
 def count(desk: Desk, holder: Holder) -> None:

@@ -67,7 +67,7 @@ async def allow_identity(request: Request, wanted: IdentityAllowed, caller: From
             "headers": {"ETag": header("The number of the list, quoted."), "Last-Modified": header("When it was signed.")},
         },
         304: {"description": "You have it already."},
-        503: refusals()[503],
+        **refusals(),
     },
 )  # fmt: skip
 async def revocation_list(

@@ -33,6 +33,11 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "crank_jobs_ended_total": ("counter", "Jobs that ended, by reason and tier of isolation."),
     "crank_denials_total": ("counter", "What layers refused, by layer and by whose word it is."),
     "crank_pool_total": ("counter", "Sandboxes that stood ready (hit) or were raised for their job (miss), by result."),
+    "crank_identities_issued_total": ("counter", "Certificates that were issued, by kind of their holder."),
+    "crank_identity_renewals_total": ("counter", "Requests of peers for their next certificate, by result."),
+    "crank_identities_revoked": ("gauge", "What is revoked now: identities as a whole, and certificates that had not expired."),
+    "crank_links_renewed_total": ("counter", "Links of workers that were followed by the next one without a gap."),
+    "crank_worker_identity_seconds": ("gauge", "Time until the certificate that a worker's link shows has expired, by worker."),
     "crank_job_memory_peak_bytes": ("histogram", "Peak memory of a job."),
     "crank_sandbox_setup_seconds": ("histogram", "Time until a job's sandbox was at hand, by pool (hit, miss)."),
 }  # fmt: skip
@@ -55,6 +60,7 @@ async def metrics(request: Request, caller: From) -> Response:
     sessions = await desk.store.read(lambda tx: [session.state for session in tx.sessions.live()])
     living = [({"state": str(state)}, float(sessions.count(state))) for state in _LIVING]
     lines = [*_now(desk, counts), *_family("crank_sessions", living), *_parked(desk), *_since_start(desk)]
+    lines += _identities(desk)
     return Metrics("\n".join(lines) + "\n", headers={"content-type": _VERSION})
 
 
@@ -88,6 +94,22 @@ def _since_start(desk: Desk) -> Iterator[str]:
     yield from _histogram("crank_job_memory_peak_bytes", [({}, tally.memory_bytes)])
     setups = [({"pool": result}, known) for result, known in tally.setup_sec.items()]
     yield from _histogram("crank_sandbox_setup_seconds", setups)
+
+
+def _identities(desk: Desk) -> Iterator[str]:
+    tally, standing, now_us = desk.tally, desk.standing, desk.clock.now_us()
+    yield from _family("crank_identities_issued_total", [({"kind": kind}, n) for kind, n in sorted(tally.issued.items())])
+    results = [({"result": result}, float(count)) for result, count in sorted(tally.renewals.items())]
+    yield from _family("crank_identity_renewals_total", results)
+    revoked = [({"what": "identity"}, len(standing.bans)), ({"what": "certificate"}, len(standing.revoked))]
+    yield from _family("crank_identities_revoked", revoked)
+    yield from _family("crank_links_renewed_total", [({}, tally.links_renewed)])
+    left = [
+        ({"worker": str(worker.known.worker_id)}, max(0.0, (worker.peer.not_after_us - now_us) / 1e6))
+        for worker in desk.roster.live()
+        if worker.peer is not None
+    ]
+    yield from _family("crank_worker_identity_seconds", left)
 
 
 def _family(name: str, samples: Iterable[tuple[Labels, float]]) -> Iterator[str]:

@@ -98,6 +98,15 @@ class MountUsed(Answer):
     mount_id: str
 
 
+class CallerDocument(Answer):
+    """The call of another job that a job was made for."""
+
+    job_id: str
+    epoch: int
+    number: int
+    handle: str
+
+
 class JobHead(Answer):
     """A job without its output."""
 
@@ -118,6 +127,8 @@ class JobHead(Answer):
     epoch: int
     worker_id: str | None
     cancel_requested: bool
+    called_by: CallerDocument | None = Field(description="Which other job's code called for it.")
+    handles: list[str] = Field(description="Names of what its own code may ask for.")
     pending: str | None = Field(description="Why it waits, while it is queued.")
     end: EndDocument | None
 
@@ -193,6 +204,9 @@ class WorkerDocument(Answer):
     slots: int
     free_slots: int
     capabilities: list[str]
+    attestation: Literal["none", "thumbprint", "join"] = Field(
+        description="How its node proved itself, as its certificate says; none: it is the controller's own machine's."
+    )
     tier: str | None = Field(description="How well its scripts are walled in; null where it runs none.")
     pools: list[PoolDocument]
     enrolled_at: str
@@ -203,6 +217,19 @@ class WorkersPage(Answer):
     """Workers."""
 
     workers: list[WorkerDocument]
+
+
+class ManifestDocument(Answer):
+    """What a worker signed."""
+
+    worker_id: str
+    instance_id: str
+    node_id: str
+    attestation: Literal["none", "thumbprint", "join"]
+    manifest: str = Field(
+        description="Compact JWS (ES256, typ crank-manifest+jws): x5c is the worker's X.509-SVID with its chain."
+    )
+    sha256: str = Field(description="Of the manifest's text.")
 
 
 class CapabilityDocument(Answer):

@@ -10,6 +10,7 @@ from crank.api.models import (
     BidsPage,
     CapabilitiesPage,
     Health,
+    ManifestDocument,
     MountDocument,
     MountsPage,
     Ready,
@@ -21,7 +22,7 @@ from crank.api.streams import POSITION_MAX
 from crank.api.strict import StrictRoute
 from crank.api.wanted import MountAdded
 from crank.controller import mounts, views
-from crank.domain.ids import MountId, parse_job_id
+from crank.domain.ids import MountId, WorkerId, parse_job_id
 from crank.domain.job import Mount
 from crank.domain.json import JsonObject
 from crank.errors import Unavailable
@@ -37,6 +38,17 @@ From = Annotated[Caller, Security(bearer)]
 async def list_workers(request: Request, caller: From) -> Response:
     """Return every worker that is known."""
     return answer(await views.workers_document(desk_of(request)))
+
+
+@router.get(
+    "/v1/workers/{worker_id}/manifest", operation_id="worker_manifest", summary="Read what a worker signed",
+    responses={200: {"model": ManifestDocument}, **refusals(404, 406)},
+)  # fmt: skip
+async def worker_manifest(
+    request: Request, worker_id: Annotated[str, Path(description="The worker's id.")], caller: From
+) -> Response:
+    """Return the signed manifest of a connected worker: whoever has the trust bundle can check it without this node."""
+    return answer(await views.manifest_document(desk_of(request), WorkerId(worker_id)))
 
 
 @router.get(

@@ -13,6 +13,7 @@ from crank.controller.desk import Desk
 from crank.controller.keys import hash_of
 from crank.controller.present import present
 from crank.controller.scope import desk_for, desk_for_grant, unknown
+from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential, CredentialKind
 from crank.domain.ids import Digest, TenantId
 from crank.domain.rules.access import API_KINDS, lives
@@ -79,7 +80,7 @@ class Gate:
         Raises NotAuthenticated, the same for every cause with a key; NotAllowed for a workload without a token.
         """
         scheme, secret = shown(request)
-        if scheme == "dpop" or (scheme == "bearer" and looks_like_token(secret)):
+        if scheme == "dpop" or (scheme == "bearer" and (looks_like_token(secret) or looks_like_chain(secret))):
             return await self._admit_token(request, scheme, secret)
         if scheme != "bearer":
             await self._refuse_workload(request)
@@ -120,7 +121,7 @@ class Gate:
             count(self._desk, holder)
             return known.caller
         generation = self._desk.keyring.generation
-        credential, grant = await present(self._desk, token, holder.jkt)
+        credential, grant = await present(self._desk, token, holder.jkt, holder.peer)
         count(self._desk, holder)
         served = desk_for_grant(self._desk, credential, grant)
         assert served.asker is not None, "a desk of a grant has an asker"

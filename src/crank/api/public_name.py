@@ -28,9 +28,14 @@ class PublicName:
     def join(self, own: ssl.SSLContext) -> None:
         """Let a listener with its own certificate show this one to those who ask for its names."""
 
-        def choose(session: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        otherwise = own.sni_callback
+
+        def choose(session: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
             if name is not None and holds(self._names, name):
                 session.context = self._context
+            elif otherwise is not None:
+                # The stub of the standard library says that there is always a name; there is none for an address.
+                otherwise(session, name, context)  # type: ignore[arg-type]
 
         own.sni_callback = choose
 

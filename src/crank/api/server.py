@@ -11,7 +11,7 @@ from typing import Any
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from crank.errors import ConfigurationError
@@ -23,21 +23,49 @@ HEAD_SEC_MAX = 10.0
 KEEP_ALIVE_SEC = 30
 GRACE_SEC = 3
 CONNECTIONS_MAX = 2_000
+# A kept connection ends with the first answer after that: certificates live for minutes, connections could for days.
+CONNECTION_SEC_MAX = 900.0
 # Keys in scope["state"]; set from the TLS session alone, so no header can forge them. The session is there for
 # whoever checks the whole chain.
 PEER_CERTIFICATE = "peer_certificate"
 PEER_SESSION = "peer_session"
+CONNECTED_AT = "connected_at"
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One port: port 0 takes any that is free. Without `tls` it speaks plainly, which is for loopback alone."""
+    """One port: port 0 takes any that is free. Without `tls` it speaks plainly, which is for loopback alone.
+
+    age_sec_max  how long a connection is kept for further requests
+    """
 
     app: ASGIApp
     host: str
     port: int
     tls: ssl.SSLContext | None
     name: str
+    age_sec_max: float = CONNECTION_SEC_MAX
+
+
+class _Aging:
+    """Says `Connection: close` with an answer on a connection that is old: the caller opens another, and proves itself."""
+
+    def __init__(self, app: ASGIApp, age_sec_max: float) -> None:
+        self._app = app
+        self._age_sec_max = age_sec_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = scope.get("state", {}).get(CONNECTED_AT)
+        if scope["type"] != "http" or began is None or asyncio.get_running_loop().time() - began < self._age_sec_max:
+            await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, lambda message: send(_closing(message)))
+
+
+def _closing(message: Message) -> Message:
+    if message["type"] != "http.response.start":
+        return message
+    return {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
 
 
 class PeerProtocol(H11Protocol):
@@ -49,7 +77,12 @@ class PeerProtocol(H11Protocol):
         """Note the certificate that TLS verified; WebSockets get the same state."""
         session = transport.get_extra_info("ssl_object")
         certificate = session.getpeercert(binary_form=True) if session is not None else None
-        self.app_state = {**self.app_state, PEER_CERTIFICATE: certificate, PEER_SESSION: session}
+        self.app_state = {
+            **self.app_state,
+            PEER_CERTIFICATE: certificate,
+            PEER_SESSION: session,
+            CONNECTED_AT: self.loop.time(),
+        }
         super().connection_made(transport)
         self._watch_head()
 
@@ -142,10 +175,11 @@ def _config(listener: Listener) -> uvicorn.Config:
         "timeout_keep_alive": KEEP_ALIVE_SEC,
         "timeout_graceful_shutdown": GRACE_SEC,
     }
+    app = _Aging(listener.app, listener.age_sec_max)
     if listener.tls is None:
-        return uvicorn.Config(listener.app, **options)
+        return uvicorn.Config(app, **options)
     tls = listener.tls
-    return uvicorn.Config(listener.app, ssl_context_factory=lambda _config, _default: tls, **options)
+    return uvicorn.Config(app, ssl_context_factory=lambda _config, _default: tls, **options)
 
 
 async def serve(

@@ -8,13 +8,14 @@ from starlette.responses import Response
 from crank.api.address import base_url
 from crank.api.challenge import RESOURCE_PATH
 from crank.api.documents import answer
-from crank.api.holder import count, proven
+from crank.api.holder import Holder, count, proven
 from crank.api.oauth import FormRequest, OAuthRoute
 from crank.api.peer import Caller, looks_like_token, shown
 from crank.controller.desk import Desk
 from crank.controller.exchange import Issued, Shown, Wanted, exchange_token
 from crank.controller.grants import introspect, revoke_token
 from crank.controller.present import token_desk
+from crank.domain.chain import looks_like_chain
 from crank.domain.grant import Right
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject
@@ -43,22 +44,24 @@ async def token(request: Request) -> Response:
     tokens = token_desk(desk)
     form = await request.fields()
     holder = proven(desk, request, shown=None)
-    wanted = _wanted(desk, request, form, holder.jkt, holder.peer)
+    wanted = _wanted(desk, request, form, holder)
     issued = await exchange_token(desk, wanted, known=lambda: count(desk, holder))
-    return answer(_document(issued, tokens.issuer), headers={"pragma": "no-cache"})
+    return answer(_document(issued, tokens.issuer, wanted.form), headers={"pragma": "no-cache"})
 
 
-def _wanted(desk: Desk, request: FormRequest, form: dict[str, list[str]], jkt: str | None, peer: str | None) -> Wanted:
+def _wanted(desk: Desk, request: FormRequest, form: dict[str, list[str]], holder: Holder) -> Wanted:
     one = {name: values[0] for name, values in form.items()}
     if one.get("grant_type") != exchange.GRANT_TYPE:
         raise InvalidRequest(
             "This node offers the token exchange alone.", code="unsupported_grant_type", field="grant_type",
             fix=f"Send grant_type={exchange.GRANT_TYPE}.",
         )  # fmt: skip
-    if one.get("requested_token_type", exchange.ACCESS_TOKEN) not in (exchange.ACCESS_TOKEN, exchange.JWT):
+    kind = one.get("requested_token_type", exchange.ACCESS_TOKEN)
+    if kind not in (exchange.ACCESS_TOKEN, exchange.JWT, exchange.BISCUIT):
         raise InvalidRequest(
-            "This node issues access tokens alone.", code="invalid_field", field="requested_token_type"
-        )
+            "This node issues access tokens and Biscuits.", code="invalid_field", field="requested_token_type",
+            fix=f"Leave it out, or ask for {exchange.BISCUIT}.",
+        )  # fmt: skip
     for place in (*form.get("resource", ()), *form.get("audience", ())):
         _check_target(desk, request, place)
     subject = _shown(one, "subject_token")
@@ -72,11 +75,13 @@ def _wanted(desk: Desk, request: FormRequest, form: dict[str, list[str]], jkt: s
         actor=_shown(one, "actor_token") or _client(request, subject),
         rights=_rights(desk, one),
         role=one.get("role"),
-        proven=jkt,
-        peer=peer,
+        proven=holder.jkt,
+        peer=holder.peer,
         holder_jkt=named,
         lifetime_sec=_whole(one, "lifetime_sec", 1, LIFETIME_SEC_MAX),
         depth=_whole(one, "depth", 0, DEPTH_MAX),
+        form=kind,
+        proven_key=holder.key,
     )
 
 
@@ -99,7 +104,8 @@ def _client(request: FormRequest, subject: Shown) -> Shown | None:
         return None
     if scheme not in ("bearer", "dpop") or not 0 < len(secret) <= TOKEN_CHARS_MAX:
         raise NotAuthenticated("A client authenticates here by a bearer credential, or not at all.")
-    return Shown(secret, exchange.ACCESS_TOKEN if looks_like_token(secret) else exchange.API_KEY)
+    chain = exchange.BISCUIT if looks_like_chain(secret) else exchange.API_KEY
+    return Shown(secret, exchange.ACCESS_TOKEN if looks_like_token(secret) else chain)
 
 
 def _rights(desk: Desk, one: dict[str, str]) -> tuple[Right, ...] | None:
@@ -148,11 +154,11 @@ def _whole(one: dict[str, str], name: str, least: int, most: int) -> int | None:
     return int(text)
 
 
-def _document(issued: Issued, issuer: str) -> JsonObject:
+def _document(issued: Issued, issuer: str, form: str) -> JsonObject:
     grant = issued.grant
     return {
         "access_token": issued.token,
-        "issued_token_type": exchange.ACCESS_TOKEN,
+        "issued_token_type": exchange.BISCUIT if form == exchange.BISCUIT else exchange.ACCESS_TOKEN,
         "token_type": "Bearer" if grant.holder_jkt is None else "DPoP",
         "expires_in": (grant.expires_us - grant.issued_us) // 1_000_000,
         "scope": scope_of(grant.rights),
@@ -200,6 +206,14 @@ async def jwks(request: Request) -> Response:
     return answer({"keys": list(keys)}, headers={"cache-control": "public, max-age=300"})
 
 
+@router.get("/v1/jwks/biscuit")
+async def biscuit_keys(request: Request) -> Response:
+    """Return the keys by which others check Biscuits of this node, each with the number that stands in a token."""
+    chains = token_desk(request.app.state.desk).chains
+    keys = [] if chains is None else list(chains.public_keys())
+    return answer({"keys": keys}, headers={"cache-control": "public, max-age=300"})
+
+
 @router.get("/.well-known/oauth-authorization-server")
 async def server_metadata(request: Request) -> Response:
     """Return where tokens come from (RFC 8414)."""
@@ -211,6 +225,7 @@ async def server_metadata(request: Request) -> Response:
             "introspection_endpoint": f"{issuer}{TOKEN_PATH}/introspect",
             "revocation_endpoint": f"{issuer}{TOKEN_PATH}/revoke",
             "jwks_uri": f"{issuer}/v1/jwks",
+            "crank_biscuit_jwks_uri": f"{issuer}/v1/jwks/biscuit",
             "grant_types_supported": [exchange.GRANT_TYPE],
             "response_types_supported": [],
             "token_endpoint_auth_methods_supported": ["none"],

@@ -40,6 +40,22 @@ class MountWanted(Request):
     mount: str = Field(description="The mount's id or name.")
 
 
+class HandleWanted(Request):
+    """Something that the job's code may ask for while it runs, by `import crank` inside; the code sees no secret."""
+
+    name: str = Field(description="How the code names it.")
+    kind: Literal["call", "mount", "budget"] = Field(
+        description="call: start jobs of a capability. mount: a folder that such a job may take along. budget: not offered yet."
+    )
+    capability: str | None = Field(None, description="Of a call: a name, a prefix such as document.*, or *.")
+    version: str | None = Field(None, description="Of a call: one version in full.")
+    constraints: dict[str, Any] | None = Field(None, description="Of a call: a JSON Schema that its args must satisfy.")
+    calls_max: int | None = Field(None, description="Of a call: how many may be made with it, by the job and all below it.")
+    mounts: list[str] | None = Field(None, description="Of a call: handles of kind mount that it may take along; all unless given.")
+    mount: str | None = Field(None, description="Of a mount: the mount's id or name.")
+    amount: int | None = Field(None, description="Of a budget.")
+
+
 class JobWanted(Request):
     """One job."""
 
@@ -78,7 +94,10 @@ class JobWanted(Request):
     budget: Any = Field(None, description="Not offered yet: anything but null is refused.")
     route: Literal["local", "any"] | None = Field(None, description="Only local is offered yet.")
     effects: Literal["pure", "idempotent", "external"] | None = None
-    detach: bool | None = Field(None, description="false: it is cancelled when no request has waited for it or followed it for 5 s.")
+    handles: list[HandleWanted] | None = Field(None, description="What its code may ask for while it runs.")
+    detach: bool | None = Field(
+        None, description="false: it is cancelled when no request has waited for it or followed it for 5 s."
+    )
 
 
 class SessionClocks(Request):

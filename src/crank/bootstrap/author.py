@@ -10,8 +10,9 @@ import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
-from crank.bootstrap.authority import open_authority, worker_id_of
+from crank.bootstrap.authority import open_authority
 from crank.bootstrap.confinement import dialer_to, give_folders, log_layers, shut_in, spool_dir, worker_view
 from crank.bootstrap.controller import make_failpoints
 from crank.bootstrap.declare import declare
@@ -19,6 +20,7 @@ from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.module import describe
 from crank.bootstrap.node import node_info
+from crank.bootstrap.own_identities import worker_id_of
 from crank.bootstrap.processes import watched
 from crank.bootstrap.verifying import connector_to, own_identity
 from crank.bootstrap.worker import leave_when_lost, run_until_told
@@ -31,7 +33,8 @@ from crank.sandbox.link import launch
 from crank.sandbox.runner import NamespaceRunner
 from crank.worker.attempt import Bench
 from crank.worker.functions import SandboxedFunctions
-from crank.worker.serve import EXIT_REJECTED, Worker, WorkerIdentity
+from crank.worker.identity import WorkerIdentity
+from crank.worker.serve import EXIT_REJECTED, Worker
 
 _log = structlog.get_logger(__name__)
 
@@ -48,7 +51,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
     settings = dataclasses.replace(settings, worker_name=parse_name(name or declared.name, field="name"))
     address = f"{document['workers_api']}/v1/worker"
     clock, ids = SystemClock(), SystemIdSource()
-    # The owner of the node runs this, and the owner holds the authority; join tokens come with step 4.
+    # The owner of the node runs this, and the owner holds the authority: nobody has to be invited.
     authority = open_authority(settings, clock, ids)
     authority.issue_worker(worker_id_of(settings), settings.identity_dir)
     worker_id = worker_id_of(settings)
@@ -82,6 +85,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
                     instance_id=ids.uuid7(),
                     node_id=document["node_id"],
                     software=f"crank/{crank.__version__}",
+                    signer=FileManifestSigner(settings.identity_dir),
                     own=own,
                 ),
                 offers=offers,

@@ -160,6 +160,8 @@ def _not_for_workers(settings: Settings, view: View) -> Iterator[Path]:
     """Name files that a worker has no business with."""
     yield from (settings.database, settings.token_file, settings.node_file)
     yield from settings.authority_dir.rglob("*")
+    # What proves this machine to a controller that it joined.
+    yield from (settings.home / "member").glob("*key.pem")
     yield Path("/etc/shadow")
     home = Path.home()
     shown = {*view.readable, *view.writable}

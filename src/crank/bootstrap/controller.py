@@ -18,21 +18,23 @@ from crank.adapters.https_download import HttpsDownloads
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
 from crank.adapters.profile_store.source import profile_names, read_profile
+from crank.adapters.signed import JwsAppraiser
 from crank.adapters.sqlite import SqliteStore
 from crank.adapters.streams import FileStreamLog
 from crank.api.app import build_api
 from crank.api.mcp.door import Door
 from crank.api.public_name import PublicName
-from crank.api.server import Listener, serve
+from crank.api.server import CONNECTION_SEC_MAX, Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap import spiffe
-from crank.bootstrap.authority import issue_own, keep_renewed, start_authority
+from crank.bootstrap.authority import ListeningTls, keep_renewed, start_authority
 from crank.bootstrap.federation import open_trust, start_polling, verifier_of
 from crank.bootstrap.files import make_home, node_id, write_whole
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
+from crank.bootstrap.own_identities import OwnIdentities
 from crank.bootstrap.processes import watched
-from crank.bootstrap.tokens import ask_for_certificates, open_tokens, take_place
+from crank.bootstrap.tokens import open_tokens, take_place
 from crank.config import Settings
 from crank.controller.desk import Desk, Policy
 from crank.controller.keys import admit_owner
@@ -44,7 +46,6 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
 from crank.ports import Failpoints
-from crank.security import bearer_server_context, server_context
 
 # A clock before the year this was written is wrong, and every certificate would be invalid.
 EARLIEST_US = 1_767_225_600_000_000
@@ -81,21 +82,24 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             mount_register=FileMountRegister(settings.mounts_register),
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,
             profiles=_profiles(settings),
+            appraiser=JwsAppraiser(),
             authority=authority,
-            tokens=open_tokens(settings, authority),
-            trust=open_trust(authority, clock),
             roots=authority,
+            trust=open_trust(authority, clock),
+            tokens=open_tokens(settings, authority, clock),
         )
         await _admit_owner(settings, desk)
         await register_all(desk)
         loop = ControllerLoop(desk)
         await loop.start()
         opened.push_async_callback(loop.stop)
-        own = await issue_own(settings, desk, authority)
+        identities = OwnIdentities(settings, desk, authority)
+        own = await identities.issue(strict=True)
         opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
-        api, workers = _listeners(settings, desk, own, app)
+        tls = ListeningTls(own)
+        api, workers = _listeners(settings, desk, own, app, tls)
         more: list[Listener] = []
         if settings.e2b:
             # Loaded where it is served: nobody else waits for it.
@@ -103,13 +107,12 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
 
             boxes = await e2b.open_boxes(settings, desk)
             opened.push_async_callback(boxes.close)
-            more.append(e2b.listener(settings, boxes, own))
+            more.append(e2b.listener(settings, boxes, tls.api() if settings.e2b_tls else None))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
         workloads = await opened.enter_async_context(spiffe.served(settings, desk))
         public = _public_name(settings, api)
-        contexts = [each.tls for each in (api, workers, *more) if each.tls]
-        renewing = asyncio.create_task(keep_renewed(settings, desk, authority, contexts, public), name="renew")
+        renewing = asyncio.create_task(keep_renewed(desk, authority, identities, tls, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
             api=api,
@@ -128,7 +131,7 @@ async def _close_mcp(door: Door, stopping: asyncio.Event) -> None:
 
 
 def _tell_ready(
-    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: JsonObject
+    settings: Settings, leash: Leash, ports: tuple[int, ...], desk: Desk, workloads: spiffe.Served
 ) -> None:
     api_port, workers_port, *more = ports
     host = _host(settings.bind)
@@ -136,13 +139,14 @@ def _tell_ready(
     leash.tell(
         {
             **(_tell_e2b(settings, host, more[0]) if more else {}),
-            **workloads,
+            **workloads.told,
             "api": f"https://{host}:{api_port}",
             "workers_api": f"wss://{host}:{workers_port}",
             "api_port": api_port,
             "workers_port": workers_port,
         }
     )
+    workloads.opened.set()
     _log.info("controller_ready", api_port=api_port, workers_port=workers_port)
 
 
@@ -226,21 +230,24 @@ def _api(settings: Settings, desk: Desk) -> FastAPI:
     )
 
 
-def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI) -> tuple[Listener, Listener]:
+def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI, tls: ListeningTls) -> tuple[Listener, Listener]:
     api = Listener(
         app=app,
         host=settings.bind,
         port=settings.api_port,
-        tls=bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file),
+        tls=tls.api(asks=True),
         name="api_port",
+        age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
-    ask_for_certificates(desk.tokens, api.tls, own.ca_file, verifier_of(desk).peer)
+    if desk.tokens is not None:
+        desk.tokens.identify = verifier_of(desk).peer
     workers = Listener(
         app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
-        tls=server_context(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file),
+        tls=tls.workers(),
         name="workers_port",
+        age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
     return api, workers
 

@@ -1,10 +1,10 @@
 """The E2B listener, wired: what a steward is made of, the local user's key, and what a client must set."""
 
 import secrets
+import ssl
 from importlib import resources
 
 import crank.sandbox
-from crank.adapters.authority import Identity
 from crank.api.e2b.app import build_e2b
 from crank.api.server import Listener
 from crank.bootstrap.files import write_whole
@@ -14,7 +14,6 @@ from crank.controller.boxes import Boxes
 from crank.controller.desk import Desk
 from crank.controller.e2b_key import ensure_local_key
 from crank.domain.json import JsonObject
-from crank.security import bearer_server_context
 
 # In the order in which they import each other; they run inside, on the standard library and the profile's packages.
 _STEWARD = (
@@ -58,11 +57,8 @@ def _secret(settings: Settings) -> bytes:
     return secret
 
 
-def listener(settings: Settings, boxes: Boxes, own: Identity) -> Listener:
+def listener(settings: Settings, boxes: Boxes, tls: ssl.SSLContext | None) -> Listener:
     """Return the listener: plain on loopback, otherwise with the certificate of the API."""
-    tls = None
-    if settings.e2b_tls:
-        tls = bearer_server_context(certificate_file=own.certificate_file, key_file=own.key_file)
     return Listener(app=build_e2b(boxes), host=settings.bind, port=settings.e2b_port, tls=tls, name="e2b_port")
 
 

@@ -8,12 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from cryptography import x509
-
 from crank.adapters.clock import SystemClock
 from crank.adapters.nvml import NvmlProbe
 from crank.bootstrap.confinement import try_confinement
 from crank.bootstrap.controller import EARLIEST_US
+from crank.bootstrap.examine_identity import identities
 from crank.bootstrap.examine_public import own_certificate
 from crank.bootstrap.files import is_locked
 from crank.bootstrap.finding import Finding, State
@@ -28,13 +27,12 @@ from crank.sandbox import host
 
 DISK_LOW_BYTES = 2 * GIB
 DISK_EMPTY_BYTES = GIB // 4
-_DAY_SEC = 86_400
 
 
 def examine(settings: Settings) -> Sequence[Finding]:
     """Look at this machine and its node; never changes anything."""
     looks: tuple[Callable[[Settings], Sequence[Finding]], ...] = (
-        _python, _sandbox, _confinement, _home, _disk, _clock, _ports, _profiles, _gpu, _certificates, own_certificate, _node,
+        _python, _sandbox, _confinement, _home, _disk, _clock, _ports, _profiles, _gpu, identities, own_certificate, _node,
     )  # fmt: skip
     return tuple(finding for look in looks for finding in look(settings))
 
@@ -149,34 +147,6 @@ def _gpu(settings: Settings) -> Sequence[Finding]:
     devices = NvmlProbe().devices()
     names = ", ".join(f"{device.model} ({device.memory_bytes / GIB:.0f} GiB)" for device in devices)
     return [Finding("gpu", "ok", names or "none; jobs that ask for one are refused")]
-
-
-def _certificates(settings: Settings) -> Sequence[Finding]:
-    now_sec = SystemClock().now_us() / 1e6
-    findings = []
-    for name, path in (
-        ("authority", settings.api_ca_file),
-        ("worker certificate", settings.identity_dir / "cert.pem"),
-    ):
-        try:
-            ends = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as fault:
-            fix = f"Move {path} away and start the node again; it is made anew."
-            findings.append(Finding(name, "fail", f"{path} cannot be read: {fault}", fix))
-            continue
-        left_sec = ends.timestamp() - now_sec
-        text = f"valid until {ends:%Y-%m-%d}"
-        if left_sec < 0:
-            findings.append(
-                Finding(name, "fail", f"expired on {ends:%Y-%m-%d}", "Restart the node: crank down, crank up.")
-            )
-        elif left_sec < _DAY_SEC:
-            findings.append(Finding(name, "warn", text, "Restart the node: crank down, crank up."))
-        else:
-            findings.append(Finding(name, "ok", text))
-    return findings
 
 
 def _node(settings: Settings) -> Sequence[Finding]:

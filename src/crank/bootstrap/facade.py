@@ -1,5 +1,6 @@
 """`crank.Client` and `crank.AsyncClient`: the clients, finding this machine's node by themselves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,42 @@ def _options(
     return client.ClientOptions(api=api, ca_file=str(ca_file), token_file=str(token_file or ""), **shown)
 
 
+def _attenuate(
+    token: str,
+    *,
+    capabilities: Sequence[str] = (),
+    mounts: Sequence[str] | None = None,
+    calls_max: int | None = None,
+    expires_sec: float | None = None,
+    holder: str | None = None,
+    key_file: str | Path | None = None,
+) -> str:
+    """Return a narrower form of a Biscuit, or pass it on; asks no node.
+
+    capabilities  names or patterns that stay; none given: all
+    mounts        names that calls may mount; None: as before
+    holder        whom to pass it on to: a public key (PEM), a thumbprint or a SPIFFE ID; then `key_file` has your own key
+    Raises InvalidRequest: not a Biscuit, wider than the token, passed on oftener than it may be.
+    """
+    from crank.bootstrap import attenuation
+
+    wanted = attenuation.Narrowing(
+        tuple(capabilities),
+        mounts=None if mounts is None else tuple(mounts),
+        calls_max=calls_max,
+        expires_sec=expires_sec,
+    )
+    key_pem = None if key_file is None else Path(key_file).read_bytes()
+    return attenuation.attenuate(token, wanted, holder=holder, key_pem=key_pem)
+
+
 class Client(client.Client):
     """The synchronous client. Without arguments it finds the node that runs on this machine.
 
     token, proof_key, exchange  as in `ClientOptions`
     """
+
+    attenuate = staticmethod(_attenuate)
 
     def __init__(
         self,
@@ -57,6 +89,8 @@ class AsyncClient(client.AsyncClient):
 
     token, proof_key, exchange  as in `ClientOptions`
     """
+
+    attenuate = staticmethod(_attenuate)
 
     def __init__(
         self,

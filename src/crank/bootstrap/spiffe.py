@@ -8,6 +8,7 @@ import resource
 import socket
 import stat
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -33,11 +34,23 @@ _DESCRIPTORS_MAX = 16_384
 _log = structlog.get_logger(__name__)
 
 
-@contextlib.asynccontextmanager
-async def served(settings: Settings, desk: Desk) -> AsyncIterator[JsonObject]:
-    """Serve the socket for this while, and give what the node says of it. Raises ConfigurationError.
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A socket that is there.
 
-    Callers may connect at once; they are answered as soon as the services are loaded, which nobody else waits for.
+    told    what the node says of it
+    opened  to be set once the node is ready; what serves the socket is loaded then, in nobody's way
+    """
+
+    told: JsonObject
+    opened: asyncio.Event
+
+
+@contextlib.asynccontextmanager
+async def served(settings: Settings, desk: Desk) -> AsyncIterator[Served]:
+    """Serve the socket for this while. Raises ConfigurationError.
+
+    Callers may connect at once; they are answered as soon as the services are loaded.
     """
     _allow_descriptors()
     path = socket_path(settings)
@@ -45,9 +58,10 @@ async def served(settings: Settings, desk: Desk) -> AsyncIterator[JsonObject]:
     listening = witness.listen(str(path), shared=settings.spiffe_shared)
     svids = Svids(desk, FreshKeys(), JoseSvidReader(), None if desk.trust is None else desk.trust.bundles)
     await svids.start()
-    opening = asyncio.create_task(_open(svids, witness, listening), name="open-spiffe")
+    told = Served({"spiffe_socket": f"unix://{quote(str(path))}"}, asyncio.Event())
+    opening = asyncio.create_task(_open(told.opened, svids, witness, listening), name="open-spiffe")
     try:
-        yield {"spiffe_socket": f"unix://{quote(str(path))}"}
+        yield told
     finally:
         opening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -57,8 +71,9 @@ async def served(settings: Settings, desk: Desk) -> AsyncIterator[JsonObject]:
         path.unlink(missing_ok=True)
 
 
-async def _open(svids: Svids, witness: KernelWitness, listening: socket.socket) -> None:
+async def _open(ready: asyncio.Event, svids: Svids, witness: KernelWitness, listening: socket.socket) -> None:
     """Serve until cancelled."""
+    await ready.wait()
     try:
         door_of = await asyncio.to_thread(_load)
         door = door_of(svids, witness, listening)

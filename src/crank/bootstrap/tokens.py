@@ -1,52 +1,30 @@
 """Capability tokens, wired: who signs and reads them, which roles there are, and who may show a certificate."""
 
-import ssl
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 from crank.adapters.jose import JoseProofs, JoseTokens
+from crank.adapters.jwt_svid import JoseSvidReader
+from crank.bootstrap.biscuits import open_biscuits
 from crank.bootstrap.roles import read_roles
 from crank.config import Settings
 from crank.controller.token_desk import TokenDesk, TokenSigner
-from crank.domain.json import JsonObject
 from crank.domain.rules.token import ACCESS_TYPE
-from crank.domain.trust import Peer
+from crank.ports import Clock
 
 
-def open_tokens(settings: Settings, signer: TokenSigner) -> TokenDesk:
+def open_tokens(settings: Settings, signer: TokenSigner, clock: Clock) -> TokenDesk:
     """Return what makes and reads this node's tokens. Raises ConfigurationError (roles)."""
     return TokenDesk(
         signer=signer,
         reader=JoseTokens(signer.access_token_keys, typ=ACCESS_TYPE),
         proofs=JoseProofs(),
+        chains=open_biscuits(settings, clock),
         roles=read_roles(settings),
-        svids=_Svids(),
+        svids=JoseSvidReader(),
         place=settings.public_url.rstrip("/"),
     )
-
-
-class _Svids:
-    """The JwtSvidReader port, whose library is loaded with the first JWT-SVID: no start waits for it."""
-
-    def read(self, token: str, keys_of: Callable[[str], Sequence[JsonObject]]) -> JsonObject:
-        """Return the claims of a JWT-SVID. Raises InvalidRequest."""
-        from crank.adapters.jwt_svid import JoseSvidReader
-
-        return JoseSvidReader().read(token, keys_of)
 
 
 def take_place(tokens: TokenDesk | None, address: str) -> None:
     """Say where the node is reached, once it is; one that has a public address is known by that."""
     if tokens is not None and not tokens.place:
         tokens.place = address
-
-
-def ask_for_certificates(
-    tokens: TokenDesk | None, tls: ssl.SSLContext | None, ca_file: Path, identify: Callable[[Any], Peer]
-) -> None:
-    """Let callers of the API show a certificate of this trust domain; one that is shown must be good, none is needed."""
-    if tls is not None and tokens is not None:
-        tokens.identify = identify
-        tls.load_verify_locations(cafile=ca_file)
-        tls.verify_mode = ssl.CERT_OPTIONAL

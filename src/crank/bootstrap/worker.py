@@ -4,37 +4,41 @@ import asyncio
 import json
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.nvml import NvmlProbe
+from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
-from crank.bootstrap.authority import worker_id_of
 from crank.bootstrap.confinement import dialer_to, document, give_folders, log_layers, shut_in, spool_dir, worker_view
 from crank.bootstrap.controller import make_failpoints
 from crank.bootstrap.files import node_id
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
+from crank.bootstrap.own_identities import worker_id_of
 from crank.bootstrap.processes import telling, watched
 from crank.bootstrap.profiles import Profiles
 from crank.bootstrap.verifying import connector_to, own_identity
 from crank.config import Settings
 from crank.domain.isolation import Tier, require
 from crank.domain.quantity import TIMEOUT_SEC_MAX
+from crank.domain.rules.enrolment import EVERYTHING, allows
 from crank.domain.worker import GpuDevice
 from crank.sandbox.confine import Layer, abilities
 from crank.sandbox.dialer import Dialer
 from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.tiers import RUNNERS, strongest
 from crank.worker.attempt import Bench
+from crank.worker.identity import WorkerIdentity
 from crank.worker.offers import Offer, ScriptOffer, script_offers, shipped_offers
-from crank.worker.serve import EXIT_LEFT, Worker, WorkerIdentity
+from crank.worker.serve import EXIT_LEFT, Worker
 from crank.worker.sessions import SessionBounds
 
 # As long as the longest job that anybody may ask for.
@@ -47,6 +51,27 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker belongs.
+
+    url              where its controller listens for workers; an address, because nobody looks names up inside the walls
+    mounts_register  which folders of this machine its jobs may see
+    allowed          patterns of what it may offer
+    """
+
+    worker_id: str
+    node_id: str
+    url: str
+    mounts_register: Path
+    allowed: tuple[str, ...] = EVERYTHING
+
+
+def own_place(settings: Settings) -> Place:
+    """Return the place of this node's own worker."""
+    return Place(worker_id_of(settings), node_id(settings), workers_url(settings), settings.mounts_register)
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """What a worker gathered while it could still see the machine, and the walls that stand around it now.
 
@@ -54,6 +79,7 @@ class Prepared:
     dialer  makes the connections to the controller, in walls of its own
     """
 
+    place: Place
     link: LauncherLink
     dialer: Dialer
     identity: WorkerIdentity
@@ -62,32 +88,34 @@ class Prepared:
     layers: tuple[Layer, ...]
 
 
-def prepare(settings: Settings) -> Prepared:
+def prepare(settings: Settings, place: Place) -> Prepared:
     """Start launcher and dialer, gather what the worker needs to know, then shut this process in.
 
     From here on the process can reach its own folders and its controller, nothing else. Blocking, in a single
     thread. Raises SandboxError when no sandbox or no confinement can be had here.
     """
     # What the launcher may show to jobs is not this process's to say.
-    link = strongest(settings.sandbox_tier, partial(_launch, settings))
+    link = strongest(settings.sandbox_tier, partial(_launch, settings, place))
     try:
         devices = find_devices()
         offers = find_offers(Profiles(settings, devices), devices, link.tier)
+        offers = tuple(offer for offer in offers if allows(place.allowed, offer.capability.name))
         identity = WorkerIdentity(
-            worker_id=worker_id_of(settings),
+            worker_id=place.worker_id,
             instance_id=SystemIdSource().uuid7(),
-            node_id=node_id(settings),
+            node_id=place.node_id,
             software=f"crank/{crank.__version__}",
+            signer=FileManifestSigner(settings.identity_dir),
         )
         able = abilities()
         give_folders(settings, able.account)
-        dialer = dialer_to(workers_url(settings), able)
+        dialer = dialer_to(place.url, able)
         layers = shut_in(settings, worker_view(settings), able)
         log_layers(layers)
     except BaseException:
         link.close()
         raise
-    return Prepared(link, dialer, identity, offers, devices, layers)
+    return Prepared(place, link, dialer, identity, offers, devices, layers)
 
 
 def find_offers(profiles: Profiles, devices: Sequence[GpuDevice], tier: str) -> tuple[Offer, ...]:
@@ -96,9 +124,9 @@ def find_offers(profiles: Profiles, devices: Sequence[GpuDevice], tier: str) -> 
     return (*script_offers(builds, devices, tier), *shipped_offers(builds, profiles.shipped(), tier))
 
 
-def _launch(settings: Settings, tier: Tier) -> LauncherLink:
+def _launch(settings: Settings, place: Place, tier: Tier) -> LauncherLink:
     roots = [settings.profiles_builds.resolve()]
-    return launch(roots=roots, mounts_register=settings.mounts_register, tier=tier)
+    return launch(roots=roots, mounts_register=place.mounts_register, tier=tier)
 
 
 def find_devices() -> tuple[GpuDevice, ...]:
@@ -137,7 +165,7 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
                 sandbox.warm(offer.build)
         own = own_identity(settings, settings.identity_dir)
         worker = Worker(
-            connector_to(settings, workers_url(settings), own, prepared.dialer.dial),
+            connector_to(settings, prepared.place.url, own, prepared.dialer.dial),
             replace(prepared.identity, own=own),
             offers=prepared.offers,
             bench=Bench(
@@ -197,12 +225,15 @@ async def run_until_told(worker: Worker, leash: Leash, *, drain_sec: float) -> i
         return EXIT_LEFT
 
 
-def run_worker(settings: Settings, leash_descriptor: int | None) -> None:
-    """Be the worker until told to stop. Raises what kept it from starting."""
+def run_worker(settings: Settings, leash_descriptor: int | None, place: Callable[[], Place] | None = None) -> None:
+    """Be the worker until told to stop. Raises what kept it from starting.
+
+    place  finds where the worker belongs; its own node's unless said
+    """
     log_to_stderr("worker")
     leash = Leash(leash_descriptor)
     with telling(leash):
-        prepared = prepare(settings)
+        prepared = prepare(settings, own_place(settings) if place is None else place())
 
     async def serve(settings: Settings, leash: Leash) -> None:
         await serve_worker(settings, leash, prepared)

@@ -38,8 +38,13 @@ def list_jobs(
     if json:
         print_json({"jobs": [job.document for job in page.jobs], "next": page.next})
         return ExitCode.OK
-    rows = [(job.job_id, job.status, job.capability, job.submitted_at, job.worker_id) for job in page.jobs]
-    print_rows(("JOB", "STATUS", "CAPABILITY", "SUBMITTED", "WORKER"), rows)
+    heads = ["JOB", "STATUS", "CAPABILITY", "SUBMITTED", "WORKER"]
+    rows = [[job.job_id, job.status, job.capability, job.submitted_at, job.worker_id] for job in page.jobs]
+    if any(job.called_by for job in page.jobs):
+        heads.append("CALLED BY")
+        for row, job in zip(rows, page.jobs, strict=True):
+            row.append(job.called_by["job_id"] if job.called_by else None)
+    print_rows(heads, rows)
     if page.next:
         say(f"more: crank job list --before {page.next}")
     return ExitCode.OK

@@ -83,6 +83,11 @@ def tell_job(job: JobResult) -> None:
     print(f"capability {job.capability} {job.version or ''}".rstrip())
     if job.session_id is not None:
         print(f"session    {job.session_id}   context {job.context}")
+    if job.called_by is not None:
+        by = job.called_by
+        print(f"called by  {by['job_id']}   call {by['number']} of its attempt {by['epoch']}, handle {harmless(by['handle'])}")
+    if job.handles:
+        print(f"handles    {', '.join(job.handles)}")
     print(f"submitted  {job.submitted_at}   started {job.started_at or '-'}   ended {job.ended_at or '-'}")
     print(f"worker     {job.worker_id or '-'}   attempts {job.attempts}")
     if job.end is not None:

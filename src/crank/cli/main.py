@@ -84,32 +84,8 @@ _GROUPS = (
         ),
     ),
     (
-        "token",
-        "Short-lived tokens that allow less than what they are made of.",
-        (
-            ("mint", "crank.cli.token:mint", "Make a token of the owner's authority, and print it this once."),
-            ("exchange", "crank.cli.token:exchange", "Exchange a token or a key for a token that allows less."),
-            ("inspect", "crank.cli.token:inspect", "Show what a token says, unchecked."),
-            ("verify", "crank.cli.token:verify", "Ask the node whether a token is good now."),
-            ("revoke", "crank.cli.token:revoke", "Revoke a token with all that came of it."),
-            ("list", "crank.cli.token:list_tokens", "List the last tokens, the ended ones too."),
-            ("roles", "crank.cli.token:list_roles", "List the roles that a token may be made under."),
-        ),
-    ),
-    (
-        "federation",
-        "Other trust domains whose identities can be checked here.",
-        (
-            ("add", "crank.cli.federation:add", "Federate with a trust domain by where its bundle is published."),
-            ("list", "crank.cli.federation:list_domains", "List the domains, and whether they are believed now."),
-            ("show", "crank.cli.federation:show", "Show one domain with its bundle."),
-            ("refresh", "crank.cli.federation:refresh", "Fetch a domain's bundle now."),
-            ("remove", "crank.cli.federation:remove", "End a federation; nobody of that domain is believed any more."),
-        ),
-    ),
-    (
         "identity",
-        "Who may speak for this node and its workers, and identities of this machine's programs.",
+        "Who may speak for this node, its workers and its programs.",
         (
             ("show", "crank.cli.authority:show", "Show the tiers of the authority, its bundle, and a change of root."),
             ("rotate", "crank.cli.authority:rotate", "Change the root: prepare, activate, retire; abort goes back."),
@@ -129,6 +105,32 @@ _GROUPS = (
         ),
     ),
     (
+        "federation",
+        "Other trust domains whose identities can be checked here.",
+        (
+            ("add", "crank.cli.federation:add", "Federate with a trust domain by where its bundle is published."),
+            ("list", "crank.cli.federation:list_domains", "List the domains, and whether they are believed now."),
+            ("show", "crank.cli.federation:show", "Show one domain with its bundle."),
+            ("refresh", "crank.cli.federation:refresh", "Fetch a domain's bundle now."),
+            ("remove", "crank.cli.federation:remove", "End a federation; nobody of that domain is believed any more."),
+        ),
+    ),
+    (
+        "token",
+        "Short-lived tokens that allow less than what they are made of.",
+        (
+            ("mint", "crank.cli.token:mint", "Make a token of the owner's authority, and print it this once."),
+            ("exchange", "crank.cli.token:exchange", "Exchange a token or a key for a token that allows less."),
+            ("inspect", "crank.cli.token:inspect", "Show what a token says, unchecked."),
+            ("verify", "crank.cli.token:verify", "Ask the node whether a token is good now."),
+            ("revoke", "crank.cli.token:revoke", "Revoke a token with all that came of it."),
+            ("list", "crank.cli.token:list_tokens", "List the last tokens, the ended ones too."),
+            ("attenuate", "crank.cli.attenuate:attenuate_one", "Make less of a token, or pass it on; needs no node."),
+            ("keygen", "crank.cli.attenuate:keygen", "Make a key to hold tokens with."),
+            ("roles", "crank.cli.token:list_roles", "List the roles that a token may be made under."),
+        ),
+    ),
+    (
         "worker",
         "Workers and what they offer.",
         (
@@ -136,7 +138,19 @@ _GROUPS = (
             ("list", "crank.cli.worker:list_workers", "List the workers."),
         ),
     ),
-    ("node", "The node itself.", (("info", "crank.cli.node:info", "Tell where the running node is."),)),
+    (
+        "node",
+        "The node itself, and machines that work for it.",
+        (
+            ("info", "crank.cli.node:info", "Tell where the running node is."),
+            ("invite", "crank.cli.node_invite:invite", "Print the one command that joins another machine."),
+            ("register", "crank.cli.node_invite:register", "Let a machine join by its own certificate."),
+            ("list", "crank.cli.node_invite:list_nodes", "List the other machines."),
+            ("forget", "crank.cli.node_invite:forget", "Take a machine's right to be here, and cut it off."),
+            ("join", "crank.cli.node_join:join", "Work for a controller elsewhere, until Ctrl-C."),
+            ("thumbprint", "crank.cli.node_join:show_thumbprint", "Print by what this machine can be registered."),
+        ),
+    ),
 )
 # Started by the keeper, not by people.
 _INTERNAL = (
@@ -144,6 +158,7 @@ _INTERNAL = (
     ("internal-bound-keeper", "crank.cli.internal.keeper:bound"),
     ("internal-controller", "crank.cli.internal.controller:main"),
     ("internal-worker", "crank.cli.internal.worker:main"),
+    ("internal-member", "crank.cli.internal.member:main"),
 )
 
 

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from crank.bootstrap.node import client_options, some_node
 from crank.bootstrap.profiles import Profiles
 from crank.cli.exit_codes import REFUSAL_CODES, ExitCode, of_fault, of_status
+from crank.cli.handle import parse_handle
 from crank.cli.job_view import end_sentence, evidence_lines, job_object, refusal_object, used_lines
 from crank.cli.live import LiveView
 from crank.cli.out_folder import new_file
@@ -52,6 +53,14 @@ class Asked:
     file: Annotated[
         tuple[str, ...],
         Parameter(help="path[=name]: a file that the job finds in /scratch.", negative=(), show_default=False),
+    ] = ()
+    handle: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="name=capability, name=mount:<mount>, or one JSON object: what its code may ask for (import crank).",
+            negative=(),
+            show_default=False,
+        ),
     ] = ()
     accelerator: Annotated[str | None, Parameter(help="cpu or gpu.")] = None
     timeout: Annotated[float | None, Parameter(help="Seconds that the job may run.")] = None
@@ -148,6 +157,7 @@ def _fields(asked: Asked) -> dict[str, Any]:
         "job_id": asked.job_id,
         "idempotency_key": asked.idempotency_key,
         "files": dict(_file(entry) for entry in asked.file),
+        "handles": [parse_handle(entry) for entry in asked.handle] or None,
     }
 
 

@@ -12,7 +12,8 @@ from crank.cli.exit_codes import ExitCode
 from crank.cli.key import duration_sec
 from crank.cli.reach import ask
 from crank.cli.show import print_json, print_rows, say
-from crank.client import AsyncClient, Token
+from crank.client import AsyncClient, ProofKey, Token
+from crank.domain.chain import looks_like_chain
 from crank.errors import InvalidRequest, NotAuthenticated
 
 Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
@@ -37,6 +38,13 @@ class Allowed:
     role: Annotated[str | None, Parameter(help="The role to assume.")] = None
     holder_key: Annotated[str | None, Parameter(help="Thumbprint (jkt) of the key of who shall hold it.")] = None
     depth: Annotated[int | None, Parameter(help="How often it may be passed on.")] = None
+    key: Annotated[
+        Path | None, Parameter(help="Your private key, of the token that you show or for the one that you ask for.")
+    ] = None
+    biscuit: Annotated[
+        bool,
+        Parameter(help="As a Biscuit: narrow it and pass it on without the node.", negative=(), show_default=False),
+    ] = False
 
     def wanted(self) -> dict[str, Any]:
         """Return it as the client takes it. Raises InvalidRequest."""
@@ -55,6 +63,8 @@ class Allowed:
             "role": self.role,
             "holder_jkt": self.holder_key,
             "depth": self.depth,
+            "biscuit": self.biscuit,
+            "proof_key": None if self.key is None else ProofKey(self.key.read_bytes()),
         }
 
 
@@ -94,7 +104,14 @@ def inspect(
     token: Annotated[str, Parameter(help="A token, or - to read it from standard input.", allow_leading_hyphen=True)], /
 ) -> int:
     """Show what a token says, read here and believed by nobody: its signature is not checked."""
-    print_json(_claims(_read(token)))
+    text = _read(token)
+    if looks_like_chain(text):
+        # Loaded for such a token alone.
+        from crank.bootstrap.attenuation import describe  # noqa: PLC0415
+
+        print_json({**describe(text), "checked": False})
+    else:
+        print_json(_claims(text))
     return ExitCode.OK
 
 

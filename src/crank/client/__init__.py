@@ -5,6 +5,7 @@ from crank.client.face_session import Session
 from crank.client.federation import FederatedDomain
 from crank.client.keys import Key
 from crank.client.link import ClientOptions, job_id_of
+from crank.client.nodes import Node
 from crank.client.proof import ProofKey
 from crank.client.remote import AsyncClient
 from crank.client.results import Artifact, JobEnd, JobEvent, JobResult, Metrics, Mount, Page, Skipped, StreamMetrics
@@ -26,6 +27,7 @@ __all__ = [
     "Key",
     "Metrics",
     "Mount",
+    "Node",
     "Page",
     "ProofKey",
     "Session",

@@ -12,6 +12,7 @@ from crank.client.federation import Federation
 from crank.client.identities import Identities
 from crank.client.keys import Keys
 from crank.client.link import ClientOptions
+from crank.client.nodes import Nodes
 from crank.client.remote import AsyncClient, OnOutput
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page
 from crank.client.sessions import SessionState
@@ -35,9 +36,10 @@ class Client:
         self._thread = threading.Thread(target=self._loop.run_forever, name="crank-client", daemon=True)
         self._thread.start()
         self.keys = Keys(self._remote.keys, self._wait_for)
-        self.tokens = Tokens(self._remote.tokens, self._wait_for)
-        self.federation = Federation(self._remote.federation, self._wait_for)
+        self.nodes = Nodes(self._remote.nodes, self._wait_for)
         self.identities = Identities(self._remote.identities, self._wait_for)
+        self.federation = Federation(self._remote.federation, self._wait_for)
+        self.tokens = Tokens(self._remote.tokens, self._wait_for)
         self.workloads = Workloads(self._remote.workloads, self._wait_for)
 
     def __enter__(self) -> Self:

@@ -19,6 +19,7 @@ from crank.client.federation import AsyncFederation
 from crank.client.identities import AsyncIdentities
 from crank.client.keys import AsyncKeys
 from crank.client.link import EVENT_BYTES_MAX, ClientOptions, Link, transport_fault
+from crank.client.nodes import AsyncNodes
 from crank.client.results import Artifact, JobEvent, JobResult, Mount, Page, parse_job, parse_mount, parse_page
 from crank.client.sessions import AsyncSession, SessionState, parse_session
 from crank.client.tokens import AsyncTokens
@@ -36,7 +37,7 @@ _CONSTRAINTS = (
 )  # fmt: skip
 _FIELDS = frozenset(
     ("capability", "version", "job_id", "idempotency_key", "effects", "route", "detach",
-     "session", "context", "program", "stdin")
+     "session", "context", "program", "stdin", "handles")
 )  # fmt: skip
 
 OnEvent: TypeAlias = Callable[[JobEvent], None]
@@ -50,9 +51,10 @@ class AsyncClient:
         self.options = options
         self._link = Link(options)
         self.keys = AsyncKeys(self._link)
-        self.tokens = AsyncTokens(self._link)
-        self.federation = AsyncFederation(self._link)
+        self.nodes = AsyncNodes(self._link)
         self.identities = AsyncIdentities(self._link)
+        self.federation = AsyncFederation(self._link)
+        self.tokens = AsyncTokens(self._link)
         self.workloads = AsyncWorkloads(self._link)
 
     async def __aenter__(self) -> Self:

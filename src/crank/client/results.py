@@ -98,7 +98,11 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """A job as the node tells it: where it stands, and when it is over, everything that it left."""
+    """A job as the node tells it: where it stands, and when it is over, everything that it left.
+
+    called_by  the call of another job that it was made for: that job's `job_id`, `epoch`, `number` and `handle`
+    handles    names of what its own code may ask for
+    """
 
     job_id: str
     status: str
@@ -116,6 +120,8 @@ class JobResult:
     epoch: int = 0
     worker_id: str | None = None
     cancel_requested: bool = False
+    called_by: JsonObject | None = None
+    handles: tuple[str, ...] = ()
     pending: str | None = None
     end: JobEnd | None = None
     stdout: str = ""
@@ -153,7 +159,7 @@ class Page:
 
 _PLAIN = (
     "capability", "version", "env_profile", "accelerator", "effects", "session_id", "context", "submitted_at", "started_at",
-    "ended_at", "attempts", "epoch", "worker_id", "cancel_requested", "pending", "stdout", "stderr", "result", "has_result", "tier",
+    "ended_at", "attempts", "epoch", "worker_id", "cancel_requested", "called_by", "pending", "stdout", "stderr", "result", "has_result", "tier",
 )  # fmt: skip
 
 
@@ -176,6 +182,7 @@ def parse_job(body: Any) -> JobResult:
             artifacts=tuple(Artifact(**_known(Artifact, entry)) for entry in body.get("artifacts") or ()),
             skipped=tuple(Skipped(**_known(Skipped, entry)) for entry in body.get("skipped") or ()),
             metrics=None if body.get("metrics") is None else _metrics(body["metrics"]),
+            handles=tuple(body.get("handles") or ()),
             layers=tuple(body.get("layers") or ()),
             denials=_denials(body),
             notes=tuple(body.get("notes") or ()),

@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crank.domain.chain import looks_like_chain
+
 TOKEN_PATH = "/v1/token"  # noqa: S105 - an address
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind
+_BISCUIT = "urn:crank:params:token-type:biscuit"
 _KEY = "urn:crank:params:token-type:api-key"
 _DETAIL = "urn:crank:capability"
 
 
 def is_token(text: str) -> bool:
     """Tell whether this is a token rather than the secret of a key."""
-    return text.startswith("eyJ") and text.count(".") == 2
+    return (text.startswith("eyJ") and text.count(".") == 2) or looks_like_chain(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class TokenWanted:
 
     scope       names of capabilities alone, with spaces between; rights are authorization_details without their `type`
     role        the role to assume
+    biscuit     as a Biscuit, which its holder narrows and passes on without the node; it needs a proven key
     actor       the token or key of who shall act; holder_jkt the thumbprint of their key
     """
 
@@ -33,6 +37,7 @@ class TokenWanted:
     holder_jkt: str | None = None
     lifetime_sec: int | None = None
     depth: int | None = None
+    biscuit: bool = False
 
 
 def exchange_form(subject: str, wanted: TokenWanted) -> dict[str, str]:
@@ -40,6 +45,8 @@ def exchange_form(subject: str, wanted: TokenWanted) -> dict[str, str]:
     fields = {"grant_type": _GRANT_TYPE, **_shown("subject_token", subject)}
     if wanted.actor is not None:
         fields |= _shown("actor_token", wanted.actor)
+    if wanted.biscuit:
+        fields["requested_token_type"] = _BISCUIT
     if wanted.rights is not None:
         fields["authorization_details"] = json.dumps([{"type": _DETAIL, **one} for one in wanted.rights])
     for name in ("scope", "role", "holder_jkt", "lifetime_sec", "depth"):
@@ -50,4 +57,5 @@ def exchange_form(subject: str, wanted: TokenWanted) -> dict[str, str]:
 
 
 def _shown(name: str, text: str) -> dict[str, str]:
-    return {name: text, f"{name}_type": _TOKEN if is_token(text) else _KEY}
+    kind = _BISCUIT if looks_like_chain(text) else _TOKEN if is_token(text) else _KEY
+    return {name: text, f"{name}_type": kind}

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from crank.client.link import Link, read_secret
 from crank.client.proof import ProofKey
 from crank.client.token_forms import TOKEN_PATH, TokenWanted, exchange_form
+from crank.domain.chain import looks_like_chain
 from crank.domain.json import JsonObject
 from crank.errors import ProtocolError
 
@@ -74,7 +75,7 @@ class AsyncTokens:
 
     async def revoke(self, token: str) -> None:
         """End a token, by itself or by its grant's id, with all that came of it. Raises NotFound for an unknown id."""
-        if token.count(".") == 2:
+        if token.count(".") == 2 or looks_like_chain(token):
             await self._link.ask("POST", f"{TOKEN_PATH}/revoke", data={"token": token})
         else:
             await self._link.ask("DELETE", f"/v1/tokens/{quote(token, safe='')}")

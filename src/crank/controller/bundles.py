@@ -14,6 +14,15 @@ POLLS_MISSED_MAX = 3
 _US = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Our bundle as text, with the entity tag that stands for exactly these bytes."""
+
+    bundle: TrustBundle
+    raw: bytes
+    tag: str
+
+
 class Bundles:
     """Bundles by the name of their trust domain. They are never merged: whoever verifies asks for one domain's."""
 
@@ -25,6 +34,8 @@ class Bundles:
         self.generation = 0
         # How many callers wait for the next bundle of our own, and which of it proven ones showed that they have.
         self.waiting = 0
+        # Written once for each bundle, however many ask.
+        self.published: Published | None = None
         self._pollers: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def find(self, trust_domain: str) -> TrustBundle | None:

@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crank.controller.arrivals import Arrivals
 from crank.controller.bell import Bell
 from crank.controller.bundles import Trust
 from crank.controller.flights import Flights
 from crank.controller.keyring import Keyring
+from crank.controller.manifests import Manifests
 from crank.controller.pace import Pace
 from crank.controller.roster import Roster
 from crank.controller.shelf import Shelf
+from crank.controller.sight import Sight
 from crank.controller.standing import Standing
 from crank.controller.tally import Tally
 from crank.controller.token_desk import TokenDesk
@@ -23,6 +26,7 @@ from crank.domain.profile import Profile
 from crank.domain.quantity import GIB, OUTPUT_BYTES_MAX
 from crank.domain.record import Record
 from crank.ports import (
+    Appraiser,
     Authority,
     BlobStore,
     Clock,
@@ -84,9 +88,13 @@ class Desk:
     downloads       fetches files of callers; None where that is off
     profiles        by name, what the environments hold whose files this node has; to tell agents, never to decide
     authority       issues identities and signs tokens; None where nothing is served that needs them
-    trust           publishes our bundle and keeps those of federated domains; None as with the authority
     roots           the operator's side of it; root_gate is held while a step of a change of root is taken
+    trust           publishes our bundle and keeps those of federated domains; None as with the authority
+    sight           which bundle this controller's own listeners believe
     mounts_gate     held while a mount is added or removed, so that store and register change alike
+    appraiser       checks what nodes and workers signed; None: none is believed
+    arrivals        who tried to join of late
+    manifests       which manifests were shown of late
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
     workloads       rings when workloads were registered or removed
@@ -110,14 +118,20 @@ class Desk:
     downloads: Downloads | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     authority: Authority | None = None
-    trust: Trust | None = None
     roots: RootRotation | None = None
     root_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
+    trust: Trust | None = None
+    sight: Sight = field(default_factory=Sight)
     mounts_gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     tally: Tally = field(default_factory=Tally)
     keyring: Keyring = field(default_factory=Keyring)
+    # Refusals of calls that jobs make, apart from those of credentials: a job shall not push them out.
+    refused_calls: Keyring = field(default_factory=Keyring)
     attended: dict[tuple[TenantId, JobId], float] = field(default_factory=dict)
     shelf: Shelf = field(default_factory=Shelf)
+    appraiser: Appraiser | None = None
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    manifests: Manifests = field(default_factory=Manifests)
     standing: Standing = field(default_factory=Standing)
     renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
     workloads: Bell = field(default_factory=Bell)

@@ -13,14 +13,17 @@ from crank.controller.complete import end_job
 from crank.controller.desk import Desk
 from crank.controller.roster import LiveLease, LiveWorker
 from crank.domain.capability import Capability
+from crank.domain.handle import Handle
 from crank.domain.ids import MountId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.outcome import End, Reason
+from crank.domain.rules import handle as handle_rules
 from crank.domain.rules import lease, placement
 from crank.domain.rules import session as session_rules
 from crank.errors import Unavailable
 from crank.ports import Transaction
-from crank.wire import Lease, LeaseFile, LeaseMount
+from crank.wire import HANDLES_SINCE, Lease, LeaseFile, LeaseMount
+from crank.wire.calls import LeaseHandle
 
 BATCH_JOBS_MAX = 256
 
@@ -69,6 +72,9 @@ _MOUNT_DENIED = End(
 _KEY_REVOKED = End(
     Reason.REFUSED, code="key_revoked", message="The key that asked for it was revoked before it could start."
 )
+_CALLER_ENDED = End(
+    Reason.CANCELLED, code="caller_ended", message="The job that called for it ended before it could start."
+)
 _GRANT_REVOKED = End(
     Reason.REFUSED, code="grant_revoked", message="The token that asked for it was revoked before it could start."
 )
@@ -76,6 +82,9 @@ _GRANT_REVOKED = End(
 
 def _look(tx: Transaction) -> tuple[list[Job], dict[MountId, Mount], list[tuple[Job, End]]]:
     queue = list(tx.jobs.queued(BATCH_JOBS_MAX))
+    # Whatever waits before them: places that are lent are theirs alone, and whoever lends one waits for them.
+    seen = {job.job_id for job in queue}
+    queue += [job for job in tx.jobs.called_open() if job.status is Status.QUEUED and job.job_id not in seen]
     tenants = {job.tenant for job in queue if job.request.mounts}
     mounts = {mount.mount_id: mount for tenant in tenants for mount in tx.registry.mounts(tenant)}
     ends = {job.job_id: _broken(tx, job, mounts) for job in queue}
@@ -87,6 +96,8 @@ def _broken(tx: Transaction, job: Job, mounts: dict[MountId, Mount]) -> End | No
     """Return how a job ends that can never start any more, or None."""
     if any(use.mount_id not in mounts for use in job.request.mounts):
         return _MOUNT_GONE
+    if _is_forsaken(tx, job):
+        return _CALLER_ENDED
     if (denied := _denied(tx, job)) is not None:
         return denied
     if job.request.session_id is None:
@@ -95,6 +106,12 @@ def _broken(tx: Transaction, job: Job, mounts: dict[MountId, Mount]) -> End | No
     if session is not None and not session.ended:
         return None
     return session_rules.job_end(None if session is None else session.end)
+
+
+def _is_forsaken(tx: Transaction, job: Job) -> bool:
+    """Tell whether a job was called for by another one that does not wait for it any more."""
+    by = job.called_by
+    return by is not None and handle_rules.is_forsaken(by, tx.jobs.find(job.tenant, by.job_id))
 
 
 def _denied(tx: Transaction, job: Job) -> End | None:
@@ -117,11 +134,11 @@ def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> list[
     now_sec = desk.clock.monotonic_sec()
     taken: dict[str, int] = {}
     plans: list[_Plan] = []
-    base = desk.roster.offers(now_sec)
+    base = {called: desk.roster.offers(now_sec, called=called) for called in {_is_called(job) for job in queue}}
     for job in queue:
         offers = [
             placement.Offer(o.worker_id, o.node_id, o.capability, o.free_slots - taken.get(o.worker_id, 0))
-            for o in desk.roster.for_request(job.request, base)
+            for o in desk.roster.for_request(job.request, base[_is_called(job)])
         ]
         nodes = frozenset(mounts[use.mount_id].node_id for use in job.request.mounts)
         placed = placement.choose(job.request, offers, nodes)
@@ -136,10 +153,14 @@ def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> list[
     return plans
 
 
+def _is_called(job: Job) -> bool:
+    return job.called_by is not None
+
+
 def _lease(desk: Desk, tx: Transaction, plan: _Plan) -> Job | None:
     job = tx.jobs.find(plan.job.tenant, plan.job.job_id)
-    if job is None or job.status is not Status.QUEUED or _denied(tx, job) is not None:
-        # Also where its key was revoked since the look; the next look ends it.
+    if job is None or job.status is not Status.QUEUED or _denied(tx, job) is not None or _is_forsaken(tx, job):
+        # Also where its key was revoked, or its caller ended, since the look; the next look ends it.
         return None
     known = plan.worker.known
     leased = lease.grant(job, known.worker_id, known.instance_id)
@@ -151,10 +172,18 @@ def _lease(desk: Desk, tx: Transaction, plan: _Plan) -> Job | None:
     return leased
 
 
+def _told(handle: Handle) -> LeaseHandle:
+    right = handle.right
+    if right is None:
+        return LeaseHandle(handle.name, "mount", None, None, None, None)
+    mounts = None if right.mounts is None else list(right.mounts)
+    return LeaseHandle(handle.name, "call", right.capability, right.version, mounts, right.calls_max)
+
+
 async def _send(desk: Desk, plan: _Plan, job: Job) -> None:
-    plan.worker.leases[job.job_id] = LiveLease(job.epoch)
-    desk.watch.changed(job.tenant, job.job_id)
     request = job.request
+    plan.worker.leases[job.job_id] = LiveLease(job.epoch, hands=bool(request.handles), called=_is_called(job))
+    desk.watch.changed(job.tenant, job.job_id)
     message = Lease(
         job_id=job.job_id,
         epoch=job.epoch,
@@ -175,6 +204,9 @@ async def _send(desk: Desk, plan: _Plan, job: Job) -> None:
         cpu_sec=request.cpu_sec,
         idle_sec=request.idle_sec,
         no_output_sec=request.no_output_sec,
+        handles=[_told(handle) for handle in request.handles] or None,
+        # An older worker has no places to lend, and does not know the word.
+        called=_is_called(job) and plan.worker.version >= HANDLES_SINCE,
     )
     try:
         await plan.worker.link.send(message)

@@ -13,7 +13,7 @@ from crank.domain.capability import Capability
 from crank.domain.ids import JobId, TenantId
 from crank.domain.job import InputFile, Job, Mount
 from crank.domain.json import JsonValue
-from crank.errors import CrankError, InvalidRequest
+from crank.errors import CrankError, InvalidRequest, NotSupported
 from crank.ports import Transaction
 
 KEPT = ".crank/kept.tar"
@@ -27,9 +27,18 @@ _RECORDS_MAX = 50
 
 
 async def find_kept(
-    desk: Desk, *, tenant: TenantId, subject: str, capability: Capability, args: JsonValue, mounts: dict[str, Mount]
+    desk: Desk,
+    *,
+    tenant: TenantId,
+    subject: str,
+    capability: Capability,
+    args: JsonValue,
+    mounts: dict[str, Mount],
+    called: bool = False,
 ) -> tuple[InputFile, ...]:
     """Return what an earlier job kept for this one, or nothing.
+
+    called  another job asked: what else its credential has is not in that job's hand, so it finds nothing and names nothing
 
     Raises InvalidRequest (`previous_not_found`) when a job is named that this caller may not build on.
     """
@@ -37,8 +46,12 @@ async def find_kept(
     if not capability.takes_files or not isinstance(field, dict):
         return ()
     wanted = args.get("previous", LATEST) if isinstance(args, dict) else LATEST
-    if wanted == NONE:
+    if wanted == NONE or (called and wanted == LATEST):
         return ()
+    if called:
+        raise NotSupported(
+            "A job names no other job when it calls.", field="args.previous", fix=f"Leave previous out, or send {NONE!r}."
+        )
     if wanted != LATEST:
         return await _named(desk, tenant, subject, capability, JobId(str(wanted)))
     places = sorted((name, mount.mount_id) for name, mount in mounts.items())

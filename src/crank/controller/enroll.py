@@ -3,24 +3,30 @@
 Steps, marked again in the code:
  1. agree on a version of the protocol
  2. check that the certificate speaks for this worker, and still may
- 3. validate every capability; one that is wrong keeps the whole worker out
- 4. in one transaction: store what it offers, and decide about every lease it should hold
- 5. let it in, close an older connection of the same worker; one that it renews hands over (`take_over`)
- 6. answer, tell by what it checks its peers, repeat pending cancellations, wake the dispatcher
+ 3. check the manifest: signed with that certificate's key, for this worker, instance and node, just now, not shown before
+ 4. validate every capability; one that is wrong keeps the whole worker out
+ 5. in one transaction: check what its node's enrolment allows, store what it offers, and decide about every lease it
+    should hold
+ 6. let it in, close an older connection of the same worker; one that it renews hands over (`take_over`)
+ 7. answer, tell by what it checks its peers, repeat pending cancellations, wake the dispatcher
 """
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_listed
-from crank.controller.roster import LiveLease, LiveWorker
-from crank.controller.take_over import carry_over, older_link
+from crank.controller.enrolled import enrolled_as, signed_offer
+from crank.controller.roster import LiveWorker
+from crank.controller.take_over import carry_over, going_on, older_link
 from crank.controller.tell_trust import tell_trust
 from crank.domain.capability import CAPABILITIES_MAX, Capability, parse_capability
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import LOCAL_TENANT, InstanceId, JobId, WorkerId, is_uuid7, parse_name
 from crank.domain.job import Job, Status
+from crank.domain.json import JsonObject
 from crank.domain.rules.retry import Loss
 from crank.domain.trust import Peer
 from crank.domain.worker import SLOTS_MAX, KnownWorker
@@ -52,23 +58,25 @@ async def enroll(
             code="version_mismatch",
         )
     _check_peer(desk, hello, peer)  # 2
-    known = _known(desk, hello, _capabilities(desk, hello))  # 3
+    documents = signed_offer(desk, hello, version, shown)  # 3
+    known = _known(desk, hello, _capabilities(desk, documents))  # 4
     async with desk.roster.gate:
         if shown is not None:
             # Again under the gate: a revocation that came meanwhile has looked for links to close already.
             desk.standing.check(shown, desk.clock.now_us())
         worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec(), version=version, peer=shown)
+        worker.manifest = hello.manifest
         older = await older_link(desk, hello)
         if older is None:
-            decided = await _let_in(desk, worker, hello, renews=False)
+            decided = await _let_in(desk, worker, hello, None)
         else:
             # Whatever it is acting on is finished first; all else that comes by that link is said again.
             async with older.turn:
-                decided = await _let_in(desk, worker, hello, renews=True)
+                decided = await _let_in(desk, worker, hello, older)
                 await _carry(desk, older, worker, decided.carried)
-        await _replace(desk, worker)  # 5
+        await _replace(desk, worker)  # 6
         try:
-            await _answer(desk, worker, version, decided.answers)  # 6
+            await _answer(desk, worker, version, decided.answers)  # 7
         except Unavailable:
             desk.roster.leave(worker, desk.clock.monotonic_sec())
             raise
@@ -80,12 +88,14 @@ async def enroll(
     return worker
 
 
-async def _let_in(desk: Desk, worker: LiveWorker, hello: Hello, *, renews: bool) -> _Decided:
-    decided = await desk.store.transact(lambda tx: _store(desk, tx, worker.known, hello.holding, renews=renews))  # 4
+async def _let_in(desk: Desk, worker: LiveWorker, hello: Hello, older: LiveWorker | None) -> _Decided:
+    worker.known, decided = await desk.store.transact(  # 5
+        lambda tx: _store(desk, tx, worker, hello, renews=older is not None)
+    )
     desk.failpoints.reach("enroll.committed")
     for job, entry in decided.answers:
         if job is not None and entry.verdict == "continue":
-            worker.leases[job.job_id] = LiveLease(entry.epoch, await _next_seq(desk, job.job_id, entry.epoch))
+            worker.leases[job.job_id] = going_on(older, job, await _next_seq(desk, job.job_id, entry.epoch))
     return decided
 
 
@@ -109,17 +119,11 @@ async def leave(desk: Desk, *, worker: LiveWorker) -> None:
     for waiting in worker.calls.values():
         if not waiting.done():
             waiting.set_exception(Unavailable("The worker's connection was lost.", code="worker_gone"))
+    # Its calls are said again on its next link.
+    for answering in list(worker.answering.values()):
+        answering.cancel()
     if desk.roster.leave(worker, desk.clock.monotonic_sec()):
-        known = worker.known
-        seen = KnownWorker(
-            known.worker_id,
-            known.instance_id,
-            known.node_id,
-            known.slots,
-            known.capabilities,
-            known.enrolled_us,
-            desk.clock.now_us(),
-        )
+        seen = replace(worker.known, seen_us=desk.clock.now_us())
         await desk.store.transact(lambda tx: tx.registry.put_worker(seen))
 
 
@@ -133,11 +137,11 @@ def _check_peer(desk: Desk, hello: Hello, peer: SpiffeId) -> None:
         )
 
 
-def _capabilities(desk: Desk, hello: Hello) -> tuple[Capability, ...]:
-    if len(hello.capabilities) > CAPABILITIES_MAX:
+def _capabilities(desk: Desk, documents: Sequence[JsonObject]) -> tuple[Capability, ...]:
+    if len(documents) > CAPABILITIES_MAX:
         raise InvalidRequest(f"A worker offers at most {CAPABILITIES_MAX} capabilities.", code="invalid_capability")
     found: dict[tuple[str, str, str], Capability] = {}
-    for document in hello.capabilities:
+    for document in documents:
         capability = parse_capability(document)
         for name in ("input_schema", "output_schema"):
             problem = desk.schemas.check_schema(getattr(capability, name))
@@ -173,14 +177,24 @@ def _known(desk: Desk, hello: Hello, capabilities: tuple[Capability, ...]) -> Kn
 
 
 def _store(
-    desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holding], *, renews: bool
-) -> _Decided:
+    desk: Desk, tx: Transaction, worker: LiveWorker, hello: Hello, *, renews: bool
+) -> tuple[KnownWorker, _Decided]:
+    known = enrolled_as(desk, tx, worker.known, worker.peer)
     tx.registry.put_worker(known)
     kind = "worker.renewed" if renews else "worker.enrolled"
-    facts = {"capabilities": [capability.name for capability in known.capabilities], "slots": known.slots}
+    facts: JsonObject = {
+        "capabilities": [capability.name for capability in known.capabilities],
+        "slots": known.slots,
+        "node": known.node_id,
+        "manifest": None if hello.manifest is None else hashlib.sha256(hello.manifest.encode()).hexdigest(),
+    }
     tx.records.append(
         desk.record(kind, tenant=LOCAL_TENANT, subject=known.worker_id, job_id=None, facts=facts)
     )
+    return known, _leases(desk, tx, known, hello.holding, renews=renews)
+
+
+def _leases(desk: Desk, tx: Transaction, known: KnownWorker, holding: list[Holding], *, renews: bool) -> _Decided:
     held = {job.job_id: job for job in tx.jobs.held() if job.worker_id == known.worker_id}
     answers: list[tuple[Job | None, Resumed]] = []
     for entry in holding:

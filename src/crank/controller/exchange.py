@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from crank.controller.access import authenticate
 from crank.controller.desk import Desk
 from crank.controller.keys import hash_of
-from crank.controller.present import identity_of, over, present, token_desk
+from crank.controller.present import bound_to, identity_of, over, present, token_desk
 from crank.controller.scope import desk_for
 from crank.controller.spend import note_refusal
 from crank.controller.token_desk import TokenDesk
+from crank.domain.chain import Holder
 from crank.domain.credential import Credential, CredentialKind
 from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.ids import LOCAL_TENANT, CredentialId
@@ -53,6 +54,7 @@ class Wanted:
     peer          who the connection's certificate says that asks, where there is one, and `proven` is its key
     holder_jkt    thumbprint of the key of somebody else who shall hold it
     lifetime_sec, depth   at most so much
+    form          what kind of token it shall be; proven_key the key that is proven, as a compressed point
     """
 
     subject: Shown
@@ -64,6 +66,8 @@ class Wanted:
     holder_jkt: str | None = None
     lifetime_sec: int | None = None
     depth: int | None = None
+    form: str = exchange.ACCESS_TOKEN
+    proven_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +107,30 @@ async def _issue(desk: Desk, tokens: TokenDesk, wanted: Wanted, subject: Subject
     if grant.expires_us <= now_us:
         raise over()
     # Signed first: a token that was never shown does no harm, a grant without one would only be dead weight.
-    signed = tokens.signer.sign_access_token(token.claims_of(grant, issuer=tokens.issuer, audience=tokens.issuer))  # 5
+    signed = _signed(tokens, wanted, grant)  # 5
     if len(signed) > token.TOKEN_CHARS_MAX:
         raise InvalidRequest("The token would be too long to be sent.", code="token_too_long", field="scope")
     await desk.store.transact(lambda tx: _keep(desk, tx, grant, subject, role))  # 4
     return Issued(signed, grant)
 
 
+def _signed(tokens: TokenDesk, wanted: Wanted, grant: Grant) -> str:
+    claims = token.claims_of(grant, issuer=tokens.issuer, audience=tokens.issuer)
+    if wanted.form != exchange.BISCUIT:
+        return tokens.signer.sign_access_token(claims)
+    if tokens.chains is None:
+        raise InvalidRequest("This node makes no Biscuits.", code="not_supported", field="requested_token_type")
+    # Of a holder who is only named no key is known, and one that none is bound to could be passed on by anybody.
+    own = grant.holder_jkt is not None and grant.holder_jkt == wanted.proven
+    holder = Holder(grant.holder_jkt or "", wanted.proven_key if own else None)
+    return tokens.chains.mint({**claims, "depth": grant.depth_left}, holder)
+
+
 async def _subject(desk: Desk, wanted: Wanted) -> Subject:
     shown = wanted.subject
     if shown.kind == exchange.API_KEY:
         return Subject(await authenticate(desk, hash_of(shown.text), access.API_KINDS))
-    if shown.kind == exchange.ACCESS_TOKEN:
+    if shown.kind in (exchange.ACCESS_TOKEN, exchange.BISCUIT):
         credential, grant = await present(desk, shown.text, wanted.proven)
         return Subject(credential, grant)
     if shown.kind == exchange.JWT:
@@ -178,7 +194,7 @@ async def _actor(desk: Desk, wanted: Wanted, subject: Subject) -> tuple[str | No
     if wanted.actor.kind == exchange.API_KEY:
         credential = await authenticate(desk, hash_of(wanted.actor.text), access.API_KINDS)
         found: tuple[str, str | None] = (credential.subject, None)
-    elif wanted.actor.kind == exchange.ACCESS_TOKEN:
+    elif wanted.actor.kind in (exchange.ACCESS_TOKEN, exchange.BISCUIT):
         found = await _acting(desk, wanted.actor.text)
     elif wanted.actor.kind == exchange.JWT:
         found = (str(identity_of(desk, wanted.actor.text)), None)
@@ -197,11 +213,14 @@ async def _actor(desk: Desk, wanted: Wanted, subject: Subject) -> tuple[str | No
 
 async def _acting(desk: Desk, shown: str) -> tuple[str, str | None]:
     """Return who holds a token, and the key that it is bound to: what comes of it is bound to that key, too."""
-    tokens = token_desk(desk)
-    said = token.read_claims(
-        tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
-    )
-    bound = None if isinstance(said, Refusal) else said.holder_jkt
+    bound = bound_to(desk, shown)
+    if bound is not None and not token.is_thumbprint(bound):
+        raise InvalidRequest(
+            "The actor's token is bound to a name, and a new one needs a key.",
+            code="unsupported_token_type",
+            field="actor_token",
+            fix="Send an actor's token that is bound to a key.",
+        )
     _, grant = await present(desk, shown, bound)
     return grant.holder, grant.holder_jkt
 

@@ -2,7 +2,7 @@
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
-from crank.controller.present import present, token_desk
+from crank.controller.present import bound_to, present, token_desk
 from crank.controller.withdraw import withdraw_grants
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant, GrantId
@@ -34,14 +34,9 @@ async def introspect(desk: Desk, shown: str) -> JsonObject:
 
 
 async def _alive(desk: Desk, shown: str) -> Grant | None:
-    tokens = token_desk(desk)
     try:
-        said = token.read_claims(
-            tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
-        )
         # To be told of it nobody has to hold its key; to use it they do.
-        bound = said.holder_jkt if isinstance(said, token.Presented) else None
-        _, grant = await present(desk, shown, bound)
+        _, grant = await present(desk, shown, bound_to(desk, shown))
     except NotAuthenticated:
         return None
     return grant

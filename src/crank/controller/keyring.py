@@ -20,7 +20,7 @@ class Keyring:
     def refusals_to_record(self, asker: str, action: str, now_sec: float) -> int:
         """Count a refusal; return how many to record now, itself included, or 0 to record none yet.
 
-        asker  the id of a credential, or the SPIFFE ID of a peer
+        asker  the id of a credential or a job, or the SPIFFE ID of a peer
         """
         key = (asker, action)
         recorded_sec, silent = self._refused.get(key, (None, 0))

@@ -10,6 +10,7 @@ from crank.controller.attended import end_unattended, recall
 from crank.controller.cut_off import cut_off_all
 from crank.controller.desk import Desk
 from crank.controller.dispatch import BATCH_JOBS_MAX, dispatch
+from crank.controller.forsake import end_forsaken
 from crank.controller.identities import load_standing
 from crank.controller.reap import reap, sweep
 from crank.controller.tell_trust import follow_bundle
@@ -41,6 +42,7 @@ class ControllerLoop:
             asyncio.create_task(self._dispatch(), name="dispatch"),
             asyncio.create_task(self._every(REAP_EVERY_SEC, reap), name="reap"),
             asyncio.create_task(self._every(REAP_EVERY_SEC, end_unattended), name="end-unattended"),
+            asyncio.create_task(self._every(REAP_EVERY_SEC, end_forsaken), name="end-forsaken"),
             asyncio.create_task(self._every(SWEEP_EVERY_SEC, sweep), name="sweep"),
             asyncio.create_task(self._every(CUT_OFF_EVERY_SEC, cut_off_all), name="cut-off"),
         ]

@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from crank.controller.desk import Desk
 from crank.controller.end_session import close_session, end_session, find_session, tell
+from crank.controller.hand_over import resolve_mounts
 from crank.controller.roster import LiveWorker
 from crank.controller.spend import accept, belong, check_granted, mounts_of, spend
-from crank.controller.submit import resolve_mounts
 from crank.domain.capability import Capability, Effects
 from crank.domain.ids import SessionId, TenantId
 from crank.domain.job import JobRequest, Mount, MountUse, Refusal

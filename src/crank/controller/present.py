@@ -7,8 +7,10 @@ key that it is bound to, and the store still has its grant alive under a credent
 from collections.abc import Sequence
 
 from crank.controller.desk import Desk
+from crank.controller.present_chain import present_chain, present_holder
 from crank.controller.scope import unknown
 from crank.controller.token_desk import TokenDesk
+from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant
 from crank.domain.identity import SpiffeId, parse_spiffe_id
@@ -28,13 +30,16 @@ def token_desk(desk: Desk) -> TokenDesk:
     return desk.tokens
 
 
-async def present(desk: Desk, shown: str, jkt: str | None) -> tuple[Credential, Grant]:
+async def present(desk: Desk, shown: str, jkt: str | None, peer: str | None = None) -> tuple[Credential, Grant]:
     """Return whose token this is and what it grants.
 
-    jkt  thumbprint of the key that the caller proved with this very request; None: they proved none
-    Raises NotAuthenticated (`invalid_token`).
+    jkt   thumbprint of the key that the caller proved with this very request; None: they proved none
+    peer  SPIFFE ID of the certificate by which they proved it, where there was one
+    Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`).
     """
     tokens = token_desk(desk)
+    if tokens.chains is not None and looks_like_chain(shown):
+        return await present_chain(desk, tokens, tokens.chains, shown, jkt, peer)
     said = token.read_claims(
         tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
     )
@@ -84,6 +89,20 @@ def identity_of(desk: Desk, shown: str) -> SpiffeId:
     if cause is not None:
         raise InvalidRequest(f"This JWT-SVID does not hold here: {cause}.", code="invalid_jwt_svid", field="subject_token")
     return found
+
+
+def bound_to(desk: Desk, shown: str) -> str | None:
+    """Return what a token says it is bound to, for whoever need not prove that key. Raises NotAuthenticated (`invalid_token`).
+
+    A Biscuit that was passed on to a SPIFFE ID is bound to that name.
+    """
+    tokens = token_desk(desk)
+    if tokens.chains is not None and looks_like_chain(shown):
+        return present_holder(tokens.chains, shown)
+    said = token.read_claims(
+        tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
+    )
+    return None if isinstance(said, Refusal) else said.holder_jkt
 
 
 def over() -> NotAuthenticated:

@@ -5,23 +5,12 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 
-from crank.controller.bundles import Trust
-from crank.domain.trust import TrustBundle
+from crank.controller.bundles import Published, Trust
 
 # Callers that nobody knows may hold a connection while they wait: so many, and no more.
 WAITERS_MAX = 512
 _TAG = re.compile(r'"([0-9]{1,19})-[0-9a-f]{16}"')
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """Our bundle as text, with the entity tag that stands for exactly these bytes."""
-
-    bundle: TrustBundle
-    raw: bytes
-    tag: str
 
 
 async def publish(trust: Trust, *, seen: Collection[str], wait_sec: float = 0) -> Published:
@@ -51,6 +40,9 @@ def acknowledge(trust: Trust, *, subject: str, seen: Collection[str]) -> None:
 
 
 def _published(trust: Trust) -> Published:
-    bundle = trust.authority.bundle()
-    raw = trust.bundle_format.write(bundle)
-    return Published(bundle, raw, f'"{bundle.sequence}-{hashlib.sha256(raw).hexdigest()[:16]}"')
+    bundle, known = trust.authority.bundle(), trust.bundles.published
+    if known is None or known.bundle is not bundle:
+        raw = trust.bundle_format.write(bundle)
+        tag = f'"{bundle.sequence}-{hashlib.sha256(raw).hexdigest()[:16]}"'
+        known = trust.bundles.published = Published(bundle, raw, tag)
+    return known

@@ -3,6 +3,8 @@
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
 from crank.controller.end_session import lose_sessions
+from crank.controller.identities import load_standing
+from crank.controller.issue import PURGE_AFTER_US
 from crank.controller.use_session import keep_awake
 from crank.domain.ids import Digest, WorkerId
 from crank.domain.job import HELD, Job
@@ -59,6 +61,7 @@ async def sweep(desk: Desk) -> int:
 
     def forget(tx: Transaction) -> list[Job]:
         tx.replays.purge(now_us - WINDOW_US)
+        tx.identities.purge(now_us - PURGE_AFTER_US)
         old = list(tx.jobs.ended_before(before_us, SWEEP_JOBS_MAX))
         for job in old:
             tx.jobs.delete(job.tenant, job.job_id)
@@ -68,6 +71,8 @@ async def sweep(desk: Desk) -> int:
         return old
 
     old = await desk.store.transact(forget)
+    # What has expired since is revoked no more: nobody would believe it.
+    await load_standing(desk)
     for job in old:
         await desk.streams.remove(job.job_id)
     orphans = desk.blobs.older_than(ORPHAN_SEC)

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+from crank.controller.call_from_job import begin_call
 from crank.controller.complete import complete, end_job
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_ended, on_listed, on_opened, on_unknown
+from crank.controller.forsake import end_forsaken
 from crank.controller.reach import answered
 from crank.controller.roster import LiveWorker
 from crank.controller.take_over import on_held
@@ -34,6 +36,7 @@ from crank.wire import (
     Started,
     Trusted,
 )
+from crank.wire.calls import Call
 
 # Why a worker may hand a lease back so that another try is right; every other code ends the job.
 _TRY_ELSEWHERE = frozenset({"busy", "draining"})
@@ -49,6 +52,8 @@ async def receive(desk: Desk, *, worker: LiveWorker, message: Message) -> None:
         elif isinstance(message, Answered):
             # Said before the newer link stood. All else is said again on that one.
             answered(worker.successor, message)
+        elif isinstance(message, Call):
+            begin_call(desk, worker.latest, message)
 
 
 async def _receive(desk: Desk, worker: LiveWorker, message: Message) -> None:
@@ -63,11 +68,13 @@ async def _receive(desk: Desk, worker: LiveWorker, message: Message) -> None:
         case Output():
             await _output(desk, worker, message)
         case Finished():
-            await complete(desk, worker=worker, message=message)
+            await _finished(desk, worker, message)
         case Declined():
             await _declined(desk, worker, message)
         case Draining():
             worker.draining = True
+        case Call():
+            begin_call(desk, worker, message)
         case _:
             await _receive_later_kinds(desk, worker, message)
 
@@ -88,6 +95,14 @@ async def _receive_later_kinds(desk: Desk, worker: LiveWorker, message: Message)
             await on_held(desk, worker, message)
         case _:
             raise ProtocolError(f"A worker may not send {type(message).__name__}.")
+
+
+async def _finished(desk: Desk, worker: LiveWorker, message: Finished) -> None:
+    held = worker.leases.get(JobId(message.job_id))
+    await complete(desk, worker=worker, message=message)
+    if held is not None and held.hands:
+        # At once, and not at the next look: what it called for is of use to nobody any more.
+        await end_forsaken(desk)
 
 
 async def _started(desk: Desk, worker: LiveWorker, message: Started) -> None:

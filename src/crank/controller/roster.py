@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from crank.domain.ids import Digest, JobId, SessionId, WorkerId
 from crank.domain.job import JobRequest
+from crank.domain.rules import slots
 from crank.domain.rules.placement import Offer, offers_of
 from crank.domain.trust import Peer
 from crank.domain.worker import KnownWorker
 from crank.ports import WorkerLink
-from crank.wire import SESSIONS_SINCE, VERSION_MAX, Answered, Pool, Trusted
+from crank.wire import HANDLES_SINCE, SESSIONS_SINCE, VERSION_MAX, Answered, Pool, Trusted
 
 # Of one worker: some full deliveries. What is no more remembered is only brought again.
 BROUGHT_MAX = 10_000
@@ -18,10 +19,18 @@ BROUGHT_MAX = 10_000
 
 @dataclass(slots=True)
 class LiveLease:
-    """A lease that a connected worker holds; `next_seq` is the first event not yet seen."""
+    """A lease that a connected worker holds; `next_seq` is the first event not yet seen.
+
+    hands   its job has handles
+    called  another job waits for it
+    open    its calls that were accepted and not answered yet: while there are any, it lends its slot
+    """
 
     epoch: int
     next_seq: int = 1
+    hands: bool = False
+    called: bool = False
+    open: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -37,9 +46,13 @@ class LiveWorker:
     pools: list[Pool] = field(default_factory=list)
     # What it can be told depends on the version that both agreed on.
     version: int = VERSION_MAX
+    # What it signed; None for one that cannot sign yet.
+    manifest: str | None = None
     # None until it has said which sessions it holds; then those that stand.
     sessions: set[SessionId] | None = None
     calls: dict[str, asyncio.Future[Answered]] = field(default_factory=dict)
+    # Calls of its jobs that are being worked on, by job, epoch and number.
+    answering: dict[tuple[str, int, int], asyncio.Task[None]] = field(default_factory=dict)
     # Blobs that it may read for a call that is under way.
     lent: Counter[Digest] = field(default_factory=Counter)
     # What its certificate says; None only where a test speaks without one.
@@ -72,13 +85,17 @@ class LiveWorker:
         """Tell whether it could be sent this request: its session lives here, and every field is known to it."""
         if request.session_id is not None:
             return self.sessions is not None and request.session_id in self.sessions
+        if request.handles and self.version < HANDLES_SINCE:
+            return False
         return self.knows_sessions or (request.program is None and not request.stdin)
 
-    def free_slots(self, now_sec: float) -> int:
-        """Return how many more leases it takes now."""
+    def free_slots(self, now_sec: float, *, called: bool = False) -> int:
+        """Return how many more leases it takes now; `called`: of jobs that other jobs wait for."""
         if self.draining or now_sec < self.paused_until_sec:
             return 0
-        return max(0, self.known.slots - len(self.leases))
+        leases = self.leases.values()
+        waiting = sum(lease.open > 0 for lease in leases)
+        return slots.free(self.known.slots, len(leases), waiting, sum(lease.called for lease in leases), called_for=called)
 
 
 class Roster:
@@ -134,10 +151,12 @@ class Roster:
             return 0.0
         return now_sec - self._away_since_sec.setdefault(worker_id, now_sec)
 
-    def offers(self, now_sec: float) -> list[Offer]:
-        """List what connected workers offer now."""
+    def offers(self, now_sec: float, *, called: bool = False) -> list[Offer]:
+        """List what connected workers offer now; `called`: to jobs that other jobs wait for."""
         return [
-            offer for worker in self._live.values() for offer in offers_of(worker.known, worker.free_slots(now_sec))
+            offer
+            for worker in self._live.values()
+            for offer in offers_of(worker.known, worker.free_slots(now_sec, called=called))
         ]
 
     def for_request(self, request: JobRequest, offers: list[Offer]) -> list[Offer]:

@@ -25,7 +25,7 @@ from crank.ports import RootRotation
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How the authority stands; `unaware` are workers and other followers of its bundle that do not have it yet."""
+    """How the authority stands; `unaware` are followers of its bundle, this controller's own listeners among them, that do not have it yet."""
 
     status: AuthorityStatus
     unaware: tuple[str, ...]
@@ -57,7 +57,10 @@ async def rotate_root(desk: Desk, step: RotationStep, *, force: bool, subject: s
 
 async def _look(desk: Desk, roots: RootRotation) -> Shown:
     status = await asyncio.to_thread(roots.status)
-    return Shown(status, tuple(unaware(desk, status.sequence)))
+    late: list[str] = [*unaware(desk, status.sequence)]
+    if desk.sight.sequence is not None and desk.sight.sequence < status.sequence:
+        late.append(desk.policy.controller_id)
+    return Shown(status, tuple(late))
 
 
 async def _record(desk: Desk, step: RotationStep, before: Shown, *, force: bool, subject: str) -> None:

@@ -14,9 +14,11 @@ from typing import TypeVar
 
 from crank.controller.desk import Desk
 from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
+from crank.domain.enrolment import Enrolment
 from crank.domain.federation import Federated
 from crank.domain.grant import Grant, GrantId
-from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.handle import Called
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.job import Job, Mount, Refusal, Status
 from crank.domain.record import Record
 from crank.domain.rules import access
@@ -28,6 +30,7 @@ from crank.errors import NotAllowed, NotAuthenticated
 from crank.ports import (
     Clock,
     CredentialStore,
+    EnrolmentStore,
     FederationStore,
     GrantStore,
     IdentityStore,
@@ -143,10 +146,11 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
-        self.grants: GrantStore = _Grants(tx, asker)
+        self.enrolments: EnrolmentStore = _NoEnrolments()
         # Only use cases that the owner alone may ask for read or change it.
         self.identities: IdentityStore = tx.identities
         self.federation: FederationStore = _Federation()
+        self.grants: GrantStore = _Grants(tx, asker)
         self.workloads: WorkloadStore = _Workloads(tx, asker)
 
 
@@ -166,6 +170,8 @@ class _Granted(_Scoped):
             self.federation = tx.federation
         if may(grant, access.Action.LIST_WORKLOADS) or may(grant, access.Action.CHANGE_WORKLOADS):
             self.workloads = tx.workloads
+        if may(grant, access.Action.READ_NODES) or may(grant, access.Action.CHANGE_NODES):
+            self.enrolments = tx.enrolments
 
 
 def may(grant: Grant, action: access.Action) -> bool:
@@ -235,6 +241,16 @@ class _Jobs(_Part):
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Job]:
         return self._tx.jobs.ended_before(at_us, limit)
+
+    def called(self, tenant: TenantId, caller: JobId, epoch: int, number: int) -> Job | None:
+        job = self._tx.jobs.called(tenant, caller, epoch, number)
+        return job if job is not None and job.owner == self._own else None
+
+    def calls(self, tenant: TenantId, root: JobId) -> Sequence[Called]:
+        return self._tx.jobs.calls(tenant, root) if self._sees_job(tenant, root) else []
+
+    def called_open(self) -> Sequence[Job]:
+        return self._tx.jobs.called_open()
 
     def delete(self, tenant: TenantId, job_id: JobId) -> None:
         self._tx.jobs.delete(tenant, job_id)
@@ -368,6 +384,28 @@ class _Registry(_Part):
 
     def job_refers(self, tenant: TenantId, job_id: JobId, digest: Digest) -> bool:
         return self._sees_job(tenant, job_id) and self._tx.registry.job_refers(tenant, job_id, digest)
+
+
+class _NoEnrolments:
+    """Nodes are the owner's alone: a bounded credential finds none, and adds none."""
+
+    def insert(self, enrolment: Enrolment, token_sha256: Digest | None) -> None:
+        raise NotAllowed("Only the owner of the node invites another.", code="owner_only")
+
+    def by_token(self, token_sha256: Digest) -> Enrolment | None:
+        return None
+
+    def by_thumbprint(self, thumbprint: Digest) -> Enrolment | None:
+        return None
+
+    def of_worker(self, worker_id: WorkerId) -> Enrolment | None:
+        return None
+
+    def all(self) -> Sequence[Enrolment]:
+        return []
+
+    def update(self, enrolment: Enrolment) -> None:
+        raise NotAllowed("Only the owner of the node changes another.", code="owner_only")
 
 
 class _GrantedJobs(_Jobs):

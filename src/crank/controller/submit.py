@@ -3,7 +3,8 @@
 Steps, marked again in the code:
  1. read the request into a draft
  2. find what it was used for before (idempotency)
- 3. complete it with what its session fixes; resolve its mounts on this node; see that the caller's grant covers it
+ 3. complete it with what its session fixes; resolve its mounts on this node, and what it hands over; see that the
+    caller's grant covers it
  4. find who could ever run it; refuse at once when nobody can
  5. check it against the capability's own terms
  6. keep its files as blobs, of which those named by hash must be the caller's to use, and add what an earlier job of
@@ -15,18 +16,21 @@ Authentication came before (the tenant is proven); money and policy join at 4 an
 
 import asyncio
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crank.controller.access import check_job_id, may_use_blob
 from crank.controller.attended import attend_to
 from crank.controller.desk import Desk
 from crank.controller.earlier import OWN_FOLDER, find_kept
+from crank.controller.hand_over import hand_over, resolve_mounts
 from crank.controller.scope import space_of
 from crank.controller.spend import accept, check_granted, mounts_of, named, spend
 from crank.controller.use_session import admit, join, touch
 from crank.domain.capability import Capability
+from crank.domain.handle import CalledBy, Handle
+from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import Digest, JobId, TenantId
 from crank.domain.job import InputFile, Job, JobRequest, Mount, MountUse, Refusal, Status
 from crank.domain.json import JsonObject
@@ -35,9 +39,8 @@ from crank.domain.rules import placement, replay
 from crank.domain.rules.grant import Call
 from crank.domain.rules.request import Draft, parse_idempotency_key, parse_request, request_digest
 from crank.domain.session import Session
-from crank.domain.wanted import DraftMount
-from crank.domain.worker import Replay
-from crank.errors import Conflict, InvalidRequest, NotAllowed, Unavailable
+from crank.domain.worker import KnownWorker, Replay
+from crank.errors import Conflict, InvalidRequest, NotSupported, Unavailable
 from crank.ports import Transaction
 
 
@@ -64,6 +67,19 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a job comes from that the code of another one called for.
+
+    handles  what it has in its hand: never more than the calling job has in its own
+    admit    looked at in the transaction that accepts it: returns the job that was made for this call already, or raises
+    """
+
+    called_by: CalledBy
+    handles: tuple[Handle, ...]
+    admit: Callable[[Transaction], Job | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """The job, and whether it had been accepted by an earlier, equal request."""
 
@@ -83,8 +99,12 @@ def claim(desk: Desk, *, tenant: TenantId, submission: Submission) -> Iterator[N
         yield
 
 
-async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Submission) -> Submitted:
+async def submit(
+    desk: Desk, *, tenant: TenantId, subject: str, submission: Submission, origin: Origin | None = None
+) -> Submitted:
     """Accept a job once.
+
+    origin  where it comes from, when another job called for it
 
     Raises InvalidRequest (also `unsatisfied-capability`, `no-local-satisfier`, `idempotency_mismatch`),
     NotSupported, TooLarge, Conflict, NotAllowed, Unavailable (`queue_full`, `disk_full`).
@@ -98,6 +118,7 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
         return Submitted(earlier, replayed=True)
     draft, session = await join(desk, tenant=tenant, draft=draft, fields=submission.fields)  # 3
     mounts = await desk.store.read(lambda tx: resolve_mounts(tx, tenant, draft.mounts))
+    handles = origin.handles if origin is not None else await hand_over(desk, tenant=tenant, drafts=draft.handles)
     call = await desk.store.read(lambda tx: _call(tx, tenant, draft, mounts, session))
     await check_granted(desk, call)
     capability = await _who_could(desk, subject, draft, mounts, tenant=tenant, session=session)  # 4
@@ -105,20 +126,32 @@ async def submit(desk: Desk, *, tenant: TenantId, subject: str, submission: Subm
     await _check_blobs(desk, draft)  # 6
     files = await asyncio.to_thread(_keep_files, desk, draft)
     files += await find_kept(
-        desk, tenant=tenant, subject=subject, capability=capability, args=draft.args, mounts=mounts
+        desk,
+        tenant=tenant,
+        subject=subject,
+        capability=capability,
+        args=draft.args,
+        mounts=mounts,
+        called=origin is not None,
     )
     job = Job(
         job_id=draft.job_id or JobId(desk.ids.uuid7()),
         tenant=tenant,
-        request=_request(draft, capability, files, mounts, submission.traceparent),
+        request=replace(_request(draft, capability, files, mounts, submission.traceparent), handles=handles),
         request_digest=digest,
         status=Status.QUEUED,
         epoch=0,
         attempts=0,
         submitted_us=desk.clock.now_us(),
+        called_by=None if origin is None else origin.called_by,
     )
     desk.failpoints.reach("submit.before_commit")
-    submitted = await accept(desk, call.capability, lambda tx: _admit(desk, tx, job, key, subject, call))  # 7
+
+    def commit(tx: Transaction) -> Submitted:
+        made = None if origin is None else origin.admit(tx)
+        return Submitted(made, replayed=True) if made is not None else _admit(desk, tx, job, key, subject, call)
+
+    submitted = await accept(desk, call.capability, commit)  # 7
     desk.failpoints.reach("submit.committed")
     attend_to(desk, submitted.job)  # 8
     desk.watch.work.set()
@@ -145,28 +178,6 @@ def _earlier(
     return None
 
 
-def resolve_mounts(tx: Transaction, tenant: TenantId, wanted_mounts: Sequence[DraftMount]) -> dict[str, Mount]:
-    """Find the mounts that are meant, by the name under which they shall be seen. Raises NotAllowed."""
-    if not wanted_mounts:
-        return {}
-    known: dict[str, Mount] = {}
-    for mount in tx.registry.mounts(tenant):
-        known[mount.mount_id] = mount
-        if mount.name:
-            known[mount.name] = mount
-    resolved: dict[str, Mount] = {}
-    for position, wanted in enumerate(wanted_mounts):
-        if wanted.source not in known:
-            raise NotAllowed(
-                f"There is no mount {wanted.source[:80]!r} that this credential may use.",
-                code="mount_not_allowed",
-                field=f"mounts.{position}",
-                fix="List mounts with GET /v1/mounts; the node's owner adds one with 'crank mount add'.",
-            )
-        resolved[wanted.name] = known[wanted.source]
-    return resolved
-
-
 async def _who_could(
     desk: Desk, subject: str, draft: Draft, mounts: dict[str, Mount], *, tenant: TenantId, session: Session | None
 ) -> Capability:
@@ -179,7 +190,7 @@ async def _who_could(
         offer
         for worker in known
         if (session is None or worker.worker_id == session.worker_id)
-        if worker.worker_id in live or worker.seen_us >= since_us
+        if worker.worker_id in live or (worker.seen_us >= since_us and not _is_revoked(desk, worker))
         for offer in placement.offers_of(worker, 1)
     ]
     able = placement.satisfiers(request, offers, nodes)
@@ -189,6 +200,11 @@ async def _who_could(
     record = desk.record("job.refused", tenant=tenant, subject=subject, job_id=None, facts=facts)
     await desk.store.transact(lambda tx: tx.records.append(record))
     raise InvalidRequest(able.message, code=able.code, field=_field(able), fix=able.fix)
+
+
+def _is_revoked(desk: Desk, worker: KnownWorker) -> bool:
+    """Tell whether a worker that is away cannot come back, so that no job waits for it."""
+    return desk.standing.is_banned(make_spiffe_id(desk.policy.trust_domain, "worker", worker.worker_id))
 
 
 def _field(refusal: Refusal) -> str | None:
@@ -216,6 +232,8 @@ def _check_terms(desk: Desk, draft: Draft, capability: Capability) -> None:
 
 def _check_function(desk: Desk, draft: Draft, capability: Capability) -> None:
     takes = "args, files and mounts" if capability.takes_files else "args"
+    if draft.handles:
+        raise NotSupported(f"{capability.name} is a function, and only scripts take handles yet.", field="handles")
     for name, given in (("code", draft.code), ("program", draft.program), ("stdin", draft.stdin or None)):
         if given is not None:
             raise InvalidRequest(

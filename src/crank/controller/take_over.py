@@ -2,7 +2,7 @@
 
 The new link carries a renewed certificate. Both links stand for a moment, and what was sent by the older one may
 still be on its way. So the order is fixed:
- 1. from the hello on, nothing that the older link says is acted on, but answers to calls
+ 1. from the hello on, nothing that the older link says is acted on, but answers to calls, and calls of jobs
  2. leases that the hello does not name are kept: their messages may be on their way by the older link
  3. the older link is closed; what was queued on it is sent first, and the worker reads it to its end
  4. only then the worker says what it holds (`held`), and what it never got goes back to the queue
@@ -35,10 +35,19 @@ async def older_link(desk: Desk, hello: Hello) -> LiveWorker | None:
     return older
 
 
+def going_on(older: LiveWorker | None, job: Job, next_seq: int) -> LiveLease:
+    """Return the lease of a job that a worker holds still: the older link's own, by which open calls are counted."""
+    known = None if older is None else older.leases.get(job.job_id)
+    if known is None or known.epoch != job.epoch:
+        return LiveLease(job.epoch, next_seq, hands=bool(job.request.handles), called=job.called_by is not None)
+    known.next_seq = next_seq
+    return known
+
+
 def carry_over(older: LiveWorker, newer: LiveWorker, carried: list[Job], next_seq: dict[JobId, int]) -> None:
     """Let the new link go on where the older one stood; `carried` are leases that its hello did not name (2)."""
     for job in carried:
-        newer.leases[job.job_id] = LiveLease(job.epoch, next_seq[job.job_id])
+        newer.leases[job.job_id] = going_on(older, job, next_seq[job.job_id])
         newer.carried[job.job_id] = job.epoch
     newer.sessions = older.sessions
     newer.asked = set(older.asked)
@@ -46,7 +55,7 @@ def carry_over(older: LiveWorker, newer: LiveWorker, carried: list[Job], next_se
     newer.pools = older.pools
     newer.draining = older.draining
     newer.paused_until_sec = older.paused_until_sec
-    newer.calls, newer.lent = older.calls, older.lent
+    newer.calls, newer.lent, newer.answering = older.calls, older.lent, older.answering
     older.successor = newer
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from crank.controller.hop_count import HopCount
 from crank.controller.proof_window import ProofWindow
 from crank.domain.json import JsonObject
 from crank.domain.role import Role
 from crank.domain.rules.role import SHIPPED
 from crank.domain.trust import Peer
 from crank.errors import Unavailable
-from crank.ports import JwtSvidReader, ProofReader, TokenReader
+from crank.ports import ChainIssuer, JwtSvidReader, ProofReader, TokenReader
 
 
 class TokenSigner(Protocol):
@@ -29,6 +30,7 @@ class TokenSigner(Protocol):
 class TokenDesk:
     """Lives as long as the controller.
 
+    chains    tokens that their holders narrow and pass on by themselves; None: there are none here
     place     the node's address: the issuer of its tokens and their only audience. Known once the port is taken
     identify  proves who the other side of a TLS session is, as at the listener of workers; None: certificates mean nothing
     svids     reads JWT-SVIDs, by which workloads say who they are; None: none is taken
@@ -37,7 +39,9 @@ class TokenDesk:
     signer: TokenSigner
     reader: TokenReader
     proofs: ProofReader
+    chains: ChainIssuer | None = None
     roles: Mapping[str, Role] = field(default_factory=lambda: SHIPPED)
+    hops: HopCount = field(default_factory=HopCount)
     seen: ProofWindow = field(default_factory=ProofWindow)
     place: str = ""
     identify: Callable[[Any], Peer] | None = None

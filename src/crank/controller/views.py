@@ -1,13 +1,15 @@
 """Views: read-only answers for the API, as JSON documents."""
 
 import asyncio
+import hashlib
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
 from crank.domain.capability import capability_document
-from crank.domain.ids import JobId, TenantId
+from crank.domain.handle import CalledBy
+from crank.domain.ids import JobId, TenantId, WorkerId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.json import JsonObject, loads_strict
 from crank.domain.outcome import End, Outcome, Stream
@@ -86,9 +88,15 @@ def _head(desk: Desk, job: Job, mounts: list[Mount]) -> JsonObject:
         "epoch": job.epoch,
         "worker_id": job.worker_id,
         "cancel_requested": job.cancel_requested,
+        "called_by": None if job.called_by is None else _caller(job.called_by),
+        "handles": [handle.name for handle in request.handles],
         "pending": _pending(desk, job, mounts),
         "end": None if job.end is None else _end(job.end),
     }
+
+
+def _caller(by: CalledBy) -> JsonObject:
+    return {"job_id": by.job_id, "epoch": by.epoch, "number": by.number, "handle": by.handle}
 
 
 def _pending(desk: Desk, job: Job, mounts: list[Mount]) -> str | None:
@@ -96,7 +104,8 @@ def _pending(desk: Desk, job: Job, mounts: list[Mount]) -> str | None:
         return None
     wanted = {use.mount_id for use in job.request.mounts}
     nodes = frozenset(mount.node_id for mount in mounts if mount.mount_id in wanted)
-    offers = desk.roster.for_request(job.request, desk.roster.offers(desk.clock.monotonic_sec()))
+    free = desk.roster.offers(desk.clock.monotonic_sec(), called=job.called_by is not None)
+    offers = desk.roster.for_request(job.request, free)
     placed = placement.choose(job.request, offers, nodes)
     if isinstance(placed, placement.Busy) and job.request.session_id is not None:
         return "Waiting for a free slot on the worker that holds its session."
@@ -171,6 +180,7 @@ async def workers_document(desk: Desk) -> JsonObject:
                 "slots": worker.slots,
                 "free_slots": live.free_slots(now_sec) if live else 0,
                 "capabilities": [capability.name for capability in worker.capabilities],
+                "attestation": worker.attestation.label,
                 "tier": next((each.tier for each in worker.capabilities if each.tier is not None), None),
                 "pools": [asdict(pool) for pool in live.pools] if live else [],
                 "enrolled_at": moment(worker.enrolled_us),
@@ -178,6 +188,26 @@ async def workers_document(desk: Desk) -> JsonObject:
             }
         )
     return {"workers": entries}
+
+
+async def manifest_document(desk: Desk, worker_id: WorkerId) -> JsonObject:
+    """Return what a connected worker signed. Raises NotFound."""
+    live = desk.roster.find(worker_id)
+    if live is None or live.manifest is None:
+        raise NotFound(
+            f"No worker {worker_id[:80]!r} is connected that signed what it offers.",
+            code="manifest_not_found",
+            field="worker_id",
+            fix="'crank worker list' shows who is connected.",
+        )
+    return {
+        "worker_id": live.known.worker_id,
+        "instance_id": live.known.instance_id,
+        "node_id": live.known.node_id,
+        "attestation": live.known.attestation.label,
+        "manifest": live.manifest,
+        "sha256": hashlib.sha256(live.manifest.encode()).hexdigest(),
+    }
 
 
 async def capabilities_document(desk: Desk) -> JsonObject:

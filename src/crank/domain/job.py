@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from crank.domain.capability import Accelerator, Effects
+from crank.domain.handle import CalledBy, Handle
 from crank.domain.ids import CredentialId, Digest, InstanceId, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.json import JsonValue
 from crank.domain.outcome import End, Reason
@@ -74,6 +75,7 @@ class JobRequest:
     program            argv of one of the profile's programs, in place of code
     stdin              its standard input stays open for the caller; otherwise it is empty
     detach             it goes on when nobody waits for it or follows it any more
+    handles            what its code may ask for while it runs
     """
 
     capability: str
@@ -99,6 +101,7 @@ class JobRequest:
     program: tuple[str, ...] | None = None
     stdin: bool = False
     detach: bool = True
+    handles: tuple[Handle, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class Job:
     outcome_blob digest of that document when it is large
     end          how it ended, None while it has not
     owner        the bounded credential that asked, which alone may see it beside the node's owner; None: the owner
+    called_by    the call of another job that it was made for, None where somebody submitted it
     """
 
     job_id: JobId
@@ -131,6 +135,7 @@ class Job:
     outcome_blob: Digest | None = None
     hold: int = 0
     owner: CredentialId | None = None
+    called_by: CalledBy | None = None
 
     @property
     def ended(self) -> bool:

@@ -7,11 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from crank.domain.capability import Accelerator, Effects, capability_document, parse_capability
+from crank.domain.grant import Right
+from crank.domain.handle import CalledBy, Handle, HandleKind
 from crank.domain.ids import Digest, InstanceId, JobId, MountId, TenantId, WorkerId
 from crank.domain.job import InputFile, Job, JobRequest, MountUse, Status
 from crank.domain.json import JsonObject
 from crank.domain.outcome import Clock, End, Reason
 from crank.domain.record import Record
+from crank.domain.trust import Attestation
 from crank.domain.worker import KnownWorker, Replay
 from crank.errors import CrankError, StoreError
 
@@ -26,7 +29,32 @@ def job_request_document(request: JobRequest) -> JsonObject:
     document["files"] = list(document["files"])
     document["mounts"] = list(document["mounts"])
     document["program"] = None if request.program is None else list(request.program)
+    document["handles"] = [_handle_document(handle) for handle in request.handles]
     return document
+
+
+def _handle_document(handle: Handle) -> JsonObject:
+    document: JsonObject = asdict(handle)
+    if handle.right is not None:
+        mounts = handle.right.mounts
+        document["right"]["constraints"] = list(handle.right.constraints)
+        document["right"]["mounts"] = None if mounts is None else list(mounts)
+    return document
+
+
+def _parse_handle(document: Any) -> Handle:
+    right, mount_id = document["right"], document["mount_id"]
+    if right is not None:
+        mounts = right["mounts"]
+        right = Right(
+            **{
+                **right,
+                "constraints": tuple(right["constraints"]),
+                "mounts": None if mounts is None else tuple(mounts),
+            }
+        )
+    kind = HandleKind(document["kind"])
+    return Handle(document["name"], kind, right, None if mount_id is None else MountId(mount_id))
 
 
 def parse_job_request(document: Any) -> JobRequest:
@@ -47,6 +75,8 @@ def parse_job_request(document: Any) -> JobRequest:
                 ),
                 # Requests of the first version know no programs.
                 "program": None if document.get("program") is None else tuple(document["program"]),
+                # Those of before version 4 of the store know no handles.
+                "handles": tuple(_parse_handle(entry) for entry in document.get("handles", ())),
             }
         )
     except (KeyError, TypeError, ValueError) as fault:
@@ -95,16 +125,18 @@ def job_document(job: Job) -> JsonObject:
         "outcome_blob": job.outcome_blob,
         "hold": job.hold,
         "owner": job.owner,
+        "called_by": None if job.called_by is None else asdict(job.called_by),
     }
 
 
 def parse_job(document: Any) -> Job:
     """Read a whole job back. Raises StoreError (`store_corrupt`)."""
     try:
-        end = document["end"]
+        end, called_by = document["end"], document.get("called_by")
         return Job(
             **{
                 **document,
+                "called_by": None if called_by is None else CalledBy(**called_by),
                 "request": parse_job_request(document["request"]),
                 "status": Status(document["status"]),
                 "end": None if end is None else parse_end(end),
@@ -142,6 +174,7 @@ def parse_known_worker(document: Any) -> KnownWorker:
             capabilities=tuple(parse_capability(entry) for entry in document["capabilities"]),
             enrolled_us=document["enrolled_us"],
             seen_us=document["seen_us"],
+            attestation=Attestation[document["attestation"].upper()],
         )
     except (KeyError, TypeError, ValueError, CrankError) as fault:
         raise _damaged("worker", fault) from fault

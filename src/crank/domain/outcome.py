@@ -117,7 +117,7 @@ class Skipped:
 ToldBy: TypeAlias = Literal["kernel", "sandbox", "job"]
 TOLD_BY: tuple[ToldBy, ...] = ("kernel", "sandbox", "job")
 # The walls by the names that evidence uses; a later worker may know more of them.
-LAYERS = ("network", "seccomp", "landlock", "mounts", "limits", "cgroup")
+LAYERS = ("network", "seccomp", "landlock", "mounts", "limits", "cgroup", "handle")
 
 
 @dataclass(frozen=True, slots=True)

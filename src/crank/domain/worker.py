@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from crank.domain.capability import Capability
 from crank.domain.ids import Digest, InstanceId, JobId, TenantId, WorkerId
+from crank.domain.trust import Attestation
 
 SLOTS_MAX = 1024
 
@@ -21,7 +22,10 @@ class GpuDevice:
 
 @dataclass(frozen=True, slots=True)
 class KnownWorker:
-    """A worker that enrolled once; its capabilities stay known while it is away for a moment."""
+    """A worker that enrolled once; its capabilities stay known while it is away for a moment.
+
+    attestation  how well its certificate says that its node was attested
+    """
 
     worker_id: WorkerId
     instance_id: InstanceId
@@ -30,6 +34,7 @@ class KnownWorker:
     capabilities: tuple[Capability, ...]
     enrolled_us: int
     seen_us: int
+    attestation: Attestation = Attestation.NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,14 @@
 in `crank.testing.contracts`, which every adapter passes.
 """
 
+from crank.ports.attenuation import ChainHolder, ChainIssuer, OpenedChain
+from crank.ports.attestation import Appraiser, ManifestSigner
 from crank.ports.authority import Authority, RootRotation
+from crank.ports.calls import CallTaker
 from crank.ports.checks import GpuProbe, SchemaChecker
 from crank.ports.credentials import CredentialStore
 from crank.ports.downloads import Downloads
+from crank.ports.enrolments import EnrolmentStore
 from crank.ports.federation import BundleFormat, BundlePublishers, FederationStore
 from crank.ports.functions import FunctionCall, FunctionRunner, FunctionSpec
 from crank.ports.grants import GrantStore
@@ -41,17 +45,22 @@ from crank.ports.tokens import ProofReader, TokenReader
 from crank.ports.workloads import Caller, CallerWitness, JwtSvidReader, KeyMaker, WorkloadStore
 
 __all__ = [
+    "Appraiser",
     "Authority",
     "BlobStore",
     "BundleFormat",
     "BundlePublishers",
+    "CallTaker",
     "Caller",
     "CallerWitness",
+    "ChainHolder",
+    "ChainIssuer",
     "Clock",
     "Connector",
     "ControllerLink",
     "CredentialStore",
     "Downloads",
+    "EnrolmentStore",
     "Failpoints",
     "FederationStore",
     "FileEntry",
@@ -65,9 +74,11 @@ __all__ = [
     "JobStore",
     "JwtSvidReader",
     "KeyMaker",
+    "ManifestSigner",
     "ModuleBuild",
     "MountBinding",
     "MountRegister",
+    "OpenedChain",
     "OutputSink",
     "OwnIdentity",
     "PoolCount",

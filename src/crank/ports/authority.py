@@ -72,6 +72,6 @@ class RootRotation(Protocol):
         """Take a step, durably: a crash leaves the state before it or after it. Blocking.
 
         unaware  connected workers that have not acknowledged the bundle as it stands
-        Raises Conflict (`rotation_phase`, `bundle_not_acknowledged`, `leaves_alive`), ConfigurationError.
+        Raises Conflict (`rotation_phase`, `bundle_not_acknowledged`, `leaves_alive`), Unavailable, ConfigurationError.
         """
         ...

@@ -9,6 +9,7 @@ from crank.domain.ids import Digest
 from crank.domain.json import JsonValue
 from crank.domain.outcome import Outcome, Reason
 from crank.domain.profile import Limits, Profile
+from crank.ports.calls import CallTaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +183,15 @@ class SandboxSession(Protocol):
         context: str = "main",
         limits: Limits | None = None,
         stdin: bool = False,
+        calls: CallTaker | None = None,
     ) -> Outcome:
         """Run a script to its end and return how it ended, artifacts not yet collected.
 
         context  names the globals that the code sees; each name has its own for as long as the session lasts
         limits   what this run may use, where that is less than the session may
         stdin    its standard input is what `write_stdin` brings until `close_stdin`; otherwise it is empty
+        calls    takes what the code asks for by its handles; without it there is nothing to ask for. Only where the session
+                 does not last
 
         Never raises for anything the job did. Raises SandboxError when the sandbox could not be built
         or proven, or is dead; then no line of the job ran. When cancelled, the tree is dead before it raises.

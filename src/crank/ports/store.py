@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol, TypeVar
 
+from crank.domain.handle import Called
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.record import Record
 from crank.domain.session import Session
 from crank.domain.worker import KnownWorker, Replay
 from crank.ports.credentials import CredentialStore
+from crank.ports.enrolments import EnrolmentStore
 from crank.ports.federation import FederationStore
 from crank.ports.grants import GrantStore
 from crank.ports.identities import IdentityStore
@@ -22,7 +24,7 @@ class JobStore(Protocol):
     """Jobs, inside one transaction."""
 
     def insert(self, job: Job) -> None:
-        """Add a job. Raises Conflict (code `job_id_taken`) when the tenant has that id already."""
+        """Add a job. Raises Conflict (code `job_id_taken`) when the tenant has that id, or the job of that call, already."""
         ...
 
     def find(self, tenant: TenantId, job_id: JobId) -> Job | None:
@@ -65,7 +67,22 @@ class JobStore(Protocol):
         ...
 
     def ended_before(self, at_us: int, limit: int) -> Sequence[Job]:
-        """Return jobs that ended before that time, oldest first, for retention."""
+        """Return jobs that ended before that time, oldest first, for retention.
+
+        A called job is kept for as long as the topmost job of its tree has not ended: its row is what calls are counted by.
+        """
+        ...
+
+    def called(self, tenant: TenantId, caller: JobId, epoch: int, number: int) -> Job | None:
+        """Return the job that was made for this call of a job, or None."""
+        ...
+
+    def calls(self, tenant: TenantId, root: JobId) -> Sequence[Called]:
+        """Return every call of the tree of jobs under this one, oldest first."""
+        ...
+
+    def called_open(self) -> Sequence[Job]:
+        """Return the called jobs of every tenant that have not ended, oldest first."""
         ...
 
     def delete(self, tenant: TenantId, job_id: JobId) -> None:
@@ -180,9 +197,10 @@ class Transaction(Protocol):
     records: RecordStore
     registry: RegistryStore
     credentials: CredentialStore
-    grants: GrantStore
+    enrolments: EnrolmentStore
     identities: IdentityStore
     federation: FederationStore
+    grants: GrantStore
     workloads: WorkloadStore
 
 

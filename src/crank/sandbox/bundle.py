@@ -23,6 +23,7 @@ _MODULES = (
     "sandbox/cell",
     "sandbox/fresh",
     "sandbox/guest",
+    "sandbox/guest_calls",
     "sandbox/guest_chart",
     "sandbox/guest_figure",
     "sandbox/guest_paths",

@@ -11,6 +11,7 @@ import structlog
 from crank.domain.profile import Limits
 from crank.domain.quantity import KIB, MIB
 from crank.errors import ProtocolError
+from crank.sandbox.calls import FORWARD_BYTES_MAX
 from crank.sandbox.frames import Frame, FrameReader, encode
 
 _log = structlog.get_logger(__name__)
@@ -25,7 +26,7 @@ def _kinds(limits: Limits) -> dict[str, int]:
     output = 64 * KIB + 64
     small = 256 * KIB
     sizes = dict.fromkeys("OEoe", output) | dict.fromkeys("RFGZC", small) | dict.fromkeys("AI", KIB)
-    return sizes | {"D": rich, "V": 2 * rich, "Y": 8 * MIB}
+    return sizes | {"D": rich, "V": 2 * rich, "Y": 8 * MIB, "Q": FORWARD_BYTES_MAX}
 
 
 class Channel:

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from crank.sandbox import guest_trace
+from crank.sandbox import guest_calls, guest_trace
 from crank.sandbox.guest_script import FILE_NAME, Script, is_in
 from crank.sandbox.guest_watch import Walls, Watcher
 
@@ -65,7 +65,7 @@ class _Channel:
             with self._lock:
                 self._open = self._open or opens
                 # A thread that goes on showing things after its run has nobody to show them to.
-                while frame and (self._open or kind not in "gd"):
+                while frame and (self._open or kind not in "gdc"):
                     frame = frame[self._write(self._descriptor, frame) :]
                 self._open = self._open and kind != "e"
         finally:
@@ -391,6 +391,7 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     # What is told is that everything is done but the job: nothing runs here from then on until it comes.
     _prove(proof, results.dumps, walls, setup["environment"], orders, channel)
     sys.addaudithook(watcher)
+    hand = guest_calls.offer(watcher.remember)
     os.register_at_fork(after_in_child=lambda: _leave(orders))
     contexts: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -398,7 +399,10 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     while True:
         order, stdin = orders.take("r")
         lasting = order["lasting"]
-        if not lasting:
+        if handles := order.get("handles"):
+            # Answers come where the order came from.
+            hand.take(handles, channel, _REQUEST)
+        elif not lasting:
             orders.close()
         limit(order["limits"], not lasting)
         _stdin(stdin)

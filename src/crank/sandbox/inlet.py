@@ -1,4 +1,4 @@
-"""What goes to the guest and its pipes have not taken yet: one order, and what its standard input brings."""
+"""What goes to the guest and its pipes have not taken yet: one order, answers to its calls, what its standard input brings."""
 
 import contextlib
 import os
@@ -32,6 +32,16 @@ class Inlet:
             self._door, self._stdin_to = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(self._stdin_to, False)
         self._on_request(self._request.fileno())
+
+    def answer(self, frame: bytes) -> None:
+        """Send the answer to a call of the guest's."""
+        self._order += frame
+        self._on_request(self._request.fileno())
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Return how much of what goes to the guest it has not taken."""
+        return len(self._order)
 
     def feed(self, chunk: bytes) -> None:
         """Add to the standard input; nothing at all ends it."""

@@ -5,16 +5,18 @@ result and displays are passed on unread: the worker reads them once, strictly.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from crank.domain.handle import CALL_BYTES_MAX
 from crank.domain.json import dumps, loads_strict
 from crank.domain.outcome import LAYERS, Clock, End, Reason
 from crank.domain.profile import Limits
 from crank.domain.quantity import DISPLAYS_MAX, KIB, RESULT_BYTES_MAX
 from crank.errors import InvalidRequest, ProtocolError
 from crank.sandbox import verdict
+from crank.sandbox.calls import Calls
 from crank.sandbox.frames import FrameReader
 from crank.sandbox.ledger import StreamLedger
 
@@ -31,11 +33,16 @@ _WORK_SEC = 0.002
 class Run:
     """From the order to the last word."""
 
-    def __init__(self, limits: Limits, token: bytes) -> None:
+    def __init__(self, limits: Limits, token: bytes, calls: Calls | None = None) -> None:
         self.limits = limits
+        # None unless the job has handles: then no call is a word that it may say.
+        self.calls = calls
         self.streams = {"O": StreamLedger(limits.output_bytes), "E": StreamLedger(limits.output_bytes)}
         most = limits.result_bytes + 64 * KIB
-        self._words = FrameReader({"b": 0, "g": 4 * KIB, "d": most, "v": most, "e": 64 * KIB}, prefix=token)
+        kinds = {"b": 0, "g": 4 * KIB, "d": most, "v": most, "e": 64 * KIB}
+        if calls is not None:
+            kinds["c"] = CALL_BYTES_MAX
+        self._words = FrameReader(kinds, prefix=token)
         self.began = time.monotonic()
         # Whether the guest has said that it reached the job's first line.
         self.reached = False
@@ -90,6 +97,8 @@ class Run:
             self.reached = True
         elif kind == "d":
             self._take_display(payload)
+        elif kind == "c" and self.calls is not None:
+            self.calls.take(payload)
         elif kind == "v":
             if self.result is not None:
                 raise ProtocolError("it gave two results.")
@@ -102,6 +111,22 @@ class Run:
                 self._take_progress(word["fraction"], word["message"])
             else:
                 self._take_end(word)
+
+    def answered(self, payload: bytes) -> None:
+        """Take the worker's answer to a call."""
+        if self.calls is not None:
+            self.calls.answered(payload)
+
+    def take_calls(self, answer: Callable[[bytes], None]) -> list[bytes]:
+        """Return the calls to pass on, and hand what they were answered to `answer`; both are forgotten here."""
+        calls = self.calls
+        if calls is None:
+            return []
+        for frame in calls.answers:
+            answer(frame)
+        calls.answers.clear()
+        forward, calls.forward = calls.forward, []
+        return forward
 
     def _take_progress(self, fraction: Any, message: Any) -> None:
         # Compared before it is converted: an integer may be larger than any float.
@@ -159,6 +184,9 @@ class Run:
     def late_clock(self, now: float) -> Clock | None:
         """Return the clock that has run out, if one has."""
         limits = self.limits
+        if self.calls is not None and self.calls.open:
+            # It waits for what others do for it.
+            self._worked_at = now
         if now >= self.began + limits.wall_sec:
             return Clock.WALL
         if now >= self._wrote_at + limits.no_output_sec:
@@ -193,6 +221,8 @@ class Run:
     def last_words(self, facts: verdict.Facts, usage: Mapping[str, Any]) -> list[tuple[str, bytes]]:
         """Return the frames that tell of the end: what is held back, the tails of the output, the result, how it ended."""
         end = verdict.decide(facts, self.limits)
+        for action in self.calls.refused if self.calls is not None else ():
+            self.deny("handle", action, told_by="sandbox")
         for denial in verdict.counted(facts):
             self.deny(denial.layer, denial.action, told_by=denial.told_by, count=denial.count)
         frames = [] if self.progress is None else [("G", self.progress)]

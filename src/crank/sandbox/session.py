@@ -21,13 +21,13 @@ from crank.domain.outcome import NEVER_BEGAN, Artifact, Clock, Denial, End, Outc
 from crank.domain.profile import Limits
 from crank.domain.quantity import KIB
 from crank.errors import Conflict, CrankError, InvalidRequest, SandboxError, TooLarge
-from crank.ports import FileEntry, OutputSink
+from crank.ports import CallTaker, FileEntry, OutputSink
 from crank.sandbox import artifacts, verdict
 from crank.sandbox.channel import Channel
 from crank.sandbox.frames import Frame
-from crank.sandbox.ledger import StreamText
 from crank.sandbox.link import refusal
-from crank.sandbox.supervisor import OUTPUT_HEAD, RUN_BYTES_MAX, RUN_HEAD, STDIN_HEAD
+from crank.sandbox.session_run import SessionRun
+from crank.sandbox.spoken import RUN_BYTES_MAX, RUN_HEAD
 
 TIER = "namespaces"
 _STOP_SEC = 15.0
@@ -37,71 +37,6 @@ _STDIN_STEP_BYTES = 64 * KIB
 _STDIN_WAITING_BYTES = 256 * KIB
 # The supervisor keeps the deadlines; this is only for the day when it does not.
 _PATIENCE_SEC = 60.0
-
-
-class _Run:
-    """What one run has brought so far."""
-
-    def __init__(self, limits: Limits, sink: OutputSink) -> None:
-        self.limits = limits
-        self.sink = sink
-        self.texts = {"O": StreamText(limits.output_bytes), "E": StreamText(limits.output_bytes)}
-        self.tails = {"o": b"", "e": b""}
-        self.displays: list[JsonValue] = []
-        self.result: JsonValue = None
-        self.broken: str | None = None
-        # Whether the supervisor took the order: before that, no line of it can have run.
-        self.taken = False
-        self.stdin_sent = self.stdin_passed = 0
-        self.stdin_room = asyncio.Event()
-        # Until the order is out, a word for the run would overtake it and be lost.
-        self.sent = False
-        self.ended: asyncio.Future[JsonObject | None] = asyncio.get_running_loop().create_future()
-        # Whoever started it may have left: then nobody asks how it ended.
-        self.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        self._at_sec = 0.0
-
-    def take(self, frame: Frame) -> None:
-        """Take what the job said or wrote."""
-        kind, payload = frame.kind, frame.payload
-        if kind in self.texts:
-            _, self._at_sec = OUTPUT_HEAD.unpack_from(payload)
-            self._emit(kind, *self.texts[kind].feed(payload[OUTPUT_HEAD.size :]))
-        elif kind in self.tails:
-            self.tails[kind] = payload
-        elif kind == "G":
-            word = loads_strict(payload)
-            self.sink.progress(word["fraction"], word["message"])
-        elif kind == "A":
-            self.taken = True
-        elif kind == "I":
-            (self.stdin_passed,) = STDIN_HEAD.unpack(payload)
-            self.stdin_room.set()
-        else:
-            self._take_json(kind, payload)
-
-    def _take_json(self, kind: str, payload: bytes) -> None:
-        """Read what came from the job unread. Two readers would be two opinions, so this is the only one."""
-        try:
-            value = loads_strict(payload)
-        except InvalidRequest:
-            self.broken = "it carried something that is not strict JSON."
-            return
-        if kind == "V":
-            self.result = value
-        elif isinstance(value, dict):
-            self.displays.append(value)
-        else:
-            self.broken = "it carried a display that is not an object."
-
-    def finish(self) -> None:
-        """Tell what an unfinished character left."""
-        for kind, text in self.texts.items():
-            self._emit(kind, *text.rest())
-
-    def _emit(self, kind: str, text: str, offset: int) -> None:
-        if text:
-            self.sink.output("stdout" if kind == "O" else "stderr", text, offset, self._at_sec)
 
 
 class NamespaceSession:
@@ -122,7 +57,7 @@ class NamespaceSession:
         self._asked: dict[int, asyncio.Future[tuple[JsonObject, int | None]]] = {}
         self._questions = itertools.count(1)
         self._loop = loop
-        self._run: _Run | None = None
+        self._run: SessionRun | None = None
         self._ran = self._stdin = self._died = False
         self.facts: JsonObject = {}
         self.pool_hit = False
@@ -151,6 +86,8 @@ class NamespaceSession:
             self._died = not ended["alive"]
             self._run.ended.set_result(ended)
             self._run.stdin_room.set()
+        elif self._run is not None and frame.kind == "Q":
+            self._run.begin_call(frame.payload, lambda answer: self.channel.send("a", answer))
         elif self._run is not None:
             self._run.take(frame)
 
@@ -294,10 +231,14 @@ class NamespaceSession:
         context: str = "main",
         limits: Limits | None = None,
         stdin: bool = False,
+        calls: CallTaker | None = None,
     ) -> Outcome:
         """Run a script to its end; see SandboxSession.run_python."""
         head: JsonObject = {"context": context, "program": None, "stdin": stdin, "lasting": self._lasting}
-        return await self._run_order(head, code.encode("utf-8"), dumps(args).encode("utf-8"), sink, limits)
+        if calls is not None:
+            head["handles"] = list(calls.told)
+        run = SessionRun(limits or self.limits, sink, calls)
+        return await self._run_order(head, code.encode("utf-8"), dumps(args).encode("utf-8"), run)
 
     async def run_program(
         self, argv: Sequence[str], sink: OutputSink, *, limits: Limits | None = None, stdin: bool = False
@@ -311,24 +252,21 @@ class NamespaceSession:
                 fix=f"Use one of: {', '.join(sorted(self._programs)) or 'none, this profile lists no programs'}.",
             )
         head: JsonObject = {"context": "main", "program": list(argv), "stdin": stdin, "lasting": self._lasting}
-        return await self._run_order(head, b"", b"null", sink, limits)
+        return await self._run_order(head, b"", b"null", SessionRun(limits or self.limits, sink))
 
-    async def _run_order(
-        self, head: JsonObject, code: bytes, args: bytes, sink: OutputSink, limits: Limits | None
-    ) -> Outcome:
+    async def _run_order(self, head: JsonObject, code: bytes, args: bytes, run: SessionRun) -> Outcome:
         if self._run is not None and (not self._lasting or not self._run.ended.done()):
             raise Conflict("This session runs something, or ran all that it may.", code="session_used")
         if not self.alive:
             raise SandboxError(_DEAD, code="session_dead")
-        wanted = limits or self.limits
-        lowered = wanted if wanted != self._stood_for else None
+        lowered = run.limits if run.limits != self._stood_for else None
         text = dumps({**head, "limits": asdict(lowered) if lowered else None}).encode("utf-8")
         order = RUN_HEAD.pack(len(text), len(code)) + text + code + args
         if len(order) > RUN_BYTES_MAX:
             raise SandboxError("The code and its args are too large for one run.", code="run_too_large")
         self._ran = True
         self._stdin = head["stdin"]
-        run = self._run = _Run(limits or self.limits, sink)
+        self._run = run
         run.sent = True
         try:
             await self.channel.send("r", order)
@@ -338,6 +276,7 @@ class NamespaceSession:
             self.channel.close()
             ended = None
         except asyncio.CancelledError:
+            run.finish()
             await self._end_now(Reason.CANCELLED)
             raise
         return self._outcome(run, ended)
@@ -437,7 +376,7 @@ class NamespaceSession:
         if not self._ready.done():
             self._ready.cancel()
 
-    def _outcome(self, run: _Run, ended: JsonObject | None) -> Outcome:
+    def _outcome(self, run: SessionRun, ended: JsonObject | None) -> Outcome:
         run.finish()
         seen = ended["seen"] if ended is not None else [0, 0]
         stdout = run.texts["O"].finish(seen[0], run.tails["o"])

@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,31 +22,16 @@ from crank.errors import ProtocolError
 from crank.sandbox import assembly, clerk, kernel, verdict
 from crank.sandbox.assembly import Order, Standing
 from crank.sandbox.bundle import order_bytes
+from crank.sandbox.calls import BACKLOG_BYTES_MAX, Calls
 from crank.sandbox.cell import LINK_BYTES_MAX
 from crank.sandbox.frames import Frame, FrameReader, encode
 from crank.sandbox.inlet import Inlet
 from crank.sandbox.outbox import Outbox
 from crank.sandbox.run import HALF_FRAME_SEC, PROGRESS_GAP_SEC, Run
-
-RUN_BYTES_MAX = 16 * MIB
-CONTROL_BYTES_MAX = 64 * KIB
-STDIN_BYTES_MAX = 1 * MIB
-# What the runner may send (frame kinds and their longest payloads): run, stop, standard input, signal, file.
-TO_SUPERVISOR = {
-    "r": RUN_BYTES_MAX,
-    "s": CONTROL_BYTES_MAX,
-    "i": STDIN_BYTES_MAX,
-    "k": CONTROL_BYTES_MAX,
-    "f": CONTROL_BYTES_MAX,
-}
+from crank.sandbox.spoken import OUTPUT_HEAD, RUN_HEAD, STDIN_HEAD, TO_SUPERVISOR
 
 _NEVER_BEGAN = "The sandbox died before the job's code began."
 
-OUTPUT_HEAD = struct.Struct("!Qd")
-# How many bytes of its standard input a run has taken.
-STDIN_HEAD = struct.Struct("!Q")
-# The order to run: the length of its head (JSON) and of the code; then the code, then the args as JSON text.
-RUN_HEAD = struct.Struct("!II")
 _CHUNK = 64 * KIB
 # The runner is slow or stuck: stop reading the job, so that its own writes block, and hold no more.
 _QUEUE_BYTES_MAX = 1 * MIB
@@ -139,13 +123,18 @@ class Supervisor:
         if len(self._outbox) < _QUEUE_BYTES_MAX:
             for descriptor in self._kinds:
                 handlers[descriptor] = (select.POLLIN, self._on_output)
-            handlers[lines.result] = (select.POLLIN, self._on_word)
+            if not self._is_deaf():
+                handlers[lines.result] = (select.POLLIN, self._on_word)
             handlers = {
                 descriptor: entry
                 for descriptor, entry in handlers.items()
                 if descriptor in self._open or descriptor not in (*self._kinds, lines.result)
             }
         return handlers
+
+    def _is_deaf(self) -> bool:
+        """Tell whether the guest is not listened to, because it does not take the answers that it asked for."""
+        return self._inlet.backlog_bytes > BACKLOG_BYTES_MAX
 
     def _patience_ms(self) -> float:
         if self._run is None or self._dead:
@@ -196,6 +185,10 @@ class Supervisor:
             if self._run is not None and not self._dead:
                 with contextlib.suppress(ProcessLookupError):
                     kernel.send_signal(self._standing.guest, int(loads_strict(frame.payload)["number"]))
+        elif frame.kind == "a":
+            if self._run is not None and not self._dead:
+                self._run.answered(frame.payload)
+                self._pass_calls(self._run)
         else:
             self._inlet.feed(frame.payload)
 
@@ -221,7 +214,10 @@ class Supervisor:
         self._lasting = head["lasting"]
         self._settle_leftovers()
         self._cpu_before = self._look()[0]
-        self._run = Run(limits, self._standing.token)
+        handles = head.get("handles")
+        if handles:
+            order["handles"] = handles
+        self._run = Run(limits, self._standing.token, Calls(handles) if handles else None)
         self._runs += 1
         self._next_look = self._run.began + _TICK_WATCHED_SEC
         self._coming = encode("r", order_bytes(order)), head["stdin"]
@@ -300,6 +296,12 @@ class Supervisor:
         for display in self._run.displays:
             self._outbox.put("D", display)
         self._run.displays.clear()
+        self._pass_calls(self._run)
+
+    def _pass_calls(self, run: Run) -> None:
+        """Pass on what the guest asks for, and what it is answered."""
+        for call in run.take_calls(self._inlet.answer):
+            self._outbox.put("Q", call)
 
     def _on_refusal(self, descriptor: int) -> None:
         refused = self._refusals.answer() if self._refusals is not None else []
@@ -316,7 +318,7 @@ class Supervisor:
         clock = run.late_clock(now)
         if clock is not None:
             self._kill(verdict.timeout_end(run.limits, clock))
-        elif run.half_since is not None and now >= run.half_since + HALF_FRAME_SEC:
+        elif run.half_since is not None and now >= run.half_since + HALF_FRAME_SEC and not self._is_deaf():
             self._kill(verdict.violation_end("it began a message and did not finish it."))
         elif now >= self._next_look:
             self._check_counters(run)

@@ -2,7 +2,7 @@
 
     from crank.security import MutualTls
 
-    mine = MutualTls(folder)                                    # cert.pem, key.pem and ca.pem of this workload
+    mine = MutualTls(folder)                                    # what `crank identity fetch` wrote
     link = mine.connect("10.0.0.7", 7443, expect="spiffe://crank.internal/worker/w1")
 
 There is no parameter that turns verification off.

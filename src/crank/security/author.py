@@ -1,7 +1,7 @@
 """Mutual TLS for the author of a worker or a workload: one folder in, proven connections out.
 
 The files are read anew for each connection, so that a certificate that was renewed, or an authority that was taken
-from `ca.pem`, counts from the next one on.
+away, counts from the next one on.
 """
 
 import socket
@@ -23,7 +23,7 @@ Expected = str | Callable[[SpiffeId], bool]
 
 
 class MutualTls:
-    """What a workload is and whom it believes: `cert.pem`, `key.pem` and `ca.pem` in a folder.
+    """What a workload is and whom it believes: `cert.pem`, `key.pem` and `bundle.pem` (or `ca.pem`) in a folder.
 
     A peer is known by its SPIFFE ID and by nothing else, so each connection says whom it expects.
     """
@@ -76,14 +76,18 @@ class MutualTls:
         return secured
 
     def _context(self, protocol: int) -> ssl.SSLContext:
-        names = ("cert.pem", "key.pem", "ca.pem")
-        certificate_file, key_file, ca_file = (self._folder / name for name in names)
+        certificate_file, key_file = self._folder / "cert.pem", self._folder / "key.pem"
+        ca_file = self._folder / self._authorities()
         return mutual_context(protocol, certificate_file=certificate_file, key_file=key_file, ca_file=ca_file)
+
+    def _authorities(self) -> str:
+        # As 'crank identity fetch' writes it, or as a worker's own folder has it.
+        return "bundle.pem" if (self._folder / "bundle.pem").exists() else "ca.pem"
 
     def _bundle(self, trust_domain: str) -> TrustBundle | None:
         if trust_domain != self.spiffe_id.trust_domain:
             return None
-        return bundle_from_pem(trust_domain, self._read("ca.pem"))
+        return bundle_from_pem(trust_domain, self._read(self._authorities()))
 
     def _own(self) -> SpiffeId:
         try:

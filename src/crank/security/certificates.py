@@ -19,6 +19,7 @@ from crank.domain.trust import Workload
 from crank.domain.workload_codec import WORKLOAD_OID, decode_workload
 from crank.errors import InvalidRequest, UntrustedPeer
 
+_WORKLOAD = x509.ObjectIdentifier(WORKLOAD_OID)
 # A certificate of ours is about 700 bytes.
 CERTIFICATE_BYTES_MAX = 16 * 1024
 NAMES_MAX = 64
@@ -44,8 +45,9 @@ def load_certificate(der: bytes) -> x509.Certificate:
         raise UntrustedPeer(f"A certificate is larger than {CERTIFICATE_BYTES_MAX} bytes.")
     try:
         certificate = x509.load_der_x509_certificate(der)
-        # Both are parsed when they are first read.
-        _ = certificate.extensions, certificate.public_key()
+        # Each is parsed when it is first read; here is where that may fail.
+        _ = certificate.extensions, certificate.public_key(), certificate.subject, certificate.issuer
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.serial_number
     except _UNREADABLE as fault:
         raise UntrustedPeer("A certificate cannot be read.", detail=str(fault)) from fault
     return certificate

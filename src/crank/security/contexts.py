@@ -5,6 +5,7 @@ outlive the check of its certificate). There is no parameter that turns verifica
 """
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from crank.errors import ConfigurationError
@@ -21,13 +22,16 @@ def server_context(*, certificate_file: Path, key_file: Path, ca_file: Path) -> 
     return context
 
 
-def bearer_server_context(*, certificate_file: Path, key_file: Path) -> ssl.SSLContext:
+def bearer_server_context(*, certificate_file: Path, key_file: Path, ca_file: Path | None = None) -> ssl.SSLContext:
     """Return a context for a listener whose callers prove themselves inside TLS, with a bearer credential.
 
+    ca_file  callers may show a certificate beside it: one that is shown must be of these roots
     Raises ConfigurationError when a file is missing or damaged.
     """
     context = _base(ssl.PROTOCOL_TLS_SERVER)
-    _load(context, certificate_file, key_file, None)
+    if ca_file is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+    _load(context, certificate_file, key_file, ca_file)
     return context
 
 
@@ -50,6 +54,30 @@ def mutual_context(protocol: int, *, certificate_file: Path, key_file: Path, ca_
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     _load(context, certificate_file, key_file, ca_file)
+    return context
+
+
+def newcomer_context(roots: Sequence[bytes]) -> ssl.SSLContext:
+    """Return a context for a client that has no certificate yet, and believes these roots (DER) alone.
+
+    Not part of the public face: peers are known by their SPIFFE ID, and whoever uses it must look at that.
+    """
+    context = _base(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    for root in roots:
+        context.load_verify_locations(cadata=root)
+    return context
+
+
+def first_contact_context() -> ssl.SSLContext:
+    """Return a context that believes nobody and says so: what comes through it is held against a SHA-256.
+
+    Not part of the public face. Nothing may be sent through it that is not for everybody.
+    """
+    context = _base(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context
 
 

@@ -90,7 +90,7 @@ class StoreContract:
         )
 
         def check(tx: Transaction) -> None:
-            expected = replace(sample_full_job("a"), submitted_us=1, owner=None)
+            expected = replace(sample_full_job("a"), submitted_us=1, owner=None, called_by=None)
             assert tx.jobs.find(LOCAL_TENANT, JobId("a")) == expected
 
         self.write(

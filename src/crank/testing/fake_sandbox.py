@@ -12,7 +12,7 @@ from crank.domain.json import JsonValue
 from crank.domain.outcome import Artifact, End, Outcome, Reason, Stream
 from crank.domain.profile import Limits
 from crank.errors import Conflict, InvalidRequest, NotFound, NotSupported, SandboxError
-from crank.ports import FileEntry, OutputSink, PoolCount, SandboxSession, SandboxSpec
+from crank.ports import CallTaker, FileEntry, OutputSink, PoolCount, SandboxSession, SandboxSpec
 
 TIER = "none"
 # What a session outlives; every other end takes its sandbox with it.
@@ -155,6 +155,7 @@ class FakeSandboxSession:
         context: str = "main",
         limits: Limits | None = None,
         stdin: bool = False,
+        calls: CallTaker | None = None,
     ) -> Outcome:
         """Play the run of this code. Raises NotSupported for a second run of a session that does not last."""
         return await self._play(context, code, sink, stdin=stdin)

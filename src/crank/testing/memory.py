@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from crank.domain import job_codec, session_codec
+from crank.domain.handle import Called
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import ENDED, HELD, Job, Mount, Status
 from crank.domain.json import dumps
@@ -20,6 +21,7 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound, Unavailable
 from crank.ports import (
     CredentialStore,
+    EnrolmentStore,
     FederationStore,
     GrantStore,
     IdentityStore,
@@ -32,6 +34,7 @@ from crank.ports import (
     WorkloadStore,
 )
 from crank.testing.memory_credentials import Credentials
+from crank.testing.memory_enrolments import Enrolments
 from crank.testing.memory_federation import Federation
 from crank.testing.memory_grants import Grants
 from crank.testing.memory_identities import Identities
@@ -50,6 +53,9 @@ class _Jobs(Part):
         state = self._change()
         if (job.tenant, job.job_id) in state.jobs:
             raise Conflict(f"There is a job {job.job_id} already.", code="job_id_taken", field="job_id")
+        by = job.called_by
+        if by is not None and self.called(job.tenant, by.job_id, by.epoch, by.number) is not None:
+            raise Conflict("There is a job of this call already.", code="job_id_taken", field="job_id")
         state.seq += 1
         state.jobs[job.tenant, job.job_id] = row_of(state.seq, job)
 
@@ -65,7 +71,7 @@ class _Jobs(Part):
         if row is None:
             raise NotFound(f"There is no job {job.job_id}.", code="job_not_found")
         kept = row.job()
-        fixed = {name: getattr(kept, name) for name in ("request", "request_digest", "submitted_us", "owner")}
+        fixed = {name: getattr(kept, name) for name in ("request", "request_digest", "submitted_us", "owner", "called_by")}
         job = replace(job, **fixed)
         state.jobs[job.tenant, job.job_id] = row_of(row.seq, job)
 
@@ -118,9 +124,35 @@ class _Jobs(Part):
         aged = [
             (row.ended_us, row.seq, row)
             for row in self._state.jobs.values()
-            if row.ended_us is not None and row.ended_us < at_us
+            if row.ended_us is not None and row.ended_us < at_us and not self._is_counted(row)
         ]
         return [row.job() for _, _, row in sorted(aged, key=lambda entry: entry[:2])[:limit]]
+
+    def _is_counted(self, row: Row) -> bool:
+        root = None if row.called_by is None else self._state.jobs.get((row.tenant, row.called_by.root))
+        return root is not None and root.ended_us is None
+
+    def called(self, tenant: TenantId, caller: JobId, epoch: int, number: int) -> Job | None:
+        """Return the job that was made for this call, or None."""
+        key = (caller, epoch, number)
+        found = self._sorted(
+            lambda row: row.tenant == tenant
+            and row.called_by is not None
+            and (row.called_by.job_id, row.called_by.epoch, row.called_by.number) == key
+        )
+        return found[0].job() if found else None
+
+    def calls(self, tenant: TenantId, root: JobId) -> Sequence[Called]:
+        """Return every call of a tree of jobs, oldest first."""
+        return [
+            Called(row.job_id, row.called_by, row.ended_us is not None)
+            for row in self._sorted(lambda row: row.tenant == tenant)
+            if row.called_by is not None and row.called_by.root == root
+        ]
+
+    def called_open(self) -> Sequence[Job]:
+        """Return the called jobs that have not ended, oldest first."""
+        return [row.job() for row in self._sorted(lambda row: row.called_by is not None and row.ended_us is None)]
 
     def delete(self, tenant: TenantId, job_id: JobId) -> None:
         """Forget an ended job and its blob references. Raises Conflict (`job_not_ended`)."""
@@ -247,6 +279,7 @@ class _Registry(Part):
             "capabilities": job_codec.capabilities_document(worker),
             "enrolled_us": worker.enrolled_us,
             "seen_us": worker.seen_us,
+            "attestation": worker.attestation.label,
         }
         self._change().workers[worker.worker_id] = dumps(document)
 
@@ -275,9 +308,10 @@ class _Transaction:
         self.records: RecordStore = _Records(state, writable=writable)
         self.registry: RegistryStore = _Registry(state, writable=writable)
         self.credentials: CredentialStore = Credentials(state, writable=writable)
-        self.grants: GrantStore = Grants(state, writable=writable)
+        self.enrolments: EnrolmentStore = Enrolments(state, writable=writable)
         self.identities: IdentityStore = Identities(state, writable=writable)
         self.federation: FederationStore = Federation(state, writable=writable)
+        self.grants: GrantStore = Grants(state, writable=writable)
         self.workloads: WorkloadStore = Workloads(state, writable=writable)
 
 

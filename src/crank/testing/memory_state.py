@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from crank.domain import job_codec
 from crank.domain.credential import Credential
+from crank.domain.enrolment import Enrolment
 from crank.domain.federation import Federated
 from crank.domain.grant import GrantId
+from crank.domain.handle import CalledBy
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.issued import Ban, IssuedIdentity
@@ -28,6 +30,7 @@ class Row:
     ended_us: int | None
     session_id: SessionId | None
     owner: CredentialId | None
+    called_by: CalledBy | None
     text: str
 
     def job(self) -> Job:
@@ -38,7 +41,9 @@ class Row:
 def row_of(seq: int, job: Job) -> Row:
     """Make the row of a job."""
     text = dumps(job_codec.job_document(job))
-    return Row(seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, job.owner, text)
+    return Row(
+        seq, job.tenant, job.job_id, job.status, job.ended_us, job.request.session_id, job.owner, job.called_by, text
+    )
 
 
 @dataclass(slots=True)
@@ -52,16 +57,17 @@ class State:
     records: list[tuple[str, JobId | None, str]] = field(default_factory=list)
     credentials: dict[tuple[TenantId, CredentialId], tuple[Digest, Credential]] = field(default_factory=dict)
     brought: set[tuple[CredentialId, Digest]] = field(default_factory=set)
+    enrolments: dict[str, tuple[Digest | None, Enrolment]] = field(default_factory=dict)
     mounts: dict[tuple[TenantId, MountId], Mount] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
     references: set[tuple[TenantId, JobId, Digest]] = field(default_factory=set)
-    grants: dict[tuple[TenantId, GrantId], str] = field(default_factory=dict)
-    grant_counts: dict[tuple[TenantId, GrantId, int], tuple[int, int]] = field(default_factory=dict)
-    grant_uses: dict[tuple[TenantId, str], GrantId] = field(default_factory=dict)
     identities: dict[str, IssuedIdentity] = field(default_factory=dict)
     bans: dict[SpiffeId, Ban] = field(default_factory=dict)
     revocation_lists: int = 0
     federation: dict[str, Federated] = field(default_factory=dict)
+    grants: dict[tuple[TenantId, GrantId], str] = field(default_factory=dict)
+    grant_counts: dict[tuple[TenantId, GrantId, int], tuple[int, int]] = field(default_factory=dict)
+    grant_uses: dict[tuple[TenantId, str], GrantId] = field(default_factory=dict)
     workloads: dict[tuple[TenantId, EntryId], str] = field(default_factory=dict)
 
     def copy(self) -> "State":
@@ -74,16 +80,17 @@ class State:
             records=list(self.records),
             credentials=dict(self.credentials),
             brought=set(self.brought),
+            enrolments=dict(self.enrolments),
             mounts=dict(self.mounts),
             workers=dict(self.workers),
             references=set(self.references),
-            grants=dict(self.grants),
-            grant_counts=dict(self.grant_counts),
-            grant_uses=dict(self.grant_uses),
             identities=dict(self.identities),
             bans=dict(self.bans),
             revocation_lists=self.revocation_lists,
             federation=dict(self.federation),
+            grants=dict(self.grants),
+            grant_counts=dict(self.grant_counts),
+            grant_uses=dict(self.grant_uses),
             workloads=dict(self.workloads),
         )
 

@@ -3,6 +3,7 @@
 from crank.domain.capability import Accelerator, Capability, Effects
 from crank.domain.credential import Credential, CredentialKind
 from crank.domain.grant import Grant, GrantId, Right
+from crank.domain.handle import CalledBy
 from crank.domain.ids import (
     LOCAL_TENANT,
     CredentialId,
@@ -78,6 +79,7 @@ def sample_full_job(job_id: str) -> Job:
         outcome_blob=DIGEST,
         hold=2**53 + 1,
         owner=CredentialId("k-full"),
+        called_by=CalledBy(JobId(f"above-{job_id}"), 2, 7, "convert", 1, JobId(f"above-{job_id}")),
     )
 
 

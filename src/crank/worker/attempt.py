@@ -9,6 +9,7 @@ from crank.domain.ids import Digest, JobId
 from crank.domain.json import JsonObject
 from crank.domain.outcome import Reason
 from crank.ports import Clock, Failpoints, FunctionRunner, IdSource, SandboxRunner, Spool
+from crank.wire.calls import CallAnswer
 from crank.worker.feed import Feed
 from crank.worker.stdin import StdinQueue
 
@@ -39,6 +40,19 @@ class Reachable(Protocol):
         ...
 
 
+class OpenCalls(Protocol):
+    """The calls that the code of a run makes."""
+
+    @property
+    def waiting(self) -> bool:
+        """Tell whether the code waits for an answer."""
+        ...
+
+    def answered(self, message: CallAnswer) -> None:
+        """Hand an answer to the call that it is for."""
+        ...
+
+
 class Attempt:
     """The state of one attempt; `execute` moves it forward and `deliver` tells the controller of it."""
 
@@ -63,11 +77,19 @@ class Attempt:
         self._running: Reachable | None = None
         # None unless the lease says that stdin stays open.
         self.stdin: StdinQueue | None = None
+        # None unless the lease brings handles; and whether another job waits for this one.
+        self.calls: OpenCalls | None = None
+        self.called = False
 
     @property
     def key(self) -> Key:
         """Return what tells this attempt from every other."""
         return self.job_id, self.epoch
+
+    @property
+    def waiting(self) -> bool:
+        """Tell whether its code waits for a job that it called for."""
+        return self.calls is not None and self.calls.waiting
 
     @property
     def phase(self) -> Literal["running", "finished"]:

@@ -67,6 +67,7 @@ class CurrentLink:
     def __init__(self) -> None:
         self._link: ControllerLink | None = None
         self._there = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def link(self) -> ControllerLink | None:
@@ -77,11 +78,22 @@ class CurrentLink:
         """Make this the link of the moment."""
         self._link = link
         self._there.set()
+        self._change()
 
     def clear(self) -> None:
         """Note that there is no link."""
         self._link = None
         self._there.clear()
+        self._change()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def lost(self, link: ControllerLink) -> None:
+        """Return when this is not the link of the moment any more."""
+        while self._link is link:
+            await self._changed.wait()
 
     async def wait(self) -> ControllerLink:
         """Return the link, waiting until there is one."""

@@ -27,6 +27,7 @@ from crank.errors import CrankError, InvalidRequest, SandboxError, Unavailable
 from crank.ports import FunctionSpec, MountBinding, SandboxSession, SandboxSpec
 from crank.wire import Lease
 from crank.worker.attempt import Attempt, Bench
+from crank.worker.calls import JobCalls
 from crank.worker.current import CurrentLink
 from crank.worker.inputs import Inputs, fetch_all
 from crank.worker.offers import FunctionOffer, Offer, ScriptOffer, ShippedOffer, lowered
@@ -137,7 +138,9 @@ async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
         except BaseException:
             await asyncio.shield(session.close())
             raise
-        return ShippedRun(session, lease, offer) if isinstance(offer, ShippedOffer) else ScriptRun(session, lease)
+        if isinstance(offer, ShippedOffer):
+            return ShippedRun(session, lease, offer)
+        return ScriptRun(session, lease, JobCalls(lease, session, bench, current) if lease.handles else None)
     finally:
         inputs.close()
 
@@ -155,6 +158,7 @@ async def _run(attempt: Attempt, run: Run, order: Order, bench: Bench) -> Outcom
         return _unrun(Reason.CANCELLED, "cancelled", "It was cancelled before its code began.")
     if order.lease.stdin:
         attempt.stdin = StdinQueue()
+    attempt.calls = run.calls
     attempt.begin(run)
     pumping = asyncio.ensure_future(attempt.stdin.pump(run)) if attempt.stdin is not None else None
     net_sec = lowered(order.offer.limits, order.lease).wall_sec + NET_SEC

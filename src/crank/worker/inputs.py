@@ -31,7 +31,7 @@ class Inputs:
         start = 0
         for file in self._files:
             self._scratch.seek(start)
-            await sandbox.put_file(file.path, cast(BinaryIO, _Part(self._scratch, file.size_bytes)))
+            await sandbox.put_file(file.path, cast(BinaryIO, Part(self._scratch, file.size_bytes)))
             start += file.size_bytes
 
     def close(self) -> None:
@@ -39,7 +39,7 @@ class Inputs:
         self._scratch.close()
 
 
-class _Part(io.RawIOBase):
+class Part(io.RawIOBase):
     """Reads the next bytes of another file, and its end after so many."""
 
     def __init__(self, source: BinaryIO, size_bytes: int) -> None:
@@ -47,9 +47,11 @@ class _Part(io.RawIOBase):
         self._left = size_bytes
 
     def readable(self) -> bool:
+        """Tell that it is read."""
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # any buffer that is asked for
+        """Read into a buffer; return how much."""
         octets = self._source.read(min(len(buffer), self._left))
         buffer[: len(octets)] = octets
         self._left -= len(octets)

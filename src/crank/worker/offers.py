@@ -212,3 +212,16 @@ def _lower(name: str, ceiling: float, wanted: float | None) -> float:
     if wanted is None:
         return ceiling
     return min(ceiling, max(wanted, LIMIT_RANGES[name][0]))
+
+
+def misfit(offer: Offer, lease: Lease) -> tuple[str, str] | None:
+    """Return why an offer cannot take what a lease brings, as a code and a sentence, or None."""
+    if lease.handles and (not isinstance(offer, ScriptOffer) or lease.session_id is not None):
+        return "no_handles", "Only a script in a sandbox of its own can use handles."
+    wants_more = lease.files or lease.mounts or lease.code is not None or lease.program is not None
+    if isinstance(offer, FunctionOffer) and (wants_more or lease.session_id is not None):
+        return "args_only", f"{lease.capability} is a function: it takes args, and nothing else."
+    brings_code = lease.code is not None or lease.program is not None or lease.session_id is not None
+    if isinstance(offer, ShippedOffer) and brings_code:
+        return "args_only", f"{lease.capability} takes args, files and mounts, and nothing else."
+    return None

@@ -14,6 +14,7 @@ from crank.domain.rules import session as rules
 from crank.errors import Conflict, CrankError, InvalidRequest, NotSupported, SandboxError
 from crank.ports import FunctionCall, OutputSink, SandboxSession
 from crank.wire import Lease
+from crank.worker.calls import JobCalls
 from crank.worker.functions import told
 from crank.worker.offers import ScriptOffer, ShippedOffer, lowered
 from crank.worker.sessions import Kept, Sessions
@@ -28,13 +29,18 @@ OWN_FILES = ".crank/"
 
 
 class Run(Protocol):
-    """What every run has in common. `sandbox` is what leaves artifacts, None for a function."""
+    """What every run has in common. `sandbox` is what leaves artifacts, None for a function; `calls` those of its code."""
 
     tier: str
 
     @property
     def sandbox(self) -> SandboxSession | None:
         """Return the sandbox, or None."""
+        ...
+
+    @property
+    def calls(self) -> JobCalls | None:
+        """Return what takes the calls of its code, or None."""
         ...
 
     async def run(self, args: JsonValue, sink: OutputSink) -> Outcome:
@@ -66,6 +72,7 @@ class FunctionRun:
     """An author's function, as a run."""
 
     sandbox: None = None
+    calls: None = None
 
     def __init__(self, call: FunctionCall) -> None:
         self.tier = call.tier
@@ -99,9 +106,10 @@ class FunctionRun:
 class ScriptRun:
     """A script or a program in a sandbox of its own."""
 
-    def __init__(self, sandbox: SandboxSession, lease: Lease) -> None:
+    def __init__(self, sandbox: SandboxSession, lease: Lease, calls: JobCalls | None = None) -> None:
         self.tier = sandbox.tier
         self.sandbox: SandboxSession = sandbox
+        self.calls = calls
         self._lease = lease
 
     async def run(self, args: JsonValue, sink: OutputSink) -> Outcome:
@@ -114,6 +122,8 @@ class ScriptRun:
             return await self.sandbox.run_program(lease.program, sink, limits=limits, stdin=lease.stdin)
         assert lease.code is not None, "checked before it was opened"
         context = lease.context or "main"
+        if self.calls is not None:
+            return await self.sandbox.run_python(lease.code, args, sink, stdin=lease.stdin, calls=self.calls)
         return await self.sandbox.run_python(lease.code, args, sink, context=context, limits=limits, stdin=lease.stdin)
 
     async def stop(self, reason: Reason) -> None:

@@ -3,18 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from crank.domain.capability import Accelerator, capability_document
+from crank.domain.capability import Accelerator
 from crank.domain.ids import Digest, JobId
 from crank.domain.outcome import End, Outcome, Reason
-from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_REVOKED
+from crank.domain.rules import slots
+from crank.domain.rules.standing import IDENTITY_EXPIRED, IDENTITY_NOT_ACCEPTED, IDENTITY_REVOKED
 from crank.domain.worker import GpuDevice
 from crank.errors import NotAllowed, ProtocolError, Unavailable, UntrustedPeer
-from crank.ports import Connector, ControllerLink, OwnIdentity
+from crank.ports import Connector, ControllerLink
 from crank.wire import (
     HELLO_SINCE,
     TRUST_SINCE,
@@ -43,13 +43,15 @@ from crank.wire import (
     Trusted,
     Welcome,
 )
+from crank.wire.calls import CallAnswer
 from crank.worker.attempt import Attempt, Bench, Key
 from crank.worker.current import CurrentLink, Relay
 from crank.worker.deliver import deliver
 from crank.worker.devices import DevicePool
 from crank.worker.execute import Order, Seat, execute, keep
 from crank.worker.hand_over import WELCOME_SEC, Way, follow
-from crank.worker.offers import FunctionOffer, Offer, ShippedOffer, find_offer, lowered
+from crank.worker.identity import WorkerIdentity
+from crank.worker.offers import Offer, find_offer, lowered, misfit
 from crank.worker.reach import Reach
 from crank.worker.renewing import Renewing
 from crank.worker.sessions import Kept, SessionBounds, Sessions
@@ -64,20 +66,6 @@ BACKOFF_MAX_SEC = 10.0
 REFUSED_BACKOFF_MAX_SEC = 30.0
 # Words of a controller that no second try will change.
 _FOR_GOOD = frozenset({"version_mismatch", "identity_mismatch", "not_allowed", "not_supported", "too_deep"})
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerIdentity:
-    """Who this worker says it is; `instance_id` is new for every process (UUID version 7).
-
-    own  by what it proves that, renewed for as long as the worker runs; None: it stays as it is
-    """
-
-    worker_id: str
-    instance_id: str
-    node_id: str
-    software: str
-    own: OwnIdentity | None = None
 
 
 class Worker:
@@ -233,7 +221,7 @@ class Worker:
 
     def _heed(self, code: str) -> None:
         """Act on what the controller said of this identity. Of one that was revoked it has decided all that ran."""
-        if self._renewing is not None and code in (IDENTITY_REVOKED, IDENTITY_EXPIRED):
+        if self._renewing is not None and code in (IDENTITY_REVOKED, IDENTITY_EXPIRED, IDENTITY_NOT_ACCEPTED):
             self._renewing.own.doubt()
         if code == IDENTITY_REVOKED:
             for key in [attempt.key for attempt in self._attempts.values() if attempt.outcome is None]:
@@ -251,9 +239,10 @@ class Worker:
             node_id=self._identity.node_id,
             software=self._identity.software,
             slots=self._slots,
-            capabilities=[capability_document(offer.capability) for offer in self._offers],
+            capabilities=[],
             holding=holding,
             renews=renews,
+            manifest=self._identity.sign(self._offers, self._bench.clock, self._bench.ids),
         )
 
     def _holding(self) -> list[Holding]:
@@ -309,7 +298,7 @@ class Worker:
     async def _beat(self, link: ControllerLink, beat_sec: float) -> None:
         told: list[Pool] = []
         while True:
-            await link.send(Beat(max(0, self._slots - self._busy())))
+            await link.send(Beat(self._free()))
             kept = self._bench.sandbox.pools() if self._bench.sandbox is not None else ()
             pools = [Pool(pool.profile, pool.parked, pool.burnt) for pool in kept]
             if pools != told:
@@ -335,6 +324,8 @@ class Worker:
                     self._spawn(self._reach.answer(message))
                 case Trust():
                     await self._believe(message)
+                case CallAnswer():
+                    self._answered(message)
                 case _:
                     raise ProtocolError(f"A controller may not send {type(message).__name__} now.")
 
@@ -343,6 +334,11 @@ class Worker:
             self._renewing.own.believe(trust)
             link = await self._current.wait()
             await link.send(Trusted(trust.sequence, trust.revision))
+
+    def _answered(self, message: CallAnswer) -> None:
+        attempt = self._attempts.get((JobId(message.job_id), message.epoch))
+        if attempt is not None and attempt.calls is not None:
+            attempt.calls.answered(message)
 
     def _session(self, message: Open | Touch | Close | Noted) -> None:
         match message:
@@ -388,8 +384,11 @@ class Worker:
 
     # --- leases ---
 
-    def _busy(self) -> int:
-        return sum(attempt.outcome is None for attempt in self._attempts.values())
+    def _free(self, *, called_for: bool = False) -> int:
+        running = [attempt for attempt in self._attempts.values() if attempt.outcome is None]
+        waiting = sum(attempt.waiting for attempt in running)
+        called = sum(attempt.called for attempt in running)
+        return slots.free(self._slots, len(running), waiting, called, called_for=called_for)
 
     async def _lease(self, lease: Lease) -> None:
         link = await self._current.wait()
@@ -411,6 +410,7 @@ class Worker:
         device = self._devices.take() if kept is None and offer.capability.accelerator is Accelerator.GPU else None
         attempt = Attempt(*key, live_bytes_max=lowered(offer.limits, lease).output_bytes)
         attempt.known.update(Digest(file.sha256) for file in lease.files)
+        attempt.called = lease.called
         self._attempts[key] = attempt
         attempt.work = self._spawn(self._work(attempt, Order(lease, offer, device, self._seat(kept))))
         self._deliver(attempt, link)
@@ -423,18 +423,12 @@ class Worker:
             return "draining", "This worker is leaving."
         if offer is None:
             return "unknown_capability", f"This worker does not offer {lease.capability} on {lease.accelerator}."
-        if self._busy() >= self._slots:
+        if not self._free(called_for=lease.called):
             return "busy", "Every slot of this worker is taken."
         needs_gpu = offer.capability.accelerator is Accelerator.GPU and lease.session_id is None
         if needs_gpu and not self._devices.free:
             return "busy", "Every GPU of this worker is held by a job."
-        wants_more = lease.files or lease.mounts or lease.code is not None or lease.program is not None
-        if isinstance(offer, FunctionOffer) and (wants_more or lease.session_id is not None):
-            return "args_only", f"{lease.capability} is a function: it takes args, and nothing else."
-        brings_code = lease.code is not None or lease.program is not None or lease.session_id is not None
-        if isinstance(offer, ShippedOffer) and brings_code:
-            return "args_only", f"{lease.capability} takes args, files and mounts, and nothing else."
-        return None
+        return misfit(offer, lease)
 
     async def _work(self, attempt: Attempt, order: Order) -> None:
         try:

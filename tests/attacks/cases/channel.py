@@ -104,6 +104,17 @@ for place in range(len(frame)):
             ("then more output than there may be", "while True:\n    os.write(1, b'x' * 65536)\n"),
         )
     ),
+    # Well formed, and yet no word that a job without handles may say.
+    _violates(
+        "F06 a call for another job, with no handle in its hand",
+        CHANNEL
+        + """
+word = {"number": 1, "handle": "run", "capability": "python.run.core", "version": None, "args": None, "code": "1",
+        "files": {}, "mounts": {}, "handles": [], "timeout_sec": None}
+channel.send("c", json.dumps(word).encode())
+"""
+        + _WAIT,
+    ),
     _violates("F06 two results", CHANNEL + "channel.send('v', b'1')\nchannel.send('v', b'2')\n" + _WAIT),
     Case(
         "F06 a result that is no JSON",

@@ -78,6 +78,16 @@ async def test_a_worker_that_has_not_heard_keeps_the_new_root_from_signing(owner
     assert (await turn(owner, "activate"))["phase"] == "activated"
 
 
+async def test_the_controllers_own_listeners_come_first(owner, trusted_desk):
+    """While they do not believe the new root yet, it does not sign: its first certificate would be refused here."""
+    trusted_desk.sight.sequence = (await owner.get("/v1/authority")).json()["sequence"]
+    prepared = await turn(owner, "prepare")
+    assert prepared["unaware"] == ["c1"]
+    check_problem(await owner.post("/v1/authority/rotation", json={"step": "activate"}), 409, "bundle_not_acknowledged")
+    trusted_desk.sight.sequence = prepared["sequence"]
+    await turn(owner, "activate")
+
+
 async def test_an_operator_may_insist(owner, trusted_desk):
     """With force a silent worker is left behind, and the record says which."""
     await ScriptedWorker(trusted_desk, "w1", [CORE]).connect()

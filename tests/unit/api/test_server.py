@@ -54,6 +54,22 @@ async def test_callers_of_the_api_trust_the_published_authority(desk, tmp_path):
                 await stranger.get(url)
 
 
+async def test_an_old_connection_ends_with_an_answer(desk, tmp_path, monkeypatch):
+    """A kept connection says that it ends once it is old, so that no request meets a closed door."""
+    monkeypatch.setattr("tests.support.listeners.AGE_SEC_MAX", 0.0)
+    async with open_listeners(desk, tmp_path / "identities") as node:
+        context = ssl.create_default_context(cafile=node.authority.ca_file)
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.api_port, ssl=context)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        answer = (await asyncio.wait_for(reader.read(), 10)).lower()
+        assert b"200 ok" in answer
+        assert answer.count(b"connection: close") == 1
+        writer.close()
+        async with httpx2.AsyncClient(verify=context) as client:
+            for _ in range(20):
+                assert (await client.get(f"https://127.0.0.1:{node.api_port}/healthz")).status_code == 200
+
+
 async def test_stopping_ends_endless_answers(desk, worker, tmp_path):
     """A stream that is followed for ever does not keep the servers from stopping; the port is free then."""
     from tests.support.desk import SECRET

@@ -164,3 +164,22 @@ def test_a_hosts_program_sees_none_of_our_settings() -> None:
     assert host_environment({"CRANK_HOME": "/c"}, environment=seen) == {
         "PATH": "/bin", "HOME": "/h", "XDG_DATA_HOME": "/d", "CRANK_HOME": "/c",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds", ["29", "3601", "soon"])
+def test_a_life_of_identities_is_bounded(tmp_path, seconds):
+    """Half a minute for drills to an hour; nothing else."""
+    with pytest.raises(ConfigurationError) as caught:
+        load({"home": str(tmp_path)}, environment={"CRANK_LEAF_TTL_SEC": seconds})
+    assert [problem.field for problem in caught.value.problems] == ["CRANK_LEAF_TTL_SEC"]
+    assert load({"home": str(tmp_path)}, environment={"CRANK_LEAF_TTL_SEC": "30"}).leaf_ttl_sec == 30
+
+
+def test_an_hsm_is_named_in_full_or_not_at_all(tmp_path):
+    """Module, token and the file of the PIN belong together; each that is missing is named."""
+    with pytest.raises(ConfigurationError) as caught:
+        load({"home": str(tmp_path)}, environment={"CRANK_HSM_TOKEN": "crank"})
+    assert {problem.field for problem in caught.value.problems} == {"hsm_module", "hsm_pin_file"}
+    named = {"CRANK_HSM_MODULE": "/m.so", "CRANK_HSM_TOKEN": "crank", "CRANK_HSM_PIN_FILE": "/pin"}
+    settings = load({"home": str(tmp_path)}, environment=named)
+    assert child_environment(settings)["CRANK_HSM_TOKEN"] == "crank"

@@ -13,7 +13,6 @@ from crank.controller.follow import events, wait_ended
 from crank.controller.reap import reap, sweep
 from crank.controller.submit import Submission, submit
 from crank.controller.views import job_document, jobs_page, records_page, workers_document
-from crank.domain.identity import make_spiffe_id
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.domain.job import Status
 from crank.domain.outcome import Denial, End, Outcome, Reason
@@ -32,7 +31,7 @@ from crank.wire import (
     Settled,
     Started,
 )
-from tests.support.desk import DONE, TRUST_DOMAIN, QueueLink, ScriptedWorker, open_desk
+from tests.support.desk import DONE, QueueLink, ScriptedWorker, open_desk, peer_named
 from tests.unit.domain.rules.builders import CORE
 
 RUN = {"code": "print(1)"}
@@ -122,7 +121,7 @@ async def test_controllers_are_renewed_before_workers(tmp_path: Path, monkeypatc
     """A worker of this version is turned away by an older controller with a clear code; an older worker is served."""
     hello = Hello(HELLO_SINCE, VERSION_MAX, "w1", "not looked at yet", "n1", "0", 2, [], [])
     async with open_desk(tmp_path) as desk:
-        peer = make_spiffe_id(TRUST_DOMAIN, "worker", "w1")
+        peer = peer_named("w1").spiffe_id
         monkeypatch.setattr("crank.controller.enroll.VERSION_MAX", HELLO_SINCE - 1)
         with pytest.raises(ProtocolError) as caught:
             await enroll(desk, hello=hello, peer=peer, link=QueueLink())
@@ -340,12 +339,11 @@ async def test_a_certificate_speaks_for_one_worker(tmp_path: Path) -> None:
         worker = ScriptedWorker(desk, "w1", [CORE])
         from crank.controller.enroll import enroll
         from crank.domain.capability import capability_document
-        from crank.domain.identity import make_spiffe_id
         from crank.wire import Hello
 
         hello = Hello(1, 1, "w1", worker.instance_id, "n1", "0", 1, [capability_document(CORE)], [])
         with pytest.raises(NotAllowed):
-            await enroll(desk, hello=hello, peer=make_spiffe_id("test.internal", "worker", "w2"), link=worker.link)
+            await enroll(desk, hello=hello, peer=peer_named("w2").spiffe_id, link=worker.link)
         assert [] == (await workers_document(desk))["workers"]
 
 

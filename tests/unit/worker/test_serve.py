@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from tests.support.bench import Rig, lease_file, running, sample_build, sample_lease
 from tests.support.staged_sandbox import FakeSandbox, Stage
 
+from crank.adapters.signed import JwsAppraiser
 from crank.domain.ids import Digest, JobId
 from crank.domain.outcome import NEVER_BEGAN
 from crank.domain.outcome_codec import parse_outcome
@@ -69,7 +70,11 @@ async def test_a_job_goes_from_lease_to_settled() -> None:
     async with running(Rig(SCRIPTS)) as rig:
         controller = await rig.accept()
         hello = await controller.welcome()
-        assert [capability["name"] for capability in hello.capabilities] == ["python.run.core"]
+        manifest, key = JwsAppraiser().read_manifest(hello.manifest or "")
+        assert [capability["name"] for capability in manifest.capabilities] == ["python.run.core"]
+        assert (key, hello.capabilities) == (rig.key.jkt, [])
+        said = (manifest.worker_id, manifest.instance_id, manifest.node_id)
+        assert said == (hello.worker_id, hello.instance_id, hello.node_id)
         assert (hello.worker_id, hello.slots, hello.holding) == ("w1", 2, [])
         await controller.send(sample_lease("hello", args={"n": 1}))
         finished = await controller.finished()
@@ -263,7 +268,8 @@ async def test_one_gpu_goes_to_one_job_at_a_time() -> None:
     async with running(rig):
         controller = await rig.accept()
         hello = await controller.welcome()
-        assert hello.capabilities[0]["gpu_model"] == gpus[0].model
+        manifest, _ = JwsAppraiser().read_manifest(hello.manifest or "")
+        assert manifest.capabilities[0]["gpu_model"] == gpus[0].model
         wanted: dict[str, Any] = {"capability": "python.run.ml", "accelerator": "gpu"}
         await controller.send(sample_lease("forever", job_id="a", **wanted))
         await controller.send(sample_lease("hello", job_id="b", **wanted))

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from crank.adapters.authority.bundles import REFRESH_HINT_SEC, Bundles, digest_of
 from crank.adapters.authority.files import damaged, der, pem, read_certificates, write
 from crank.adapters.authority.flat import FLAT_LEAF_DAYS, KEY_FILE, find_flat, forget_flat
-from crank.adapters.authority.generation import Generation, Generations
+from crank.adapters.authority.generation import Generation, Generations, root_keys_in
 from crank.adapters.authority.identities import Identity, Wanted, keep_in_files, workload_of
 from crank.adapters.authority.issuing import Issuing
 from crank.adapters.authority.key_store import FileKeys, KeyStore
@@ -38,7 +38,7 @@ from crank.domain.trust import (
     TrustBundle,
     Workload,
 )
-from crank.errors import Conflict, CrankError, InvalidRequest
+from crank.errors import Conflict, CrankError, InvalidRequest, Unavailable
 from crank.ports import Clock, Failpoints, IdSource
 
 LEAF_SEC = 3600.0
@@ -82,6 +82,7 @@ class FileAuthority:
         self._state: AuthorityState | None = None
         self._loaded: dict[str, Generation] = {}
         self._issuing: dict[str, Issuing] = {}
+        self._current: Issuing | None = None
         self._flat: Signer | None = None
         self._instance = InstanceId(ids.uuid7())
 
@@ -114,8 +115,7 @@ class FileAuthority:
         ttl_sec: float | None = None,
     ) -> Svid:
         """Issue an X.509-SVID. Raises InvalidRequest (`invalid_key`, …), ConfigurationError."""
-        with self._lock:
-            issuing = self._issuing_now()
+        issuing = self._issuing_now()
         signer = issuing.signer()
         leaf = self._sign(spiffe_id, workload, public_key, hosts, signer, self._life(ttl_sec))
         return svid_of(spiffe_id, workload, [leaf, signer.certificate, issuing.authority.certificate])
@@ -149,8 +149,7 @@ class FileAuthority:
 
     def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> bytes:
         """Return a DER revocation list by the authority that signs now."""
-        with self._lock:
-            authority = self._issuing_now().authority
+        authority = self._issuing_now().authority
         return sign_list(authority, serials, number=number, now=self._shapes.now(), next_update_sec=next_update_sec)
 
     # --- the operator's side ----------------------------------------------------------------
@@ -159,42 +158,52 @@ class FileAuthority:
         """Return how the authority stands."""
         with self._lock:
             state = self._opened()
-            left = self._generations.root_keys()
             return AuthorityStatus(
                 trust_domain=self.trust_domain,
                 rotation=state.rotation,
                 sequence=state.sequence,
                 leaf_ttl_sec=self._leaf_ttl_sec,
                 certificates=tuple(self._own_certificates(state)),
-                root_keys=tuple(str(path) for path in left),
+                root_keys=tuple(str(path) for path in root_keys_in(self._root)),
             )
 
     def turn_root(self, step: RotationStep, *, unaware: Sequence[str] = (), force: bool = False) -> Rotation:
-        """Take a step of the change to another root. Raises Conflict, ConfigurationError, OSError."""
-        with self._lock:
-            state = self._opened()
-            now_us = self._clock.now_us()
-            refused = refusal(state.rotation, step, now_us=now_us, unaware=unaware, force=force)
-            if refused is not None:
-                raise Conflict(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
-            made = None
-            if step is RotationStep.PREPARE:
-                generation = self._generations.make()
-                made = generation.mark
-                self._loaded[made] = generation
-                self._reach("rotation.made")
-            rotation = turn(state.rotation, step, made=made, now_us=now_us, leaf_sec=self._leaf_ttl_sec)
-            self._publish(state.turned(rotation))
-            _log.info("root_rotation", step=str(step), phase=str(rotation.phase), current=rotation.current)
-            self._forget_others()
-            return rotation
+        """Take a step of the change to another root. Raises Conflict, ConfigurationError, Unavailable."""
+        try:
+            with self._lock:
+                return self._turn(step, unaware, force=force)
+        except OSError as fault:
+            raise Unavailable(
+                f"The authority's files cannot be written: {fault.strerror or fault}.",
+                code="authority_unwritable",
+                fix="Free some space on the disk of the node's home; the change of root stands where it stood.",
+            ) from fault
+
+    def _turn(self, step: RotationStep, unaware: Sequence[str], *, force: bool) -> Rotation:
+        state = self._opened()
+        now_us = self._clock.now_us()
+        refused = refusal(state.rotation, step, now_us=now_us, unaware=unaware, force=force)
+        if refused is not None:
+            raise Conflict(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
+        made = None
+        if step is RotationStep.PREPARE:
+            generation = self._generations.make()
+            made = generation.mark
+            self._loaded[made] = generation
+            self._reach("rotation.made")
+        leaf_sec = max(self._leaf_ttl_sec, (state.alive_until_us - now_us) / _US)
+        rotation = turn(state.rotation, step, made=made, now_us=now_us, leaf_sec=leaf_sec)
+        self._publish(state.turned(rotation))
+        _log.info("root_rotation", step=str(step), phase=str(rotation.phase), current=rotation.current)
+        self._forget_others()
+        return rotation
 
     def _own_certificates(self, state: AuthorityState) -> Iterator[SigningCertificate]:
         for mark in (state.current, state.other):
             if mark is None:
                 continue
             generation = self._loaded[mark]
-            yield _shown("root", mark, generation.root, "away from this node")
+            yield _shown("root", mark, generation.root, "offline: never read by the node")
             yield _shown("authority", mark, generation.authority.certificate, generation.key_place)
             signer = self._issuing[mark].current() if mark in self._issuing else None
             if signer is not None:
@@ -302,6 +311,10 @@ class FileAuthority:
         return min(ttl_sec, self._leaf_ttl_sec)
 
     def _opened(self) -> AuthorityState:
+        current = self._state
+        if current is not None:
+            # Nobody who issues waits for a change that is under way.
+            return current
         with self._lock:
             if self._state is None:
                 made = not self._state_file.exists()
@@ -313,7 +326,14 @@ class FileAuthority:
             return self._state
 
     def _issuing_now(self) -> Issuing:
-        mark = self._opened().current
+        self._opened()
+        current = self._current
+        if current is None:
+            with self._lock:
+                current = self._current = self._issuing_of(self._opened().current)
+        return current
+
+    def _issuing_of(self, mark: str) -> Issuing:
         if mark not in self._issuing:
             self._issuing[mark] = Issuing(self._loaded[mark].authority, self._shapes)
         return self._issuing[mark]
@@ -368,6 +388,10 @@ class FileAuthority:
             _log.info("flat_authority_retired")
             state = replace(state, flat_until_us=None)
             self._flat = None
+        if state.leaf_sec != self._leaf_ttl_sec:
+            # What was signed under another setting may outlive what is signed now.
+            alive_until_us = max(state.alive_until_us, self._clock.now_us() + int(state.leaf_sec * _US))
+            state = replace(state, leaf_sec=self._leaf_ttl_sec, alive_until_us=alive_until_us)
         self._publish(state)
         if self._flat is None:
             forget_flat(self._root)
@@ -399,10 +423,10 @@ class FileAuthority:
             sequence = max(state.sequence + 1, self._clock.now_us() // _US)
             state, bundle = replace(state, content=content, sequence=sequence), replace(bundle, sequence=sequence)
         if state != self._state:
-            self._reach("rotation.before_state")
+            self._reach("authority.before_state")
             write_state(self._state_file, state)
-            self._reach("rotation.after_state")
-        self._state = state
+            self._reach("authority.after_state")
+        self._state, self._current = state, self._issuing_of(state.current)
         write(self.ca_file, pem(*self._roots(state)), mode=0o644)
         if self._bundles.current() != bundle:
             self._bundles.put(bundle)

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from crank.errors import ConfigurationError
 
+FILE_BYTES_MAX = 256 * 1024
+
 
 def damaged(path: Path, cause: str, *, fix: str | None = None) -> ConfigurationError:
     """Make the fault that names a file which cannot be used."""
@@ -79,10 +81,19 @@ def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return read_key(path)
 
 
+def _octets(path: Path) -> bytes:
+    """Read a file of keys or certificates. A worker's key is its own account's, who may write what it likes into it."""
+    with path.open("rb") as source:
+        octets = source.read(FILE_BYTES_MAX + 1)
+    if len(octets) > FILE_BYTES_MAX:
+        raise ValueError("The file is too large.")
+    return octets
+
+
 def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Read a private key. Raises ConfigurationError when it is damaged, of another kind or open to other accounts."""
     try:
-        loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        loaded = serialization.load_pem_private_key(_octets(path), password=None)
         open_to_others = path.stat().st_mode & 0o077
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as fault:
         raise damaged(path, "the key cannot be read") from fault
@@ -96,7 +107,7 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 def read_certificate(path: Path) -> x509.Certificate:
     """Read the first certificate of a file. Raises ConfigurationError."""
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        return x509.load_pem_x509_certificate(_octets(path))
     except (OSError, ValueError) as fault:
         raise damaged(path, "the certificate cannot be read") from fault
 
@@ -104,7 +115,7 @@ def read_certificate(path: Path) -> x509.Certificate:
 def read_certificates(path: Path) -> list[x509.Certificate]:
     """Read all certificates of a file, one at least. Raises ConfigurationError."""
     try:
-        return x509.load_pem_x509_certificates(path.read_bytes())
+        return x509.load_pem_x509_certificates(_octets(path))
     except (OSError, ValueError) as fault:
         raise damaged(path, "the certificates cannot be read") from fault
 

@@ -27,6 +27,11 @@ class Generation:
     key_place: str
 
 
+def root_keys_in(folder: Path) -> tuple[Path, ...]:
+    """Return root keys that still lie beside the node; looked for by name, never opened."""
+    return tuple(sorted((folder / OFFLINE).glob("root-key*.pem")))
+
+
 class Generations:
     """The folder of all generations, each in a folder named by its root's mark."""
 
@@ -90,10 +95,6 @@ class Generations:
         # The first one's name is told everywhere; a later one never takes the place of a key that lies there.
         return path if not self.complete() else path.with_name(f"root-key-{mark}.pem")
 
-    def root_keys(self) -> tuple[Path, ...]:
-        """Return root keys that still lie beside the node; looked for by name, never opened."""
-        return tuple(sorted((self._folder / OFFLINE).glob("root-key*.pem")))
-
     def _check(self, folder: Path, root: x509.Certificate, authority: Signer) -> None:
         certificate = authority.certificate
         if certificate.public_key() != authority.key.public_key():
@@ -108,4 +109,8 @@ class Generations:
             if uris != [f"spiffe://{self._shapes.trust_domain}"]:
                 raise damaged(path, f"it is not of the trust domain {self._shapes.trust_domain}")
             if each.not_valid_after_utc <= self._shapes.now():
-                raise damaged(path, "it has expired", fix="Run 'crank identity rotate prepare' before this happens.")
+                raise damaged(
+                    path,
+                    "it has expired, and was not replaced in time by 'crank identity rotate'",
+                    fix=f"Move {self._folder} away: the node makes another authority, and workers elsewhere join again.",
+                )

@@ -17,6 +17,8 @@ class AuthorityState:
     content          digest of the bundle that has this sequence
     current, other   marks of the generations that sign, and that is published beside it
     phase, drained_us   as in Rotation
+    leaf_sec         how long leaves live by the setting of now
+    alive_until_us   when the last leaf that was signed under a longer setting has expired
     flat_until_us    until when the single authority of older versions is still published; None: it is not
     """
 
@@ -28,6 +30,8 @@ class AuthorityState:
     other: str | None = None
     drained_us: int | None = None
     flat_until_us: int | None = None
+    leaf_sec: float = 0.0
+    alive_until_us: int = 0
 
     @property
     def rotation(self) -> Rotation:

@@ -70,6 +70,19 @@ class TokenKeys:
             key = self._keys[kid]
         return compact_jws(key, claims, kind=kind)
 
+    def signing_key(self) -> ec.EllipticCurvePrivateKey:
+        """Return the key that signs now, for kinds of tokens that are not written here."""
+        with self._lock:
+            kid = plan(self._times, self._lives, self._clock.now_us()).signer
+            assert kid is not None, "rotate() comes first"
+            return self._keys[kid]
+
+    def public_keys(self) -> Sequence[ec.EllipticCurvePublicKey]:
+        """Return the public keys, the newest first."""
+        with self._lock:
+            newest_first = sorted(self._times, key=lambda each: each.signs_us, reverse=True)
+            return [self._keys[each.kid].public_key() for each in newest_first]
+
     def public(self) -> Sequence[JsonObject]:
         """Return the public JWKs, the newest first; one that does not sign yet among them."""
         with self._lock:

@@ -217,7 +217,31 @@ CREATE TABLE revocation_list (
 """
 
 # Join tokens, by their hash, and the nodes that were registered or joined.
-_V4_ENROLMENTS = ""
+_V4_ENROLMENTS = """
+-- One row a node beside the controller's own. A token is known by its hash alone. Forgotten rows stay: their workers'
+-- names are never believed again.
+CREATE TABLE enrolment (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    node_id      TEXT    NOT NULL UNIQUE,
+    name         TEXT    NOT NULL,
+    worker_id    TEXT    NOT NULL UNIQUE,
+    capabilities TEXT    NOT NULL,
+    created_us   INTEGER NOT NULL,
+    expires_us   INTEGER,
+    token_sha256 TEXT    UNIQUE,
+    thumbprint   TEXT,
+    pins         INTEGER NOT NULL CHECK (pins IN (0, 1)),
+    attestation  TEXT    NOT NULL,
+    keys         TEXT,
+    joined_us    INTEGER,
+    machine      TEXT    NOT NULL,
+    forgotten_us INTEGER
+) STRICT;
+CREATE UNIQUE INDEX enrolment_name       ON enrolment (name)       WHERE forgotten_us IS NULL;
+CREATE UNIQUE INDEX enrolment_thumbprint ON enrolment (thumbprint) WHERE thumbprint IS NOT NULL AND forgotten_us IS NULL;
+-- How well the worker's certificate says that its node was attested.
+ALTER TABLE worker ADD COLUMN attestation TEXT NOT NULL DEFAULT 'none';
+"""
 
 # Which workloads of this machine get which identity.
 _V4_WORKLOADS = """
@@ -295,11 +319,22 @@ CREATE TABLE federation (
     failure         TEXT
 ) STRICT, WITHOUT ROWID;
 """
-_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
 
-_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
+# Which job called for which. The row is the memory of the call: the same one never makes a second job.
+_V4_CALLS = """
+ALTER TABLE job ADD COLUMN caller_id    TEXT;
+ALTER TABLE job ADD COLUMN caller_epoch INTEGER;
+ALTER TABLE job ADD COLUMN call_number  INTEGER;
+ALTER TABLE job ADD COLUMN call_handle  TEXT;
+ALTER TABLE job ADD COLUMN call_depth   INTEGER;
+ALTER TABLE job ADD COLUMN call_root    TEXT;
+CREATE UNIQUE INDEX job_call ON job (tenant, caller_id, caller_epoch, call_number) WHERE caller_id IS NOT NULL;
+CREATE INDEX job_tree ON job (tenant, call_root) WHERE call_root IS NOT NULL;
+-- Partial: few are open at any time, and they are looked at each second.
+CREATE INDEX job_called_open ON job (seq) WHERE caller_id IS NOT NULL AND ended_us IS NULL;
+"""
 
-_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION
+_V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION + _V4_CALLS
 
 # MIGRATIONS[n] leads from version n to n + 1.
 MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)

@@ -2,7 +2,8 @@
 
 _JOB_COLUMNS = """
     tenant, job_id, status, epoch, attempts, hold, submitted_us, started_us, ended_us, worker_id,
-    instance_id, cancel_requested, request_digest, request, "end", outcome, outcome_blob, owner"""
+    instance_id, cancel_requested, request_digest, request, "end", outcome, outcome_blob, owner,
+    caller_id, caller_epoch, call_number, call_handle, call_depth, call_root"""
 
 # --- jobs; `seq` is the order in which they were accepted ---------------------------------------
 
@@ -10,11 +11,13 @@ JOB_INSERT = """
 INSERT INTO job (
     tenant, job_id, status, epoch, attempts, effects, hold, traceparent, route, capability,
     submitted_us, started_us, ended_us, worker_id, instance_id, cancel_requested,
-    request_digest, request, "end", outcome, outcome_blob, session_id, owner
+    request_digest, request, "end", outcome, outcome_blob, session_id, owner,
+    caller_id, caller_epoch, call_number, call_handle, call_depth, call_root
 ) VALUES (
     :tenant, :job_id, :status, :epoch, :attempts, :effects, :hold, :traceparent, :route, :capability,
     :submitted_us, :started_us, :ended_us, :worker_id, :instance_id, :cancel_requested,
-    :request_digest, :request, :end, :outcome, :outcome_blob, :session_id, :owner
+    :request_digest, :request, :end, :outcome, :outcome_blob, :session_id, :owner,
+    :caller_id, :caller_epoch, :call_number, :call_handle, :call_depth, :call_root
 )"""
 
 # The request, its digest and the moment it came are never written twice.
@@ -57,7 +60,20 @@ JOBS_PAGE = {
 JOBS_COUNT = "SELECT count(*) FROM job WHERE status = ?"
 
 JOBS_ENDED_BEFORE = f"""
-SELECT {_JOB_COLUMNS} FROM job WHERE ended_us IS NOT NULL AND ended_us < ? ORDER BY ended_us, seq LIMIT ?"""
+SELECT {_JOB_COLUMNS} FROM job WHERE ended_us IS NOT NULL AND ended_us < ? AND (call_root IS NULL OR NOT EXISTS (
+    SELECT 1 FROM job AS root WHERE root.tenant = job.tenant AND root.job_id = job.call_root AND root.ended_us IS NULL
+)) ORDER BY ended_us, seq LIMIT ?"""
+
+_CALL_COLUMNS = """
+    job_id, caller_id, caller_epoch, call_number, call_handle, call_depth, call_root, ended_us"""
+
+CALL_FIND = """
+SELECT job_id FROM job WHERE tenant = ? AND caller_id = ? AND caller_epoch = ? AND call_number = ?"""
+
+CALLS_OF_TREE = f"SELECT {_CALL_COLUMNS} FROM job WHERE tenant = ? AND call_root = ? ORDER BY seq"
+
+JOBS_CALLED_OPEN = f"""
+SELECT {_JOB_COLUMNS} FROM job WHERE caller_id IS NOT NULL AND ended_us IS NULL ORDER BY seq"""
 
 JOB_DELETE = "DELETE FROM job WHERE tenant = ? AND job_id = ?"
 
@@ -139,14 +155,16 @@ SELECT tenant, mount_id, node_id, name, host_path, created_us FROM mount WHERE t
 MOUNT_REMOVE = "DELETE FROM mount WHERE tenant = ? AND mount_id = ?"
 
 WORKER_PUT = """
-INSERT INTO worker (worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO worker (worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us, attestation)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (worker_id) DO UPDATE SET
     instance_id = excluded.instance_id, node_id = excluded.node_id, slots = excluded.slots,
-    capabilities = excluded.capabilities, enrolled_us = excluded.enrolled_us, seen_us = excluded.seen_us"""
+    capabilities = excluded.capabilities, enrolled_us = excluded.enrolled_us, seen_us = excluded.seen_us,
+    attestation = excluded.attestation"""
 
 WORKERS = """
-SELECT worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us FROM worker ORDER BY worker_id"""
+SELECT worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us, attestation
+FROM worker ORDER BY worker_id"""
 
 BLOB_REFER = "INSERT INTO blob_ref (tenant, job_id, digest) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
@@ -200,6 +218,36 @@ WHERE blob_ref.digest = :digest AND job.owner = :owner
 LIMIT 1"""
 
 CREDENTIAL_BLOB_RELEASE = "DELETE FROM credential_blob WHERE digest = ?"
+
+# --- enrolments ---------------------------------------------------------------------------------
+
+_ENROLMENT_COLUMNS = """
+    node_id, name, worker_id, capabilities, created_us, expires_us, thumbprint, pins, attestation, keys, joined_us,
+    machine, forgotten_us
+"""
+
+ENROLMENT_INSERT = f"""
+INSERT INTO enrolment ({_ENROLMENT_COLUMNS}, token_sha256) VALUES (
+    :node_id, :name, :worker_id, :capabilities, :created_us, :expires_us, :thumbprint, :pins, :attestation, :keys,
+    :joined_us, :machine, :forgotten_us, :token_sha256
+)"""
+
+ENROLMENT_NAMED = "SELECT 1 FROM enrolment WHERE name = ? AND forgotten_us IS NULL"
+
+ENROLMENT_BY_TOKEN = f"SELECT {_ENROLMENT_COLUMNS} FROM enrolment WHERE token_sha256 = ?"
+
+ENROLMENT_BY_THUMBPRINT = f"""
+SELECT {_ENROLMENT_COLUMNS} FROM enrolment WHERE thumbprint = ? AND forgotten_us IS NULL"""
+
+ENROLMENT_OF_WORKER = f"SELECT {_ENROLMENT_COLUMNS} FROM enrolment WHERE worker_id = ?"
+
+ENROLMENTS_ALL = f"SELECT {_ENROLMENT_COLUMNS} FROM enrolment ORDER BY seq"
+
+ENROLMENT_UPDATE = """
+UPDATE enrolment SET
+    expires_us = :expires_us, thumbprint = :thumbprint, pins = :pins, attestation = :attestation, keys = :keys,
+    joined_us = :joined_us, machine = :machine, forgotten_us = coalesce(forgotten_us, :forgotten_us)
+WHERE node_id = :node_id"""
 
 # --- identities ---------------------------------------------------------------------------------
 

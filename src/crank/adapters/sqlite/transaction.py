@@ -6,6 +6,7 @@ from typing import Any
 
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.credentials import SqlCredentials
+from crank.adapters.sqlite.enrolments import SqlEnrolments
 from crank.adapters.sqlite.faults import is_unique_violation
 from crank.adapters.sqlite.federation import SqlFederation
 from crank.adapters.sqlite.grants import SqlGrants
@@ -13,6 +14,7 @@ from crank.adapters.sqlite.identities import SqlIdentities
 from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.adapters.sqlite.workloads import SqlWorkloads
 from crank.domain import job_codec
+from crank.domain.handle import Called, CalledBy
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import ENDED, Job, Mount, Status
 from crank.domain.json import JsonValue, dumps
@@ -21,6 +23,7 @@ from crank.domain.worker import KnownWorker, Replay
 from crank.errors import Conflict, NotFound
 from crank.ports import (
     CredentialStore,
+    EnrolmentStore,
     FederationStore,
     GrantStore,
     IdentityStore,
@@ -32,6 +35,16 @@ from crank.ports import (
     WorkloadStore,
 )
 
+# Columns of a job, and the fields of `CalledBy` that they hold.
+_CALL_FIELDS = {
+    "caller_id": "job_id",
+    "caller_epoch": "epoch",
+    "call_number": "number",
+    "call_handle": "handle",
+    "call_depth": "depth",
+    "call_root": "root",
+}
+
 
 def _text(value: JsonValue) -> str | None:
     return None if value is None else dumps(value)
@@ -40,6 +53,7 @@ def _text(value: JsonValue) -> str | None:
 def _job_row(job: Job) -> dict[str, Any]:
     document = job_codec.job_document(job)
     request = document["request"]
+    called_by = document.pop("called_by") or dict.fromkeys(_CALL_FIELDS.values())
     return {
         **document,
         "effects": str(job.request.effects),
@@ -52,7 +66,14 @@ def _job_row(job: Job) -> dict[str, Any]:
         "outcome": _text(job.outcome),
         "session_id": job.request.session_id,
         "owner": job.owner,
+        **{column: called_by[name] for column, name in _CALL_FIELDS.items()},
     }
+
+
+def _read_call(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Take the columns of a call out of a row; return the call, or None where nobody called."""
+    call = {name: document.pop(column) for column, name in _CALL_FIELDS.items()}
+    return None if call["job_id"] is None else call
 
 
 def read_job(row: sqlite3.Row) -> Job:
@@ -60,6 +81,7 @@ def read_job(row: sqlite3.Row) -> Job:
     document = dict(row)
     document["request"] = read_value(document["request"])
     document["cancel_requested"] = bool(document["cancel_requested"])
+    document["called_by"] = _read_call(document)
     for name in ("end", "outcome"):
         document[name] = None if document[name] is None else read_value(document[name])
     return job_codec.parse_job(document)
@@ -140,6 +162,24 @@ class SqlJobs:
     def ended_before(self, at_us: int, limit: int) -> Sequence[Job]:
         """Return jobs that ended before that time, oldest first."""
         return self._all(statements.JOBS_ENDED_BEFORE, (at_us, limit))
+
+    def called(self, tenant: TenantId, caller: JobId, epoch: int, number: int) -> Job | None:
+        """Return the job that was made for this call, or None."""
+        row = self._sql.execute(statements.CALL_FIND, (tenant, caller, epoch, number)).fetchone()
+        return None if row is None else self.find(tenant, JobId(row["job_id"]))
+
+    def calls(self, tenant: TenantId, root: JobId) -> Sequence[Called]:
+        """Return every call of a tree of jobs, oldest first."""
+        found = []
+        for row in self._sql.execute(statements.CALLS_OF_TREE, (tenant, root)):
+            document = dict(row)
+            by = CalledBy(**(_read_call(document) or {}))
+            found.append(Called(JobId(document["job_id"]), by, document["ended_us"] is not None))
+        return found
+
+    def called_open(self) -> Sequence[Job]:
+        """Return the called jobs of every tenant that have not ended, oldest first."""
+        return self._all(statements.JOBS_CALLED_OPEN, ())
 
     def delete(self, tenant: TenantId, job_id: JobId) -> None:
         """Forget an ended job and its blob references; one that is gone is no fault.
@@ -244,6 +284,7 @@ class SqlRegistry:
                 dumps(job_codec.capabilities_document(worker)),
                 worker.enrolled_us,
                 worker.seen_us,
+                worker.attestation.label,
             ),
         )
 
@@ -277,7 +318,8 @@ class SqlTransaction:
         self.records: RecordStore = SqlRecords(connection)
         self.registry: RegistryStore = SqlRegistry(connection)
         self.credentials: CredentialStore = SqlCredentials(connection)
-        self.grants: GrantStore = SqlGrants(connection)
+        self.enrolments: EnrolmentStore = SqlEnrolments(connection)
         self.identities: IdentityStore = SqlIdentities(connection)
         self.federation: FederationStore = SqlFederation(connection)
+        self.grants: GrantStore = SqlGrants(connection)
         self.workloads: WorkloadStore = SqlWorkloads(connection)

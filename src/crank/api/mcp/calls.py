@@ -83,6 +83,8 @@ async def run_python(call: Call, asked: shapes.RunPython) -> Told:
     fields = _fields(asked)
     fields |= {"code": asked.code, "args": asked.args, "env_profile": asked.profile, "capability": asked.capability}
     fields |= {"session": asked.session, "context": asked.context}
+    handles = asked.model_dump(exclude_none=True).get("handles") or ()
+    fields["handles"] = [{"kind": "mount" if "mount" in each else "call", **each} for each in handles] or None
     if asked.session != NEW_SESSION:
         return await _start(call, asked, fields)
     kept = {name: value for name, value in fields.items() if name not in ("env_profile", "capability", "mounts")}

@@ -32,6 +32,15 @@ class Waits(Request):
     )
 
 
+class HandedOver(Request):
+    """A capability that may be called, or a mount that a call may take along."""
+
+    name: str
+    capability: str | None = None
+    calls_max: int | None = None
+    mount: str | None = None
+
+
 class RunPython(Waits):
     """run_python."""
 
@@ -43,6 +52,9 @@ class RunPython(Waits):
     context: str | None = Field(None, description="Named globals in the session; main unless given.")
     accelerator: Literal["cpu", "gpu"] | None = None
     memory_bytes: int | None = Field(None, description="Memory that the script may use.")
+    handles: list[HandedOver] | None = Field(
+        None, description="What the script may call for by `import crank; crank.call(capability, args)`."
+    )
 
 
 class CallCapability(Waits):

@@ -24,11 +24,13 @@ class Action(StrEnum):
     CHANGE_KEYS = "keys.change"
     LIST_KEYS = "keys.list"
     READ_RECORDS = "records.read"
-    CHANGE_FEDERATION = "federation.change"
-    READ_FEDERATION = "federation.read"
+    CHANGE_NODES = "nodes.change"
+    READ_NODES = "nodes.read"
     READ_IDENTITIES = "identities.list"
     CHANGE_IDENTITIES = "identities.change"
     ROTATE_ROOT = "root.rotate"
+    CHANGE_FEDERATION = "federation.change"
+    READ_FEDERATION = "federation.read"
     CHANGE_WORKLOADS = "workloads.change"
     LIST_WORKLOADS = "workloads.list"
 
@@ -38,11 +40,13 @@ _DOING = {
     Action.CHANGE_KEYS: "Minting, changing and revoking keys is",
     Action.LIST_KEYS: "Reading the list of keys is",
     Action.READ_RECORDS: "Reading the whole audit trail is",
-    Action.CHANGE_FEDERATION: "Choosing which trust domains this node is federated with is",
-    Action.READ_FEDERATION: "Reading which trust domains this node is federated with is",
+    Action.CHANGE_NODES: "Inviting, registering and forgetting nodes is",
+    Action.READ_NODES: "Reading the list of nodes is",
     Action.READ_IDENTITIES: "Reading the list of identities is",
     Action.CHANGE_IDENTITIES: "Revoking identities, and lifting that, is",
     Action.ROTATE_ROOT: "Changing the root of trust is",
+    Action.CHANGE_FEDERATION: "Choosing which trust domains this node is federated with is",
+    Action.READ_FEDERATION: "Reading which trust domains this node is federated with is",
     Action.CHANGE_WORKLOADS: "Registering and removing workloads is",
     Action.LIST_WORKLOADS: "Reading the list of workloads is",
 }

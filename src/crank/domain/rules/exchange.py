@@ -21,6 +21,8 @@ from crank.domain.job import Refusal
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+# A grant as a Biscuit; as with keys of this node, no standard has a name for it.
+BISCUIT: Final = "urn:crank:params:token-type:biscuit"
 # An API key of this node. No standard has a name for such a thing, so it has one of ours.
 API_KEY: Final = "urn:crank:params:token-type:api-key"
 _SPACE_DIGITS = 16
@@ -173,6 +175,15 @@ def _space(subject: Subject, holder: NewHolder, made: Grant) -> CredentialId:
     return _named_space(credential, "actors", made.subject, *made.actors)
 
 
+def holders_space(grant: Grant) -> CredentialId:
+    """Return where the holder works whom a grant was passed on to without this node."""
+    return _space_of(grant.tenant, grant.credential_id, "actors", grant.subject, *grant.actors)
+
+
 def _named_space(credential: Credential, *parts: str) -> CredentialId:
-    text = "\0".join((credential.tenant, credential.credential_id, *parts))
+    return _space_of(credential.tenant, credential.credential_id, *parts)
+
+
+def _space_of(*parts: str) -> CredentialId:
+    text = "\0".join(parts)
     return CredentialId("g-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_SPACE_DIGITS])

@@ -31,6 +31,7 @@ from crank.domain.wanted import (
     parse_mounts,
     parse_program,
 )
+from crank.domain.wanted_handles import DraftHandle, parse_handles
 from crank.errors import InvalidRequest, NotSupported, TooLarge
 
 RUNTIMES = frozenset({"python", "python3", "python3.11", "python-3.11"})
@@ -75,6 +76,7 @@ class Draft:
     program: tuple[str, ...] | None = None
     stdin: bool = False
     detach: bool = True
+    handles: tuple[DraftHandle, ...] = ()
 
 
 def request_digest(fields: JsonObject) -> Digest:
@@ -146,6 +148,7 @@ def parse_request(fields: JsonObject) -> Draft:
         program=parse_program(fields),
         stdin=fields.get("stdin") is True,
         detach=fields.get("detach") is not False,
+        handles=parse_handles(fields),
     )
 
 

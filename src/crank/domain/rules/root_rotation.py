@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 from crank.domain.job import Refusal
@@ -10,7 +9,7 @@ from crank.domain.trust import Rotation, RotationPhase, RotationStep
 
 # Clocks of peers may be behind by so much: a leaf that has expired here may still be shown there.
 SKEW_SEC: Final = 60.0
-_NAMED_MAX = 10
+_NAMES_MAX = 10
 _US = 1_000_000
 _FROM = {
     RotationStep.PREPARE: (RotationPhase.SETTLED,),
@@ -49,7 +48,7 @@ def refusal(
         step is RotationStep.ABORT and rotation.phase is RotationPhase.PREPARED
     )
     if ends_other and rotation.drained_us is not None and now_us < rotation.drained_us:
-        return _leaves_alive(rotation.drained_us)
+        return _leaves_alive((rotation.drained_us - now_us) / _US)
     return None
 
 
@@ -72,20 +71,19 @@ def turn(rotation: Rotation, step: RotationStep, *, made: str | None, now_us: in
 
 
 def _not_acknowledged(unaware: Sequence[str]) -> Refusal:
-    named = ", ".join(sorted(unaware)[:_NAMED_MAX]) + (", …" if len(unaware) > _NAMED_MAX else "")
+    named = ", ".join(sorted(unaware)[:_NAMES_MAX]) + (", …" if len(unaware) > _NAMES_MAX else "")
     return Refusal(
         "bundle_not_acknowledged",
-        f"{len(unaware)} connected worker(s) have not said yet that they believe the new root: {named}.",
+        f"{len(unaware)} of those connected have not said yet that they believe the new root: {named}.",
         "Wait a moment and try again, or stop those workers; with --force they lose this node until they start anew.",
         "step",
     )
 
 
-def _leaves_alive(drained_us: int) -> Refusal:
-    until = datetime.fromtimestamp(drained_us // _US, UTC).isoformat("T", "seconds")
+def _leaves_alive(left_sec: float) -> Refusal:
     return Refusal(
         "leaves_alive",
-        f"Certificates below the root that would go are valid until {until}.",
+        f"Certificates below the root that would go may be valid for {left_sec:.0f} s more.",
         "Try again then; with --force whoever still shows one is refused from now on.",
         "step",
     )

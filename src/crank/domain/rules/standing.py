@@ -8,6 +8,8 @@ from crank.domain.trust import Peer
 
 IDENTITY_REVOKED = "identity_revoked"
 IDENTITY_EXPIRED = "identity_expired"
+# What a worker makes of a controller that hangs up on its certificate without a word.
+IDENTITY_NOT_ACCEPTED = "identity_not_accepted"
 
 
 def refusal(peer: Peer, *, banned: Collection[SpiffeId], revoked: Collection[str], now_us: int) -> Refusal | None:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -9,10 +10,11 @@ from cryptography import x509
 
 from crank.adapters.authority import FileAuthority
 from crank.domain.identity import make_spiffe_id
+from crank.domain.trust import RotationStep
 from crank.errors import ConfigurationError, UntrustedPeer
 from crank.security import peer_identity, read_workload
 from crank.testing.contracts_authority import WORKER, WORKLOAD, public_key
-from crank.testing.fakes import FakeClock, FakeIdSource
+from crank.testing.fakes import FakeClock, FakeFailpoints, FakeIdSource
 
 DAY_SEC = 86_400
 
@@ -318,3 +320,65 @@ def test_what_lies_in_a_folder_is_read_back(authority, tmp_path, clock):
     assert stranger.read_local(tmp_path / "w1") is None
     clock.advance(3601)
     assert authority.read_local(tmp_path / "w1") is None
+
+
+@pytest.mark.parametrize("gone", [["state.json"], ["state.json", "*/authority.pem"], ["state.json", "*/authority*.pem"]])
+def test_a_first_start_that_was_cut_short_is_finished(authority, tmp_path, clock, gone):
+    """Whatever a crash left half made is taken up or made anew, and nothing of it stays behind."""
+    authority.ensure()
+    for pattern in gone:
+        for path in (tmp_path / "authority").glob(pattern):
+            path.unlink()
+    again = FileAuthority(tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource())
+    again.ensure()
+    issue(again)
+    assert len(list((tmp_path / "authority").glob("*/root.pem"))) == 1
+    assert [path.name for path in (tmp_path / "authority" / "offline").iterdir()] == ["root-key.pem"]
+
+
+def test_a_lost_state_among_two_roots_is_no_guess(authority, tmp_path, clock):
+    """Which of two roots signs is not guessed: the start is refused, and the file is named."""
+    authority.ensure()
+    authority.turn_root(RotationStep.PREPARE)
+    (tmp_path / "authority" / "state.json").unlink()
+    again = FileAuthority(tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource())
+    with pytest.raises(ConfigurationError, match="more than one authority"):
+        again.ensure()
+    assert len(list((tmp_path / "authority").glob("*/authority-key.pem"))) == 2
+
+
+def test_an_expired_authority_is_said_to_be_one(authority, tmp_path, clock):
+    """After two years without a change of root the node does not start, and says what the way on is."""
+    authority.ensure()
+    clock.advance(731 * DAY_SEC)
+    again = FileAuthority(tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource())
+    with pytest.raises(ConfigurationError, match="has expired") as caught:
+        again.ensure()
+    assert "join again" in caught.value.fix
+
+
+def test_no_leaf_outlives_its_authority(authority, clock):
+    """In the authority's last hour what it signs becomes shorter."""
+    authority.ensure()
+    clock.advance(730 * DAY_SEC - 600)
+    leaf, issuing, above = (x509.load_der_x509_certificate(one) for one in issue(authority).chain)
+    assert leaf.not_valid_after_utc == issuing.not_valid_after_utc == above.not_valid_after_utc
+
+
+def test_issuing_waits_for_no_change(authority, tmp_path, clock):
+    """While a step of a change of root is being written, others are issued to."""
+    failpoints = FakeFailpoints()
+    slow = FileAuthority(
+        tmp_path / "authority", trust_domain="test.internal", clock=clock, ids=FakeIdSource(), failpoints=failpoints
+    )
+    slow.ensure()
+    issue(slow)
+    failpoints.hold("rotation.made")
+    with ThreadPoolExecutor(1) as pool:
+        turning = pool.submit(slow.turn_root, RotationStep.PREPARE)
+        failpoints.wait_for("rotation.made")
+        issue(slow)
+        assert len(slow.bundle().x509_authorities) == 1
+        failpoints.release("rotation.made")
+        turning.result(20)
+    assert len(slow.bundle().x509_authorities) == 2

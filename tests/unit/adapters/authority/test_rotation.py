@@ -1,6 +1,9 @@
 """Changing the root, with a crash at every moment: nobody who was let in is locked out, and the state goes on."""
 
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,14 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from crank.adapters.authority import FileAuthority
+from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.domain.trust import RotationPhase, RotationStep
-from crank.errors import Conflict
+from crank.errors import Conflict, Unavailable
 from crank.testing.contracts_authority import DOMAIN, WORKER, WORKLOAD, public_key
 from crank.testing.fakes import FakeClock, FakeFailpoints, FakeIdSource
 
 LEAF_SEC = 3600
 MEMORY = Path("/dev/shm")
-MOMENTS = ("rotation.made", "rotation.before_state", "rotation.after_state")
+MOMENTS = ("rotation.made", "authority.before_state", "authority.after_state")
 
 
 class Crash(Exception):
@@ -92,7 +96,7 @@ def test_the_way_back(tmp_path, clock):
     authority.turn_root(RotationStep.ABORT)
     assert signed_by(authority) == old
     assert len(authority.bundle().x509_authorities) == 2
-    with pytest.raises(Conflict, match="are valid until"):
+    with pytest.raises(Conflict, match="valid for 3660 s more"):
         authority.turn_root(RotationStep.ABORT)
     clock.advance(LEAF_SEC + 60)
     authority.turn_root(RotationStep.ABORT)
@@ -144,6 +148,22 @@ def test_the_status_says_how_it_stands(tmp_path, clock):
     assert [each.tier for each in authority.status().certificates] == ["root", "authority", "issuing", "root", "authority"]
 
 
+def test_leaves_of_a_longer_setting_are_waited_for(tmp_path, clock):
+    """The operator made lives shorter a moment ago: the old root stays until those of an hour have expired, too."""
+    made = {"trust_domain": DOMAIN, "clock": clock, "ids": FakeIdSource()}
+    FileAuthority(tmp_path, **made).ensure()
+    clock.advance(60)
+    authority = FileAuthority(tmp_path, **made, leaf_ttl_sec=30.0)
+    authority.ensure()
+    authority.turn_root(RotationStep.PREPARE)
+    drained_us = authority.turn_root(RotationStep.ACTIVATE).drained_us
+    assert drained_us == clock.now_us() + (LEAF_SEC + 60) * 1_000_000
+    clock.advance(LEAF_SEC + 60)
+    authority.turn_root(RotationStep.RETIRE)
+    authority.turn_root(RotationStep.PREPARE)
+    assert authority.turn_root(RotationStep.ACTIVATE).drained_us == clock.now_us() + 90 * 1_000_000
+
+
 class Rotations(RuleBasedStateMachine):
     """An operator who does anything at any time, on a node that crashes anywhere."""
 
@@ -181,7 +201,7 @@ class Rotations(RuleBasedStateMachine):
         except Crash:
             self.restart()
             now = self.authority.status().rotation
-            if crash == "rotation.after_state":
+            if crash == "authority.after_state":
                 assert now.phase != before.phase
             else:
                 assert now == before
@@ -233,3 +253,53 @@ class Rotations(RuleBasedStateMachine):
 
 TestRotations = Rotations.TestCase
 TestRotations.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from crank.adapters.authority import FileAuthority
+from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.failpoints import EnvFailpoints
+from crank.domain.trust import RotationStep
+
+folder, step, moment = sys.argv[1:]
+made = {"trust_domain": "test.internal", "clock": SystemClock(), "ids": SystemIdSource()}
+FileAuthority(Path(folder), **made).ensure()
+FileAuthority(Path(folder), **made, failpoints=EnvFailpoints(f"{moment}:kill")).turn_root(RotationStep(step))
+"""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_process_leaves_a_step_undone_or_done(tmp_path, moment):
+    """SIGKILL in the middle of `prepare`: another start has one root or two, says which, and goes on to the end."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), "prepare", moment], timeout=60, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    authority = FileAuthority(tmp_path, trust_domain=DOMAIN, clock=SystemClock(), ids=SystemIdSource())
+    authority.ensure()
+    two = moment == "authority.after_state"
+    assert len(authority.bundle().x509_authorities) == (2 if two else 1)
+    assert len(list(tmp_path.glob("*/root.pem"))) == (2 if two else 1)
+    assert len(authority.status().root_keys) == (2 if two else 1)
+    if not two:
+        authority.turn_root(RotationStep.PREPARE)
+    assert authority.turn_root(RotationStep.ACTIVATE).phase is RotationPhase.ACTIVATED
+    assert signed_by(authority) is not None
+
+
+def test_a_full_disk_leaves_it_as_it_was(tmp_path, clock):
+    """A step that cannot be written is refused as such, and taken when there is room again."""
+    failpoints = FakeFailpoints()
+    authority = start(tmp_path, clock, failpoints)
+    failpoints.raise_at("authority.before_state", OSError(28, "No space left on device"))
+    with pytest.raises(Unavailable) as caught:
+        authority.turn_root(RotationStep.PREPARE)
+    assert caught.value.error_code == "authority_unwritable"
+    assert authority.status().rotation.phase is RotationPhase.SETTLED
+    assert len(authority.bundle().x509_authorities) == 1
+    assert authority.turn_root(RotationStep.PREPARE).phase is RotationPhase.PREPARED
+    authority.ensure()
+    assert len(list(tmp_path.glob("*/root.pem"))) == 2

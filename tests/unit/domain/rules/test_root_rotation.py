@@ -37,7 +37,7 @@ def test_nobody_connected_is_left_behind():
     assert refused(PREPARED, RotationStep.ACTIVATE, unaware=["w2", "w1"]) == "bundle_not_acknowledged"
     found = refusal(PREPARED, RotationStep.ACTIVATE, now_us=NOW_US, unaware=[f"w{n:02}" for n in range(12)], force=False)
     assert found is not None
-    assert "12 connected" in found.message
+    assert "12 of those connected" in found.message
     assert "w09, …" in found.message
     assert refused(PREPARED, RotationStep.ACTIVATE, unaware=["w1"], force=True) is None
 

@@ -114,7 +114,16 @@ def functions(facts: Facts) -> str:
         lines += ["", *_function(capability)]
     if len(found) > FUNCTIONS_MAX:
         lines += ["", f"{len(found) - FUNCTIONS_MAX} more: `GET /v1/capabilities`."]
+    if any(each.takes_code for each in facts.capabilities):
+        lines += ["", *_from_a_script(found[0].name)]
     return "\n".join(lines)
+
+
+def _from_a_script(name: str) -> Iterator[str]:
+    yield "A script can call them while it runs, if the job was given a handle for it; without one it is refused. Send the job with"
+    handle = {"name": "call", "kind": "call", "capability": name}
+    yield f"`handles`: `{json.dumps([handle])}`, and write `import crank` and `crank.call({name!r}, args)` in its code. It returns the"
+    yield "result; `crank.CallRefused` and `crank.CallFailed` have `code`, `cause` and `fix`."
 
 
 def _function(capability: Capability) -> Iterator[str]:

@@ -8,15 +8,15 @@ can say is still said in the words of version 1; a message of a later version go
 """
 
 import dataclasses
-import functools
-import types
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+from crank.domain.fields import later_fields, read_fields
 from crank.domain.json import JsonObject, JsonValue, dumps, loads_strict
 from crank.domain.quantity import JSON_DEPTH_MAX, MIB
 from crank.errors import InvalidRequest, ProtocolError
+from crank.wire.calls import Call, CallAnswer, LeaseHandle
 
 VERSION_MIN = 1
 VERSION_MAX = 3
@@ -24,8 +24,12 @@ VERSION_MAX = 3
 SESSIONS_SINCE = 2
 # The version that brought trust, and links that follow one another without a gap.
 TRUST_SINCE = 3
+# The version that brought handles, and the calls that jobs make with them.
+HANDLES_SINCE = 3
 # What a worker's hello says of itself needs this version: controllers are renewed first, workers after.
-HELLO_SINCE = 2
+HELLO_SINCE = 3
+# Who signs what it offers; an older worker is served on the controller's own machine alone, where it must have run.
+MANIFEST_SINCE = 3
 MESSAGE_BYTES_MAX = 4 * MIB
 # A larger outcome travels as a blob.
 OUTCOME_INLINE_BYTES_MAX = 256 * 1024
@@ -48,8 +52,8 @@ class Holding:
 class Hello:
     """First message of a worker. `capabilities` are documents of `domain.capability`.
 
-    renews  the worker's older link stands, and the worker reads it to its end; `held` follows then. Said only
-            to a controller that agreed on version 3 over that older link
+    renews    the older link, agreed on version 3, stands; the worker reads it to its end, and says `held`
+    manifest  these, signed (compact JWS); `capabilities` is empty then
     """
 
     version_min: int
@@ -62,6 +66,7 @@ class Hello:
     capabilities: list[JsonObject]
     holding: list[Holding]
     renews: bool = False
+    manifest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +272,8 @@ class Lease:
     program              the argv of one of the profile's programs, in place of code
     stdin                its stdin stays open for calls; otherwise it is empty
     cpu_sec, idle_sec, no_output_sec   clocks that the request lowered
+    handles              what its code may ask for while it runs; None: nothing
+    called               another job waits for it, so it may take a slot that a waiting job lends
     """
 
     job_id: str
@@ -288,6 +295,8 @@ class Lease:
     cpu_sec: float | None = None
     idle_sec: float | None = None
     no_output_sec: float | None = None
+    handles: list[LeaseHandle] | None = None
+    called: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +412,7 @@ Message: TypeAlias = (
     Hello | Beat | Started | Output | Finished | Declined | Draining | Welcome | Rejected | Lease | Cancel | Settled
     | Pools | Opened | Sessions | Ended | Answered | Open | Touch | Close | Noted | Interrupt | Stdin | Files
     | Held | Trusted | Trust
+    | Call | CallAnswer
 )  # fmt: skip
 
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in typing.get_args(Message)}
@@ -419,14 +429,8 @@ def encode(message: Message) -> str:
 
 def _is_default(message: Message, name: str) -> bool:
     kind: type = type(message)
-    later = _later_fields(kind)
+    later = later_fields(kind)
     return name in later and getattr(message, name) == later[name]
-
-
-@functools.cache
-def _later_fields(kind: type) -> dict[str, Any]:
-    """Return the fields that a later version added to a message, with their defaults."""
-    return {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
 
 
 def decode(raw: str | bytes) -> Message:
@@ -446,54 +450,4 @@ def decode(raw: str | bytes) -> Message:
     if not isinstance(body, dict) or not isinstance(body.get("t"), str) or body["t"] not in _KINDS:
         raise ProtocolError("A message has no known kind.")
     kind = _KINDS[body.pop("t")]
-    return typing.cast(Message, _read(kind, body, kind.__name__))
-
-
-def _read(kind: type, body: Any, where: str) -> Any:
-    if not isinstance(body, dict):
-        raise ProtocolError(f"{where} must be an object.")
-    hints = typing.get_type_hints(kind)
-    names = {field.name for field in dataclasses.fields(kind)}
-    odd = (set(body) - names) | (names - set(body) - set(_later_fields(kind)))
-    if odd:
-        raise ProtocolError(f"{where} has missing or unknown fields: {', '.join(sorted(odd))[:200]}.")
-    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in body.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _union(hint, value, where)
-    if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise ProtocolError(f"{where} has a value that is not allowed.")
-        return value
-    if origin is list:
-        if not isinstance(value, list):
-            raise ProtocolError(f"{where} must be a list.")
-        (item,) = typing.get_args(hint)
-        return [_value(item, entry, where) for entry in value]
-    if dataclasses.is_dataclass(hint):
-        return _read(typing.cast(type, hint), value, where)
-    return _plain(origin or hint, value, where)
-
-
-def _union(hint: Any, value: Any, where: str) -> Any:
-    options = typing.get_args(hint)
-    if value is None and type(None) in options:
-        return None
-    (inner,) = [option for option in options if option is not type(None)]
-    return _value(inner, value, where)
-
-
-def _plain(kind: Any, value: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as fault:
-            raise ProtocolError(f"{where} is too large.") from fault
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ProtocolError(f"{where} has the wrong type.")
-    return value
+    return typing.cast(Message, read_fields(kind, body, kind.__name__))

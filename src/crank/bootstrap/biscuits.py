@@ -1,0 +1,35 @@
+"""Biscuits, wired: keys of a set of their own sign them, and follow each other by themselves."""
+
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from crank.adapters.authority.token_keys import TokenKeys
+from crank.adapters.biscuit import BiscuitIssuer
+from crank.config import Settings
+from crank.ports import Clock
+
+
+class BiscuitKeys:
+    """One set of keys in the authority's folder. What is due with them is done when they are asked for."""
+
+    def __init__(self, keys: TokenKeys) -> None:
+        self._keys = keys
+
+    def signing(self) -> ec.EllipticCurvePrivateKey:
+        """Return the key that signs now."""
+        self._keys.rotate()
+        return self._keys.signing_key()
+
+    def believed(self) -> Sequence[ec.EllipticCurvePublicKey]:
+        """Return every key whose tokens may still live, the newest first."""
+        self._keys.rotate()
+        return self._keys.public_keys()
+
+
+def open_biscuits(settings: Settings, clock: Clock) -> BiscuitIssuer:
+    """Return what mints and opens Biscuits on this node. Raises ConfigurationError (damaged keys)."""
+    keys = TokenKeys(settings.authority_dir / "biscuit", use="sig", clock=clock)
+    keys.load()
+    keys.rotate()
+    return BiscuitIssuer(BiscuitKeys(keys))

@@ -1,0 +1,69 @@
+"""What a worker says of itself, held against its signature and against what its node's enrolment allows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from crank.controller.desk import Desk
+from crank.domain.job import Refusal
+from crank.domain.json import JsonObject
+from crank.domain.rules import enrolment as rules
+from crank.domain.trust import Attestation, Peer
+from crank.domain.worker import KnownWorker
+from crank.errors import NotAllowed
+from crank.ports import Transaction
+from crank.wire import MANIFEST_SINCE, Hello
+
+
+def signed_offer(desk: Desk, hello: Hello, version: int, peer: Peer | None) -> Sequence[JsonObject]:
+    """Return the documents of what the worker offers: those that it signed with the key that it proved.
+
+    Raises NotAllowed (`manifest_not_believed`), TooLarge.
+    """
+    if hello.manifest is None:
+        if version >= MANIFEST_SINCE or hello.node_id != desk.policy.node_id:
+            raise _not_believed("The worker did not sign what it offers.")
+        # It was started before this controller was renewed; its certificate alone speaks for it.
+        return hello.capabilities
+    if hello.capabilities or desk.appraiser is None:
+        raise _not_believed("What the worker offers comes in its manifest alone.")
+    manifest, signer = desk.appraiser.read_manifest(hello.manifest)
+    if peer is None or signer != peer.jkt:
+        raise _not_believed("The worker's manifest was not signed with the key of its certificate.")
+    refused = rules.manifest_refusal(
+        manifest,
+        worker_id=hello.worker_id,
+        instance_id=hello.instance_id,
+        node_id=hello.node_id,
+        now_sec=desk.clock.now_us() / 1_000_000,
+    )
+    if refused is not None:
+        raise _fault(refused)
+    if not desk.manifests.take(manifest.manifest_id, desk.clock.monotonic_sec()):
+        raise _not_believed("This manifest was shown before.")
+    return manifest.capabilities
+
+
+def _not_believed(message: str) -> NotAllowed:
+    return NotAllowed(
+        message,
+        code="manifest_not_believed",
+        field="manifest",
+        fix="Start the worker anew; if it stays so, renew Crank on its machine, or join that machine again.",
+    )
+
+
+def enrolled_as(desk: Desk, tx: Transaction, known: KnownWorker, peer: Peer | None) -> KnownWorker:
+    """Return the worker as its node is enrolled. Raises NotAllowed (`node_not_enrolled`, `capability_not_enrolled`)."""
+    enrolment = tx.enrolments.of_worker(known.worker_id)
+    refused = rules.place_refusal(enrolment, known.node_id, desk.policy.node_id)
+    refused = refused or rules.offer_refusal(enrolment, known.capabilities)
+    if refused is not None:
+        raise _fault(refused)
+    attested = Attestation.NONE if enrolment is None else enrolment.attestation
+    # What its certificate says was true when that was issued; one without the extension was issued before there was one.
+    workload = None if peer is None else peer.workload
+    return replace(known, attestation=attested if workload is None else workload.attestation)
+
+
+def _fault(refused: Refusal) -> NotAllowed:
+    return NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)

@@ -1,0 +1,166 @@
+"""The expiry drill: identities that live 30 seconds, and every kind of work across many renewals, with no fault.
+
+CRANK_SOAK_DRILL_SEC says how long it lasts. The same with clocks in hand is in tests/unit/controller/test_expiry_drill.py.
+"""
+
+import base64
+import hashlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.node import Api, Node, until
+
+SECONDS = float(os.environ.get("CRANK_SOAK_DRILL_SEC", "180"))
+LEAF_SEC = 30
+# One kind of work, step by step; closed when the drill is over.
+Steps = Generator[None, None, None]
+pytestmark = [pytest.mark.system, pytest.mark.soak, pytest.mark.timeout(int(SECONDS) + 240)]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """Give a node whose identities live as short as they may."""
+    node = Node(tmp_path / "home", {"CRANK_LEAF_TTL_SEC": str(LEAF_SEC)})
+    node.start()
+    yield node
+    node.stop()
+
+
+class Drill:
+    """Workers of several kinds, each on one kept connection that pinned `ca.pem` before the first renewal."""
+
+    def __init__(self, node: Node, ends_sec: float) -> None:
+        self._info = node.info()
+        self._ends_sec = ends_sec
+        self.done: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self._threads: list[threading.Thread] = []
+
+    def go(self, name: str, work: Callable[[httpx2.Client], Steps]) -> None:
+        """Do one kind of work over and over, on a connection of its own, until the drill is over."""
+
+        def run() -> None:
+            http = Api(self._info).http
+            steps = work(http)
+            try:
+                while time.monotonic() < self._ends_sec:
+                    next(steps)
+                    self.done[name] += 1
+                steps.close()
+            except Exception as fault:
+                self.faults.append(f"{name} after {self.done[name]}: {fault!r}"[:1000])
+            finally:
+                http.close()
+
+        self._threads.append(threading.Thread(target=run, name=name))
+        self._threads[-1].start()
+
+    def wait(self) -> None:
+        """Wait for all of them."""
+        for thread in self._threads:
+            thread.join(SECONDS + 120)
+            assert not thread.is_alive(), thread.name
+
+
+def run(http: httpx2.Client, body: dict[str, Any]) -> dict[str, Any]:
+    """Run a job to its end and insist that it went well."""
+    answered = http.post("/v1/jobs", json={"env_profile": "python-core", **body}, headers={"Prefer": "wait=30"})
+    assert answered.status_code == 200, (answered.status_code, answered.text[:500])
+    job: dict[str, Any] = answered.json()
+    assert (job["status"], job["attempts"]) == ("succeeded", 1), job["end"]
+    return job
+
+
+def plain(http: httpx2.Client) -> Steps:
+    """Send job after job without a pause."""
+    number = 0
+    while True:
+        number += 1
+        assert run(http, {"code": "args['n'] * 2", "args": {"n": number}})["result"] == number * 2
+        yield
+
+
+def rested(http: httpx2.Client) -> Steps:
+    """Use a kept connection only now and then, so that it stands across a renewal of the controller's own."""
+    while True:
+        assert http.get("/v1/workers").json()["workers"][0]["connected"]
+        yield
+        threading.Event().wait(7)
+
+
+def session(http: httpx2.Client) -> Steps:
+    """Count in one session that stays for the whole drill."""
+    opened = http.post("/v1/sessions", json={"env_profile": "python-core", "lifetime_sec": SECONDS + 300})
+    assert opened.status_code == 201, opened.text
+    name, number = opened.json()["session_id"], 0
+    run(http, {"code": "count = 0", "session": name})
+    while True:
+        number += 1
+        assert run(http, {"code": "count += 1\ncount", "session": name})["result"] == number
+        yield
+
+
+def files(http: httpx2.Client) -> Steps:
+    """Bring a file of some megabytes, and take another one home."""
+    number = 0
+    while True:
+        number += 1
+        content = os.urandom(64) * 40_000
+        digest = hashlib.sha256(content).hexdigest()
+        assert http.put(f"/v1/blobs/{digest}", content=content).status_code == 201
+        code = "open('/out/back', 'wb').write(open('file', 'rb').read()[::-1])"
+        job = run(http, {"code": code, "files": [{"path": "file", "sha256": digest}]})
+        back = http.get(f"/v1/jobs/{job['job_id']}/artifacts/back")
+        assert back.content == content[::-1]
+        yield
+
+
+def long(http: httpx2.Client) -> Steps:
+    """Speak with one job that lives across many renewals; what it hears and says has no gap."""
+    code = "import sys\nfor line in sys.stdin:\n    print('heard', line.strip(), flush=True)\n"
+    body = {"env_profile": "python-core", "code": code, "stdin": True, "constraints": {"timeout_sec": SECONDS + 120}}
+    accepted = http.post("/v1/jobs", json=body)
+    assert accepted.status_code == 202, accepted.text
+    job_id = accepted.json()["job_id"]
+    until(lambda: http.get(f"/v1/jobs/{job_id}").json()["status"] == "running", what="the long job to run")
+    sent = b""
+    try:
+        while True:
+            line = f"{len(sent)}\n".encode()
+            chunk = {"base64": base64.b64encode(line).decode(), "offset_bytes": len(sent)}
+            answered = http.post(f"/v1/jobs/{job_id}/stdin", json=chunk)
+            assert answered.status_code == 200, answered.text
+            sent += line
+            yield
+            threading.Event().wait(0.5)
+    finally:
+        http.post(f"/v1/jobs/{job_id}/stdin", json={"base64": "", "offset_bytes": len(sent), "end": True})
+        ended = until(lambda: (found := http.get(f"/v1/jobs/{job_id}").json())["end"] and found, what="the long job to end")
+        heard = "".join(f"heard {line}\n" for line in sent.decode().splitlines())
+        assert (ended["status"], ended["attempts"], ended["stdout"]) == ("succeeded", 1, heard)
+
+
+def test_no_request_fails_while_identities_expire(node: Node) -> None:
+    """Many lives of a certificate long, every request is answered as if identities lived for ever."""
+    drill = Drill(node, time.monotonic() + SECONDS)
+    for name, work in (
+        ("plain", plain), ("rested", rested), ("session", session), ("files", files), ("long", long),
+    ):  # fmt: skip
+        drill.go(name, work)
+    drill.wait()
+    assert drill.faults == []
+    assert all(drill.done[name] > SECONDS / 30 for name in ("plain", "rested", "session", "files", "long")), drill.done
+    text = node.client().http.get("/metrics").text
+    renewed = next(float(line.split()[1]) for line in text.splitlines() if line.startswith("crank_links_renewed_total"))
+    assert renewed >= SECONDS / LEAF_SEC
+    log = (node.home / "logs" / "worker.log").read_text()
+    assert "link.lost" not in log
+    assert "identity_not_renewed" not in log
