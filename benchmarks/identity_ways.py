@@ -26,7 +26,6 @@ from crank.controller.keys import admit_owner
 from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import Holder, Presenter
 from crank.domain.rules.exchange import API_KEY
-from crank.security import peer_identity
 from crank.testing.fake_tokens import FakeTokenKeys
 from crank.testing.fake_tokens import Holder as Prover
 
@@ -97,7 +96,7 @@ async def tokens_of(folder: Path) -> AsyncIterator[Ways]:
         desk = Desk(
             store, FileBlobStore(folder / "blobs", quota_bytes=1 << 20), FileStreamLog(folder / "streams"), clock,
             SystemIdSource(), JsonSchemaChecker(), NoFailpoints(), Policy("n", "c", "bench.internal", (str(folder),)),
-            tokens=TokenDesk(signer, reader, JoseProofs(), peer_identity, place=PLACE),
+            tokens=TokenDesk(signer, reader, JoseProofs(), place=PLACE),
         )  # fmt: skip
         await admit_owner(desk, _OWNER)
         prover = Prover()

@@ -216,11 +216,11 @@ def test_tokens_outlive_a_change_of_the_key_that_signs() -> None:
 def test_a_foreign_issuer_is_refused() -> None:
     """A token of another node, and one that only claims this node's key, are not believed."""
     foreign = minted(BiscuitIssuer(Keys()), ANN)
-    assert "deserializing or verifying" not in refused(foreign)
+    unknown = refused(foreign)
     fields = unpacked(foreign)
     own = next(content for number, _, content in unpacked(minted(ISSUER, ANN)) if number == 1)
     forged = packed([(number, kind, own if number == 1 else content) for number, kind, content in fields])
-    assert "deserializing or verifying" in refused(forged)
+    assert refused(forged) != unknown, "the key is known, the signature is not of it"
     assert refused(packed([field for field in fields if field[0] != 1]))
 
 

@@ -46,7 +46,7 @@ class Rig:
             MemoryStore(), None, None, self.clock, self.ids, JsonSchemaChecker(), FakeFailpoints(),  # type: ignore[arg-type]
             Policy("n1", "c1", "test.internal", (str(Path("/nowhere")),)),
         )  # fmt: skip
-        self.tokens = TokenDesk(None, None, None, None, chains=ISSUER, place=PLACE)  # type: ignore[arg-type]
+        self.tokens = TokenDesk(None, None, None, chains=ISSUER, place=PLACE)  # type: ignore[arg-type]
         self.ann, self.bob, self.cat = Agent(), Agent("spiffe://test.internal/agent/bob"), Agent()
         now_us = self.clock.now_us()
         self.grant = Grant(

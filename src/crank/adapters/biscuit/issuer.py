@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from crank.adapters.biscuit.forms import grant_parts, revocation_id, unverified, verified
+from crank.adapters.biscuit.forms import block, grant_parts, revocation_id, unverified, verified
 from crank.adapters.biscuit.keys import BadTokenError, name_of, number_of, point_of, published, secret
 from crank.domain.chain import Chain, Holder, Presenter
 from crank.domain.json import JsonObject, canonical
@@ -57,7 +57,8 @@ class BiscuitIssuer:
             )
         signing = self._keys.signing()
         own = point_of(signing.public_key())
-        builder = biscuit_auth.BiscuitBuilder(*grant_parts(canonical(claims), claims["exp"], holder.public_key, own))
+        builder = biscuit_auth.BiscuitBuilder()
+        builder.merge(block(grant_parts(canonical(claims), claims["exp"], holder.public_key, own)))
         builder.set_root_key_id(number_of(own))
         return builder.build(secret(signing)).to_base64()
 
