@@ -238,6 +238,27 @@ async def test_a_revoked_worker_is_cut_off_in_mid_connection(desk, node):
         assert b"identity_revoked" in caught.value.response.body
 
 
+async def test_a_download_under_way_breaks_off(desk, node):
+    """A revoked worker gets no more of a file than what was on its way already."""
+    identity = await node.known(desk)
+    content = bytes(48 * 1024 * 1024)
+    digest = hashlib.sha256(content).hexdigest()
+    async with linked(desk, node) as link, owner(node) as api, httpx2.AsyncClient(verify=context_of(identity)) as kept:
+        assert (await api.put(f"/v1/blobs/{digest}", content=content)).status_code == 201
+        await api.post("/v1/jobs", json={"code": "1", "files": [{"path": "a", "sha256": digest}]})
+        assert isinstance(decode(await asyncio.wait_for(link.recv(), 10)), Lease)
+        got = 0
+        with pytest.raises(httpx2.TransportError):
+            async with kept.stream("GET", f"https://127.0.0.1:{node.workers_port}/v1/blobs/{digest}") as answer:
+                assert answer.status_code == 200
+                async for piece in answer.aiter_raw():
+                    if got == 0:
+                        named = f"spiffe://{TRUST_DOMAIN}/worker/w1"
+                        await api.post("/v1/identities/revoke", json={"identity": named})
+                    got += len(piece)
+        assert 0 < got < len(content)
+
+
 async def test_what_may_have_run_ends_truthfully(desk, node):
     """A job with outside effects whose worker was revoked is not run again, and its end says what is not known."""
     await node.known(desk)
