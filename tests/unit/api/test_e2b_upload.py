@@ -14,7 +14,7 @@ from crank.api.e2b import upload
 from crank.controller.box_call import BoxRefused
 from crank.errors import InvalidRequest, NotSupported, TooLarge
 
-ONE, TWO = gzip.compress(b"one "), gzip.compress(b"two")
+ONE, TWO = gzip.compress(b"one ", mtime=0), gzip.compress(b"two", mtime=0)
 # A head, and then blocks of which each holds nothing and is not the last.
 ENDLESS = gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * 250_000
 
