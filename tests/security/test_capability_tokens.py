@@ -10,6 +10,7 @@ from joserfc.jwk import ECKey
 from crank.adapters.clock import SystemIdSource
 from crank.adapters.jose import JoseTokens
 from crank.api.app import build_api
+from crank.bootstrap.federation import open_trust
 from crank.controller import proof_window
 from crank.domain.grant import Right
 from crank.domain.role import Role
@@ -23,6 +24,10 @@ from tests.unit.api.conftest import CORE, check_problem
 
 JOB = {"capability": "python.run.core", "code": "print('hi')"}
 ONCE = Role("once", "Five calls.", (Right("python.*", calls_max=5),), 300, 300, 1, ("owner",))
+AGENTS = Role(
+    "agents", "Workloads.", (Right("python.*"),), 300, 0, 0,
+    identities=(f"spiffe://{TRUST_DOMAIN}/agent/*",), key="owner",
+)  # fmt: skip
 NOW_US = 1_800_000_000_000_000
 
 
@@ -42,7 +47,8 @@ def authority(clock):
 async def desk(tmp_path, clock, authority):
     """Give a desk with tokens, whose time a test turns."""
     async with open_desk(tmp_path) as opened:
-        yield with_tokens(opened, clock=clock, keys=authority, once=ONCE)
+        trust = open_trust(authority, clock)
+        yield replace(with_tokens(opened, clock=clock, keys=authority, once=ONCE, agents=AGENTS), trust=trust)
 
 
 @pytest.fixture
@@ -312,6 +318,42 @@ async def test_an_identity_is_no_token_and_a_token_no_identity(agent, authority)
     assert identities.isdisjoint({key["kid"] for key in authority.access_token_keys()})
     with pytest.raises(NotAuthenticated):
         JoseTokens(lambda: [one.jwk for one in authority.bundle().jwt_authorities], typ="JWT").read(token)
+
+
+def svid_of(authority, clock, identity, **more):
+    """Return a JWT-SVID for this node, a minute long."""
+    claims = {"sub": identity, "aud": [PLACE], "exp": clock.now_us() // 1_000_000 + 60, **more}
+    return authority.sign_jwt_svid(claims)
+
+
+def as_identity(svid, **more):
+    """Return the fields of an exchange of a JWT-SVID."""
+    return {**form(svid, **more), "subject_token_type": "urn:ietf:params:oauth:token-type:jwt"}
+
+
+async def test_a_workload_acts_by_the_role_that_names_it_and_sees_its_own_alone(agent, thief, authority, clock, worker):
+    """Its JWT-SVID is exchanged under its role, in its own name; another workload has neither role nor sight of it."""
+    mine = svid_of(authority, clock, f"spiffe://{TRUST_DOMAIN}/agent/a")
+    body = (await agent.ask(as_identity(mine, role="agents"))).json()
+    told = await agent.use(body["access_token"], "POST", "/v1/token/introspect", data={"token": body["access_token"]})
+    assert told.json()["sub"] == f"spiffe://{TRUST_DOMAIN}/agent/a"
+    sent = await agent.use(body["access_token"], "POST", "/v1/jobs", json=JOB)
+    assert sent.status_code == 202, sent.text
+    second = svid_of(authority, clock, f"spiffe://{TRUST_DOMAIN}/agent/b")
+    theirs = (await thief.ask(as_identity(second, role="agents"))).json()["access_token"]
+    assert (await thief.use(theirs, "GET", f"/v1/jobs/{sent.json()['job_id']}")).status_code == 404
+    for identity, role in (("worker/w1", "agents"), ("agent/a", "default"), ("agentx/a", "agents")):
+        refused = await thief.ask(as_identity(svid_of(authority, clock, f"spiffe://{TRUST_DOMAIN}/{identity}"), role=role))
+        assert refused.json()["code"] == "role_not_allowed"
+
+
+@pytest.mark.parametrize("wrong", [{"aud": ["https://other.example"]}, {"exp": 1}, {"aud": []}])
+async def test_an_identity_for_others_or_of_yesterday_is_exchanged_for_nothing(agent, authority, clock, wrong):
+    """The standard's rules of a JWT-SVID hold at the token endpoint, too; so does the kind that is said."""
+    svid = svid_of(authority, clock, f"spiffe://{TRUST_DOMAIN}/agent/a", **wrong)
+    assert (await agent.ask(as_identity(svid, role="agents"))).json()["code"] == "invalid_jwt_svid"
+    token = await agent.token()
+    assert (await agent.ask(as_identity(token, role="agents"))).json()["code"] == "invalid_jwt_svid"
 
 
 async def test_a_withdrawn_signing_key_ends_its_tokens(agent, authority, desk):

@@ -272,6 +272,9 @@ async def test_a_publisher_without_its_hosts_certificate_is_not_believed(desk, a
         (moved("https://169.254.169.254/latest"), 403, "bundle_url_refused"),
         (moved("file:///etc/passwd"), 422, "invalid_bundle_url"),
         (moved("https://127.0.0.1:0/"), 422, "invalid_bundle_url"),
+        (moved("https://[::1/"), 422, "invalid_bundle_url"),
+        (moved("https://[v1.x]/"), 422, "invalid_bundle_url"),
+        (moved("https://\xe4/"), 422, "invalid_bundle_url"),
         (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n", 403, "bundle_url_refused"),
     ],
 )
@@ -306,7 +309,8 @@ async def test_a_redirect_does_not_change_who_must_answer(desk, api, spiffe, tmp
         "", "two.test", "http://two.test/", "HTTPS://two.test/", "https://", "https:///a", "https://two.test:0/", "https://two.test:70000/",
         "https://two.test:/", "https://me@two.test/", "https://me:x@two.test/", "https://two.test/#a", "https://two.test/ a",
         "https://two.test/\n", "https://two.test/ä", "https://-two.test/", "https://two.test\\@evil.test/", "https://[::1/",
-        "https://two.test/" + "a" * 2048,
+        "https://two.test/" + "a" * 2048, "https://two..test/", "https://.two.test/", "https://two.test./", "https://two-.test/",
+        "https://" + "a" * 64 + ".test/", "https://" + "a." * 127 + "test/", "https://[fe80::1%25eth0]/",
     ],
 )  # fmt: skip
 def test_what_is_no_address_of_a_bundle(url):

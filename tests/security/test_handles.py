@@ -177,6 +177,29 @@ def test_a_folder_is_passed_on_by_handle_and_not_read_here(node: Node, tmp_path:
     assert denied["result"] == ["CallRefused", "handle_mount"]
 
 
+def test_a_job_of_a_session_has_a_hand_of_its_own(node: Node) -> None:
+    """A cell calls on the slot that it lends, its files do not mix with the next cell's, and a cell without handles has none."""
+    opened = node.client().http.post("/v1/sessions", json={"env_profile": "python-core"})
+    assert opened.status_code in (200, 201), opened.text
+    session = opened.json()["session_id"]
+
+    def cell(code: str, *handles: dict[str, Any]) -> Any:
+        body = {"code": code, "session": session, "handles": list(handles)}
+        job = node.client().ended(node.client().submit(body).json()["job_id"])
+        assert job["status"] == "succeeded", job
+        return job["result"]
+
+    child = "open('/out/a.txt', 'w').write(args)"
+    ask = "import crank\nanswer = crank.ask('python.run.core', {what!r}, code={child!r})\nopen(answer.files['a.txt']).read()"
+    assert cell(ask.format(what="one", child=child), RUN) == "one"
+    assert cell("kept = answer\n" + ask.format(what="two", child=child), RUN) == "two"
+    assert cell("open(kept.files['a.txt']).read()") == "one"
+    assert cell(calling("crank.call('python.run.core', code='1')")) == ["CallRefused", "no_handle"]
+    refused_whole = node.client().http.post("/v1/sessions", json={"env_profile": "python-core", "handles": [RUN]})
+    assert refused_whole.status_code == 422
+    node.client().http.delete(f"/v1/sessions/{session}")
+
+
 def test_a_result_that_is_too_large_is_said_so(node: Node) -> None:
     """A child whose result was too large to be kept is a failed call with a code, not one with nothing; the caller lives on."""
     job = run(node, calling("crank.call('python.run.core', code=\"'x' * 9_000_000\")"), [RUN])

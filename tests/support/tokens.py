@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 from crank.adapters.jose import JoseProofs, JoseTokens
+from crank.adapters.jwt_svid import JoseSvidReader
 from crank.controller.desk import Desk
 from crank.controller.token_desk import TokenDesk
 from crank.domain.json import dumps
@@ -33,6 +34,7 @@ def with_tokens(desk: Desk, *, clock: FakeClock | None = None, keys: Any = None,
         proofs=JoseProofs(),
         roles={**SHIPPED, **roles},
         place=PLACE,
+        svids=JoseSvidReader(),
     )
     return replace(desk, tokens=tokens, clock=clock or desk.clock)
 

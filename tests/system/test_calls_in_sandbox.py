@@ -15,7 +15,7 @@ from crank.domain.json import JsonObject
 from crank.domain.outcome import Clock, Outcome, Reason
 from crank.domain.profile import Limits
 from crank.errors import NotAllowed
-from crank.ports import ProfileBuild, SandboxSpec
+from crank.ports import ProfileBuild, SandboxSession, SandboxSpec
 from crank.sandbox.link import LauncherLink, launch
 from crank.sandbox.runner import NamespaceRunner
 from crank.sandbox.tiers import LandlockRunner
@@ -65,10 +65,14 @@ class Bench:
         self._runner = runner
         self._build = build
 
+    async def open(self, *, lasting: bool, **limits: float) -> SandboxSession:
+        """Open a sandbox."""
+        asked = replace(Limits(wall_sec=20.0), **limits)  # type: ignore[arg-type]
+        return await self._runner.open(SandboxSpec(self._build, asked, lasting=lasting))
+
     async def run(self, code: str, taker: Taker | None = None, **limits: float) -> Outcome:
         """Run code in a sandbox of its own."""
-        asked = replace(Limits(wall_sec=20.0), **limits)  # type: ignore[arg-type]
-        session = await self._runner.open(SandboxSpec(self._build, asked))
+        session = await self.open(lasting=False, **limits)
         try:
             return await asyncio.wait_for(session.run_python(code, None, RecordingSink(), calls=taker), _SOON_SEC)
         finally:
@@ -103,6 +107,59 @@ async def test_a_call_goes_out_and_its_answer_comes_back(bench: Bench) -> None:
     outcome = await bench.run("import crank\n[crank.call('document.convert', {'n': 1}), sorted(crank.handles())]", taker)
     assert (outcome.end.reason, outcome.result) == (Reason.EXITED, [{"n": 1}, ["convert", "docs"]]), outcome.stderr.text
     assert [(call.number, call.handle, call.capability) for call in taker.calls] == [(1, "convert", "document.convert")]
+
+
+async def test_each_run_of_a_session_has_its_own_hand(bench: Bench) -> None:
+    """Handles go with the run: the next one without has none, one with begins to count anew, and answers that nobody
+    waited for, whole or in part, disturb neither.
+    """
+
+    async def late(call: JobCall) -> JsonObject:
+        await asyncio.sleep(0.2 if call.args == "late" else 0)
+        return answer(call, result="x" * 900_000 if call.args == "large" else call.args)
+
+    session = await bench.open(lasting=True)
+    leaves = (
+        "import crank, threading, time\nfor what in ('late', 'large', 'large', 'large'):\n"
+        "    threading.Thread(target=crank.call, args=('document.convert', what), daemon=True).start()\n"
+        "kept = crank.call('document.convert', 'first')\nkept"
+    )
+    refused = "import crank\ntry:\n    crank.call('document.convert')\nexcept crank.CallRefused as fault:\n    kept = [kept, fault.code]\nkept"
+    again = "import crank, time\ntime.sleep(0.3)\n[crank.call('document.convert', n) for n in range(3)]"
+    try:
+        for _ in range(3):
+            for code, taker, result in (
+                (leaves, Taker(late), "first"),
+                (refused, None, ["first", "no_handle"]),
+                (again, Taker(), [0, 1, 2]),
+            ):
+                running = session.run_python(code, None, RecordingSink(), calls=taker)
+                outcome = await asyncio.wait_for(running, _SOON_SEC)
+                assert (outcome.end.reason, outcome.result) == (Reason.EXITED, result), (outcome.end, outcome.stderr.text)
+    finally:
+        await session.close()
+
+
+async def test_a_call_that_is_interrupted_leaves_its_session_usable(bench: Bench) -> None:
+    """SIGINT at any moment of a call, over and over: the session goes on, and the next answers are its own."""
+
+    async def slow(call: JobCall) -> JsonObject:
+        await asyncio.sleep(0.01)
+        return answer(call, result="x" * 100_000)
+
+    session = await bench.open(lasting=True)
+    endless = "import crank\nwhile True:\n    crank.call('document.convert')"
+    try:
+        for pause in (0.05, 0.11, 0.17, 0.23):
+            running = asyncio.ensure_future(session.run_python(endless, None, RecordingSink(), calls=Taker(slow)))
+            await asyncio.sleep(pause + 0.3)
+            await session.signal("SIGINT")
+            outcome = await asyncio.wait_for(running, _SOON_SEC)
+            assert (outcome.end.reason, outcome.end.message) == (Reason.RAISED, "KeyboardInterrupt"), outcome.end
+            after = await session.run_python("import crank\ncrank.call('document.convert', 7)", None, RecordingSink(), calls=Taker())
+            assert after.result == 7, (after.end, after.stderr.text)
+    finally:
+        await session.close()
 
 
 async def test_the_tier_without_namespaces_has_the_same_pipe() -> None:

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from crank.domain.json import loads_strict
-from crank.domain.quantity import BODY_BYTES_MAX
+from crank.domain.quantity import BODY_BYTES_MAX, KIB
 from crank.errors import InvalidRequest, TooLarge, Unavailable
 
 BODY_SEC_MAX: Final = 30.0
@@ -71,6 +71,8 @@ def _too_large(bytes_max: int) -> TooLarge:
 class StrictRequest(Request):
     """A request whose body is read once, bounded, and parsed by the one strict reader."""
 
+    bytes_max = BODY_BYTES_MAX
+
     async def body(self) -> bytes:
         """Return the whole body. Raises what `chunks` raises."""
         if not hasattr(self, "_body"):
@@ -80,7 +82,7 @@ class StrictRequest(Request):
     async def _read(self) -> bytes:
         try:
             async with asyncio.timeout(BODY_SEC_MAX):
-                return b"".join([piece async for piece in chunks(self, bytes_max=BODY_BYTES_MAX)])
+                return b"".join([piece async for piece in chunks(self, bytes_max=self.bytes_max)])
         except TimeoutError as fault:
             raise InvalidRequest(
                 f"The body took longer than {BODY_SEC_MAX:g} s.", code="slow_request", fix="Send it again."
@@ -97,6 +99,7 @@ class StrictRoute(APIRoute):
     """Authenticates, then checks the media types, then reads the body; only then the framework looks."""
 
     admits = True
+    body_bytes_max = BODY_BYTES_MAX
 
     def get_route_handler(self) -> Handle:
         """Wrap the framework's handler."""
@@ -106,6 +109,7 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             own = StrictRequest(request.scope, request.receive)
+            own.bytes_max = self.body_bytes_max
             if self.admits and (self.path.startswith("/v1/") or self.path == "/metrics"):
                 own.state.caller = await request.app.state.gate.admit(own)
             _check_accept(own, produced)
@@ -121,6 +125,8 @@ class OpenRoute(StrictRoute):
     """The same for the few operations that prove their callers in another way, or tell what is no secret."""
 
     admits = False
+    # Nobody is known yet, so nobody may fill the memory.
+    body_bytes_max = 64 * KIB
 
 
 def _check_content_type(request: Request) -> None:

@@ -7,21 +7,20 @@ to the keys of capability tokens alone, for clouds and resource servers that kno
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from crank.api.address import base_url
 from crank.api.agents import caller_if_shown
 from crank.api.documents import answer
 from crank.api.prefer import wait_sec
 from crank.api.strict import StrictRoute
 from crank.controller.bundles import Trust
 from crank.controller.federate import trust_of
+from crank.controller.present import token_desk
 from crank.controller.publish import acknowledge, publish
 from crank.domain.json import JsonObject
 
 BUNDLE_PATH = "/trust-bundle"
 DISCOVERY_PATH = "/.well-known/openid-configuration"
-KEYS_PATH = "/.well-known/jwks.json"
-# For whoever checks tokens: a key is published an hour and more before it signs.
-_KEYS_FRESH_SEC = 300
+# Where tokens come from hardly ever changes.
+_FRESH_SEC = 300
 _TAGS_MAX = 16
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
@@ -46,25 +45,20 @@ async def trust_bundle(request: Request) -> Response:
 @router.get(DISCOVERY_PATH)
 async def openid_configuration(request: Request) -> Response:
     """Return where the keys of our tokens are (OpenID Connect Discovery 1.0, section 3)."""
-    _trust(request)
-    issuer = base_url(request)
+    # As tokens name it, whatever name the caller asked by: a cloud compares the two letter by letter.
+    issuer = token_desk(request.app.state.desk).issuer
     document: JsonObject = {
         "issuer": issuer,
-        "jwks_uri": f"{issuer}{KEYS_PATH}",
+        # The keys of capability tokens; those of SVIDs are in the bundle and nowhere else.
+        "jwks_uri": f"{issuer}/v1/jwks",
+        "token_endpoint": f"{issuer}/v1/token",
         # Nobody logs in here in a browser; the document has to name an address all the same.
-        "authorization_endpoint": f"{issuer}/v1/token",
+        "authorization_endpoint": f"{issuer}/llms.txt",
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
     }
-    return answer(document, headers={"cache-control": f"max-age={_KEYS_FRESH_SEC}"})
-
-
-@router.get(KEYS_PATH)
-async def jwks(request: Request) -> Response:
-    """Return the keys of capability tokens, the newest first; those of SVIDs are in the bundle and nowhere else."""
-    keys = _trust(request).authority.access_token_keys()
-    return answer({"keys": list(keys)}, headers={"cache-control": f"max-age={_KEYS_FRESH_SEC}"})
+    return answer(document, headers={"cache-control": f"max-age={_FRESH_SEC}"})
 
 
 def _trust(request: Request) -> Trust:

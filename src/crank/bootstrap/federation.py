@@ -10,7 +10,8 @@ from crank.controller.federate import trust_of
 from crank.controller.polling import Polling
 from crank.domain.trust import Peer, TrustBundle
 from crank.ports import Authority, Clock
-from crank.security import Verifier, bundles
+from crank.security import Verifier
+from crank.security import bundles as text
 
 
 def open_trust(authority: Authority, clock: Clock) -> Trust:
@@ -36,8 +37,12 @@ async def start_polling(desk: Desk) -> Polling:
 
 
 def verifier_of(desk: Desk) -> Verifier:
-    """Return what proves the peers of a controller: each by its own domain's bundle."""
-    return Verifier(trust_of(desk).bundles.find, now_us=desk.clock.now_us)
+    """Return what proves whoever knocks at this node's doors: of our own trust domain, and of no other.
+
+    Bundles of federated domains are for workloads; here nobody of theirs is let in.
+    """
+    bundles, own = trust_of(desk).bundles, desk.policy.trust_domain
+    return Verifier(lambda domain: bundles.find(domain) if domain == own else None, now_us=desk.clock.now_us)
 
 
 class _Format:
@@ -45,8 +50,8 @@ class _Format:
 
     def write(self, bundle: TrustBundle) -> bytes:
         """Return the bundle as a JWK Set."""
-        return bundles.write_bundle(bundle)
+        return text.write_bundle(bundle)
 
     def read(self, trust_domain: str, raw: bytes) -> TrustBundle:
         """Read the bundle of a domain strictly. Raises InvalidRequest, TooLarge."""
-        return bundles.read_bundle(trust_domain, raw)
+        return text.read_bundle(trust_domain, raw)

@@ -66,20 +66,25 @@ def parse_signal(name: str) -> Signals:
     try:
         return Signals[f"SIG{name.upper().removeprefix('SIG')}"]
     except KeyError:
-        raise InvalidRequest(f"{name[:40]!r} is no signal.", code="usage", field="signal", fix="Say HUP, USR1, …") from None
+        raise InvalidRequest(f"{name[:40]!r} is no signal.", code="invalid_signal", field="signal", fix="Say HUP, USR1, …") from None
 
 
 def socket_path(address: str) -> str:
     """Return the path of a `unix:///…` address (SPIFFE_ENDPOINT_SOCKET). Raises ConfigurationError."""
-    parts = urlsplit(address)
-    if parts.scheme != "unix" or parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = urlsplit("")
+    path = unquote(parts.path)
+    plain = not (parts.netloc or parts.query or parts.fragment or "\0" in path)
+    if parts.scheme != "unix" or not plain or not path.startswith("/"):
         raise ConfigurationError(
             f"{address[:200]!r} is no address of a Unix socket.",
             code="invalid_endpoint_socket",
             field="SPIFFE_ENDPOINT_SOCKET",
             fix="Say unix:///path/of/the/socket; 'crank node info' shows it as spiffe_socket.",
         )
-    return unquote(parts.path)
+    return path
 
 
 async def keep(address: str, wish: Wish, *, watch: bool, told: Callable[[Fetched], None]) -> None:
@@ -223,5 +228,7 @@ def _send(number: Signals, pid_file: Path) -> None:
 
 def _failed(cause: str) -> CrankError:
     return ConfigurationError(
-        cause, code="identity_not_told", fix="The files are written; correct what is told of them, and start again."
+        f"The files are written, but their program was not told: {cause}",
+        code="identity_not_told",
+        fix="Correct the command or the file of its number, and start again.",
     )

@@ -29,7 +29,6 @@ from crank.domain.handle import (
     CALL_FILES_BYTES_MAX,
     CALL_FILES_MAX,
     CALL_RESULT_BYTES_MAX,
-    CalledBy,
     JobCall,
 )
 from crank.domain.ids import LOCAL_TENANT, CredentialId, JobId, WorkerId, parse_digest
@@ -160,7 +159,7 @@ async def _submit(desk: Desk, worker: LiveWorker, asked: _Asked) -> Job:
     caller, by = asked.caller, rules.called_by(asked.caller, asked.call)
     seen = await _desk_of(desk, caller)
     await desk.store.transact(lambda tx: _hold(desk, tx, asked))
-    origin = Origin(by, rules.passed_on(caller, asked.call), lambda tx: _admit(desk, tx, worker, asked, by))
+    origin = Origin(by, rules.passed_on(caller, asked.call), lambda tx, made: _admit(desk, tx, worker, asked, made))
     submitted = await submit(  # 4
         seen,
         tenant=caller.tenant,
@@ -213,7 +212,8 @@ def _fields(asked: _Asked) -> JsonObject:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _admit(desk: Desk, tx: Transaction, worker: LiveWorker, asked: _Asked, by: CalledBy) -> Job | None:  # 5
+def _admit(desk: Desk, tx: Transaction, worker: LiveWorker, asked: _Asked, made_id: JobId) -> Job | None:  # 5
+    by = rules.called_by(asked.caller, asked.call)
     caller = _fenced(tx, worker.known.worker_id, by.job_id, by.epoch)
     made = tx.jobs.called(caller.tenant, by.job_id, by.epoch, by.number)
     if made is not None:
@@ -221,7 +221,7 @@ def _admit(desk: Desk, tx: Transaction, worker: LiveWorker, asked: _Asked, by: C
     _pass(rules.count_refusal(caller, by, tx.jobs.calls(caller.tenant, by.root), _way_up(tx, caller)))
     facts: JsonObject = {
         "handle": by.handle, "capability": asked.call.capability, "epoch": by.epoch, "number": by.number, "depth": by.depth,
-        "passed_on": list(asked.call.handles),
+        "called": made_id, "passed_on": list(asked.call.handles),
     }  # fmt: skip
     tx.records.append(
         desk.record("job.called", tenant=caller.tenant, subject=str(worker.known.worker_id), job_id=by.job_id, facts=facts)

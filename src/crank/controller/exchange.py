@@ -9,18 +9,19 @@ Steps, marked again in the code:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crank.controller.access import authenticate
 from crank.controller.desk import Desk
 from crank.controller.keys import hash_of
-from crank.controller.present import bound_to, over, present, token_desk
+from crank.controller.present import bound_to, identity_of, over, present, token_desk
 from crank.controller.scope import desk_for
 from crank.controller.spend import note_refusal
 from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import Holder
-from crank.domain.credential import Credential
+from crank.domain.credential import Credential, CredentialKind
 from crank.domain.grant import Grant, GrantId, Right
+from crank.domain.ids import LOCAL_TENANT, CredentialId
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject
 from crank.domain.role import Role
@@ -85,7 +86,7 @@ async def exchange_token(desk: Desk, wanted: Wanted, *, known: Callable[[], None
     `role_not_allowed`, `nothing_granted`), InvalidRequest. A refusal of somebody known leaves a record.
     """
     tokens = token_desk(desk)
-    subject = await _subject(desk, wanted.subject, wanted.proven)  # 1
+    subject = await _subject(desk, wanted)  # 1
     known()
     try:
         return await _issue(desk, tokens, wanted, subject)
@@ -125,18 +126,50 @@ def _signed(tokens: TokenDesk, wanted: Wanted, grant: Grant) -> str:
     return tokens.chains.mint({**claims, "depth": grant.depth_left}, holder)
 
 
-async def _subject(desk: Desk, shown: Shown, proven: str | None) -> Subject:
+async def _subject(desk: Desk, wanted: Wanted) -> Subject:
+    shown = wanted.subject
     if shown.kind == exchange.API_KEY:
         return Subject(await authenticate(desk, hash_of(shown.text), access.API_KINDS))
-    if shown.kind in (exchange.ACCESS_TOKEN, exchange.JWT, exchange.BISCUIT):
-        credential, grant = await present(desk, shown.text, proven)
+    if shown.kind in (exchange.ACCESS_TOKEN, exchange.BISCUIT):
+        credential, grant = await present(desk, shown.text, wanted.proven)
         return Subject(credential, grant)
+    if shown.kind == exchange.JWT:
+        return await _workload(desk, shown.text, wanted.role)
     raise InvalidRequest(
         "This node exchanges its own keys and access tokens, and no such token.",
         code="unsupported_token_type",
         field="subject_token_type",
-        fix=f"Send {exchange.API_KEY} or {exchange.ACCESS_TOKEN}.",
+        fix=f"Send {exchange.API_KEY}, {exchange.ACCESS_TOKEN}, or {exchange.JWT} for a JWT-SVID.",
     )
+
+
+async def _workload(desk: Desk, shown: str, wanted_role: str | None) -> Subject:
+    """Return what a workload may do under a role: what the key may by whose authority the role lets it act."""
+    identity = str(identity_of(desk, shown))
+    role = _role_named(token_desk(desk), roles.DEFAULT_ROLE if wanted_role is None else wanted_role)
+    refused = roles.may_identity(role, identity)
+    found = await desk.store.read(lambda tx: [one for one in tx.credentials.all(LOCAL_TENANT) if one.name == role.key])
+    living = [one for one in found if one.kind in access.API_KINDS and access.lives(one, desk.clock.now_us())]
+    if refused is None and not living:
+        refused = Refusal("role_not_allowed", f"The key of the role {role.name} is gone.", "Ask the node's owner.", "role")
+    if refused is not None:
+        await note_refusal(replace(desk, asker=_nobody(identity)), refused.code, "token")
+        raise _not_allowed(refused)
+    return Subject(living[0], identity=identity)
+
+
+def _nobody(identity: str) -> Credential:
+    """Return by which name a record tells of a workload that may do nothing."""
+    return Credential(CredentialId(identity), LOCAL_TENANT, "workload", CredentialKind.API, identity, created_us=0)
+
+
+def _role_named(tokens: TokenDesk, name: str) -> Role:
+    role = tokens.roles.get(name)
+    if role is None:
+        raise InvalidRequest(
+            f"There is no role {name[:80]!r}.", code="role_not_found", field="role", fix="'crank token roles' lists them."
+        )
+    return role
 
 
 async def _holder(desk: Desk, wanted: Wanted, subject: Subject) -> NewHolder:
@@ -161,8 +194,10 @@ async def _actor(desk: Desk, wanted: Wanted, subject: Subject) -> tuple[str | No
     if wanted.actor.kind == exchange.API_KEY:
         credential = await authenticate(desk, hash_of(wanted.actor.text), access.API_KINDS)
         found: tuple[str, str | None] = (credential.subject, None)
-    elif wanted.actor.kind in (exchange.ACCESS_TOKEN, exchange.JWT, exchange.BISCUIT):
+    elif wanted.actor.kind in (exchange.ACCESS_TOKEN, exchange.BISCUIT):
         found = await _acting(desk, wanted.actor.text)
+    elif wanted.actor.kind == exchange.JWT:
+        found = (str(identity_of(desk, wanted.actor.text)), None)
     else:
         raise InvalidRequest(
             "This node knows no such kind of actor.", code="unsupported_token_type", field="actor_token_type"
@@ -194,16 +229,9 @@ def _role(tokens: TokenDesk, wanted: Wanted, subject: Subject) -> Role | None:
     """Return the role that is assumed; None for a token that is exchanged under the role it was made with."""
     if wanted.role is None and subject.grant is not None:
         return None
-    name = roles.DEFAULT_ROLE if wanted.role is None else wanted.role
-    role = tokens.roles.get(name)
-    if role is None:
-        raise InvalidRequest(
-            f"There is no role {name[:80]!r}.",
-            code="role_not_found",
-            field="role",
-            fix="'crank token roles' lists them.",
-        )
-    refused = roles.may_assume(role, subject.credential)
+    role = _role_named(tokens, roles.DEFAULT_ROLE if wanted.role is None else wanted.role)
+    # A workload's was looked at when it was found by whose authority it acts.
+    refused = None if subject.identity is not None else roles.may_assume(role, subject.credential)
     if refused is not None:
         raise _not_allowed(refused)
     return role
@@ -259,17 +287,17 @@ def _keep(desk: Desk, tx: Transaction, grant: Grant, subject: Subject, role: Rol
         "role": None if role is None else role.name,
         "expires_us": grant.expires_us,
     }
-    who = _asker(subject, credential)
+    who = _asker(subject)
     tx.records.append(desk.record("token.issued", tenant=grant.tenant, subject=who, job_id=None, facts=facts))
     if role is not None and role.name != roles.DEFAULT_ROLE:
         told = {"role": role.name, "grant": grant.grant_id, "expires_us": grant.expires_us}
         tx.records.append(desk.record("role.assumed", tenant=grant.tenant, subject=who, job_id=None, facts=told))
 
 
-def _asker(subject: Subject, credential: Credential | None) -> str:
+def _asker(subject: Subject) -> str:
     if subject.grant is not None:
         return subject.grant.holder
-    return subject.credential.subject if credential is None else credential.subject
+    return subject.name
 
 
 def _not_allowed(refused: Refusal) -> CrankError:

@@ -51,10 +51,11 @@ class Polling:
         now_us = self._desk.clock.now_us()
         known = await self._desk.store.read(lambda tx: list(tx.federation.all()))
         due = [each for each in known if self._is_due(each, now_us)]
-        for outcome in await asyncio.gather(*(poll(self._desk, each) for each in due), return_exceptions=True):
-            # One that was removed meanwhile is nobody's trouble.
-            if isinstance(outcome, BaseException) and not isinstance(outcome, CrankError):
-                raise outcome
+        outcomes = await asyncio.gather(*(poll(self._desk, each) for each in due), return_exceptions=True)
+        for each, outcome in zip(due, outcomes, strict=True):
+            # One that was removed meanwhile is nobody's trouble. A defect with one publisher must not silence the rest.
+            if isinstance(outcome, Exception) and not isinstance(outcome, CrankError):
+                _log.error("poll_failed", trust_domain=each.trust_domain, exc_info=outcome)
         for name in self._trust.bundles.forget_stale():
             _log.error("federation_stale", trust_domain=name, fix="Nobody of it is believed until its publisher answers.")
         return len(due)

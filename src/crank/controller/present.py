@@ -4,6 +4,8 @@ A token is believed when this node signed it for itself, its time has come and n
 key that it is bound to, and the store still has its grant alive under a credential that lives.
 """
 
+from collections.abc import Sequence
+
 from crank.controller.desk import Desk
 from crank.controller.present_chain import present_chain, present_holder
 from crank.controller.scope import unknown
@@ -11,11 +13,13 @@ from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant
+from crank.domain.identity import SpiffeId, parse_spiffe_id
 from crank.domain.ids import LOCAL_TENANT
 from crank.domain.job import Refusal
-from crank.domain.rules import access, token
+from crank.domain.json import JsonObject
+from crank.domain.rules import access, token, workload
 from crank.domain.rules import grant as rules
-from crank.errors import NotAuthenticated
+from crank.errors import InvalidRequest, NotAuthenticated
 from crank.ports import Transaction
 
 
@@ -74,6 +78,31 @@ def bound_to(desk: Desk, shown: str) -> str | None:
         tokens.reader.read(shown), issuer=tokens.issuer, audience=tokens.issuer, now_us=desk.clock.now_us()
     )
     return None if isinstance(said, Refusal) else said.holder_jkt
+
+
+def identity_of(desk: Desk, shown: str) -> SpiffeId:
+    """Return which workload a JWT-SVID for this node is of, by the bundle of its own trust domain as it is now.
+
+    Raises InvalidRequest (`invalid_jwt_svid`, `unsupported_token_type`).
+    """
+    tokens = token_desk(desk)
+    trust = desk.trust
+    if tokens.svids is None or trust is None:
+        raise InvalidRequest("This node takes no JWT-SVIDs.", code="unsupported_token_type", field="subject_token_type")
+
+    def keys_of(subject: str) -> Sequence[JsonObject]:
+        bundle = trust.bundles.find(parse_spiffe_id(subject).trust_domain)
+        found = () if bundle is None else bundle.jwt_authorities
+        return [{**one.jwk, "kid": one.kid, "use": "jwt-svid"} for one in found]
+
+    claims = tokens.svids.read(shown, keys_of)
+    cause = workload.claims_refusal(claims, tokens.issuer, now_us=desk.clock.now_us())
+    found = parse_spiffe_id(claims["sub"])
+    if cause is None and desk.standing.is_banned(found):
+        cause = "its identity was revoked"
+    if cause is not None:
+        raise InvalidRequest(f"This JWT-SVID does not hold here: {cause}.", code="invalid_jwt_svid", field="subject_token")
+    return found
 
 
 def over() -> NotAuthenticated:

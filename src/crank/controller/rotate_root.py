@@ -25,7 +25,7 @@ from crank.ports import RootRotation
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How the authority stands; `unaware` are followers of its bundle, this controller's own listeners among them, that do not have it yet."""
+    """How the authority stands; `unaware`: workers, followers of its bundle and own listeners that do not have it yet."""
 
     status: AuthorityStatus
     unaware: tuple[str, ...]

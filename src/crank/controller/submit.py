@@ -71,12 +71,13 @@ class Origin:
     """Where a job comes from that the code of another one called for.
 
     handles  what it has in its hand: never more than the calling job has in its own
-    admit    looked at in the transaction that accepts it: returns the job that was made for this call already, or raises
+    admit    looked at in the transaction that accepts it, with its id: returns the job that was made for this call already,
+             or raises
     """
 
     called_by: CalledBy
     handles: tuple[Handle, ...]
-    admit: Callable[[Transaction], Job | None]
+    admit: Callable[[Transaction, JobId], Job | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ async def submit(
     desk.failpoints.reach("submit.before_commit")
 
     def commit(tx: Transaction) -> Submitted:
-        made = None if origin is None else origin.admit(tx)
+        made = None if origin is None else origin.admit(tx, job.job_id)
         return Submitted(made, replayed=True) if made is not None else _admit(desk, tx, job, key, subject, call)
 
     submitted = await accept(desk, call.capability, commit)  # 7

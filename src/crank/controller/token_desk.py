@@ -11,7 +11,7 @@ from crank.domain.role import Role
 from crank.domain.rules.role import SHIPPED
 from crank.domain.trust import Peer
 from crank.errors import Unavailable
-from crank.ports import ChainIssuer, ProofReader, TokenReader
+from crank.ports import ChainIssuer, JwtSvidReader, ProofReader, TokenReader
 
 
 class TokenSigner(Protocol):
@@ -33,6 +33,7 @@ class TokenDesk:
     chains    tokens that their holders narrow and pass on by themselves; None: there are none here
     place     the node's address: the issuer of its tokens and their only audience. Known once the port is taken
     identify  proves who the other side of a TLS session is, as at the listener of workers; None: certificates mean nothing
+    svids     reads JWT-SVIDs, by which workloads say who they are; None: none is taken
     """
 
     signer: TokenSigner
@@ -44,6 +45,7 @@ class TokenDesk:
     seen: ProofWindow = field(default_factory=ProofWindow)
     place: str = ""
     identify: Callable[[Any], Peer] | None = None
+    svids: JwtSvidReader | None = None
 
     @property
     def issuer(self) -> str:

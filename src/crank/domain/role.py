@@ -13,6 +13,8 @@ class Role:
     bearer_sec    the same of one that is bound to none; 0: there is none such
     depth         how often its tokens may be passed on
     who           names of keys that may assume it; `*` for every key, `owner` for the node's owner
+    identities    SPIFFE IDs that may assume it by a JWT-SVID, or prefixes that end in `/*`; then it is
+    key           by the authority of the key of this name
     """
 
     name: str
@@ -21,4 +23,6 @@ class Role:
     lifetime_sec: int
     bearer_sec: int
     depth: int
-    who: tuple[str, ...]
+    who: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
+    key: str | None = None

@@ -55,9 +55,6 @@ def parse_handles(fields: JsonObject) -> tuple[DraftHandle, ...]:
 
 
 def _refuse_elsewhere(fields: JsonObject) -> None:
-    if fields.get("session") is not None:
-        raise NotSupported("Jobs of a session take no handles yet.", field="handles",
-                           fix="Run the job without a session.")  # fmt: skip
     if fields.get("program") is not None:
         raise NotSupported("A program cannot use handles; the code of a script can.", field="handles",
                            fix="Start the program from a script, and make the call there.")  # fmt: skip

@@ -190,8 +190,7 @@ class SandboxSession(Protocol):
         context  names the globals that the code sees; each name has its own for as long as the session lasts
         limits   what this run may use, where that is less than the session may
         stdin    its standard input is what `write_stdin` brings until `close_stdin`; otherwise it is empty
-        calls    takes what the code asks for by its handles; without it there is nothing to ask for. Only where the session
-                 does not last
+        calls    takes what the code asks for by its handles; without it there is nothing to ask for
 
         Never raises for anything the job did. Raises SandboxError when the sandbox could not be built
         or proven, or is dead; then no line of the job ran. When cancelled, the tree is dead before it raises.

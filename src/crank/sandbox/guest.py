@@ -77,11 +77,18 @@ class _Orders:
 
     def __init__(self) -> None:
         self._socket = socket.socket(fileno=_REQUEST)
+        # The beginning of an answer that a run had read and did not wait for.
+        self.ahead = b""
 
     def take(self, kind: str) -> tuple[Any, int | None]:
         """Return the next order and the descriptor that came with it. Ends the process when there is none."""
         head, descriptors = self._read(_HEADER.size)
         number, length = _HEADER.unpack(head)
+        while chr(number) == "a" and length <= _ORDER_BYTES_MAX:
+            # The answer to a call of an earlier run: nobody waits for it.
+            self._read(length)
+            head, descriptors = self._read(_HEADER.size)
+            number, length = _HEADER.unpack(head)
         if chr(number) != kind or length > _ORDER_BYTES_MAX:
             raise SystemExit("the guest was sent something else than agreed")
         body, _ = self._read(length)
@@ -89,7 +96,8 @@ class _Orders:
         return marshal.loads(body), descriptors[0] if descriptors else None
 
     def _read(self, count: int) -> tuple[bytes, list[int]]:
-        parts, descriptors = [], []
+        parts, descriptors = [self.ahead[:count]], []
+        self.ahead, count = self.ahead[count:], count - len(parts[0])
         while count:
             chunk, passed, _, _ = socket.recv_fds(self._socket, min(count, 1 << 20), 1, socket.MSG_CMSG_CLOEXEC)
             if not chunk:
@@ -399,11 +407,7 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     while True:
         order, stdin = orders.take("r")
         lasting = order["lasting"]
-        if handles := order.get("handles"):
-            # Answers come where the order came from.
-            hand.take(handles, channel, _REQUEST)
-        elif not lasting:
-            orders.close()
+        _hand_over(order, hand, orders, channel)
         limit(order["limits"], not lasting)
         _stdin(stdin)
         watcher.told = []
@@ -415,9 +419,21 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
             module = contexts.setdefault(order["context"], type(sys)("__main__"))
             runs += 1
             job.run(module, Script(order["code"], runs), json.loads(order["args"]), last=not lasting)
+        # Before its end is told: from then on the next order may come.
+        orders.ahead = hand.drop()
         code = job.end["code"] if not channel.is_ours() else job.tell()
         if not lasting or not channel.is_ours():
             os._exit(code)
+
+
+def _hand_over(order: Any, hand: Any, orders: _Orders, channel: _Channel) -> None:
+    """Give a run its handles; without any, the way in is shut for good where no other run follows."""
+    handles = order.get("handles")
+    if handles:
+        # Answers come where the order came from.
+        hand.take(handles, channel, _REQUEST)
+    elif not order["lasting"]:
+        orders.close()
 
 
 def _stdin(descriptor: int | None) -> None:

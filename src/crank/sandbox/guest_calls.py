@@ -14,6 +14,7 @@ import shutil
 import struct
 import sys
 import threading
+from collections import deque
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -95,6 +96,9 @@ class _Line:
     def __init__(self, channel: Any, descriptor: int) -> None:
         self._channel = channel
         self._descriptor = descriptor
+        # Held while something is read: whoever has it is alone with the descriptor.
+        self._gate = threading.Lock()
+        self._chunks: deque[bytes] = deque()
         self._turns = threading.BoundedSemaphore(_AT_ONCE_MAX)
         self._sending = threading.Lock()
         self._ready = threading.Condition()
@@ -121,6 +125,8 @@ class _Line:
 
     def _send(self, body: Mapping[str, Any]) -> int:
         with self._sending:
+            if self._broken:
+                raise CallRefused("channel_closed", "The run that this call belongs to is over.")
             number = self._number + 1
             octets = dumps({"number": number, **body})
             if len(octets) > _CALL_BYTES_MAX:
@@ -141,27 +147,39 @@ class _Line:
                 self._reading = True
                 self._ready.release()
                 try:
-                    chunk = self._read()
+                    self._read()
                 finally:
                     self._ready.acquire()
                     self._reading = False
                     self._ready.notify_all()
-                self._take(chunk)
+                self._take()
             return self._answers.pop(number)
 
-    def _read(self) -> bytes:
-        # Waiting can be interrupted; reading is done when something is there, and loses nothing.
+    def _read(self) -> None:
         waiting = select.poll()
         waiting.register(self._descriptor, select.POLLIN)
         try:
             waiting.poll()
-            return os.read(self._descriptor, _CHUNK)
+            with self._gate:
+                if not self._broken:
+                    # One step of the interpreter: an interrupt comes before it or after, and no byte is lost between.
+                    self._chunks.extend(map(os.read, (self._descriptor,), (_CHUNK,)))
         except OSError:
-            return b""
+            self._broken = True
 
-    def _take(self, chunk: bytes) -> None:
-        self._buffer += chunk
-        self._broken = self._broken or not chunk
+    def close(self) -> bytes:
+        """End the run's calls; return what was read and is not a whole answer, for whoever reads on."""
+        with self._sending, self._gate:
+            self._broken = True
+        with self._ready:
+            self._take()
+            self._ready.notify_all()
+            return bytes(self._buffer)
+
+    def _take(self) -> None:
+        while self._chunks:
+            self._broken = self._broken or not self._chunks[0]
+            self._buffer += self._chunks.popleft()
         while len(self._buffer) >= _HEADER.size:
             kind, length = _HEADER.unpack_from(self._buffer)
             if chr(kind) != "a" or length > _ANSWER_BYTES_MAX:
@@ -191,6 +209,11 @@ class _Hand:
         """Put these handles into the hand."""
         self._line = _Line(channel, descriptor)
         self._handles = {handle["name"]: dict(handle) for handle in told}
+
+    def drop(self) -> bytes:
+        """Leave the hand empty: the run is over. Return what was read of an answer that had not come whole."""
+        line, self._line, self._handles = self._line, None, {}
+        return b"" if line is None else line.close()
 
     def handles(self) -> dict[str, dict[str, Any]]:
         """Return this job's handles by name: what each is for. Without any, nothing can be called for."""

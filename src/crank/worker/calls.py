@@ -51,6 +51,11 @@ class JobCalls:
         self._current = current
         self._answers: dict[int, asyncio.Future[CallAnswer]] = {}
 
+    def _folder(self, number: int) -> str:
+        # Jobs of one session share /scratch, and each counts its calls from one.
+        own = f"{self._lease.job_id[-8:]}-" if self._lease.session_id is not None else ""
+        return f"{CALLS_FOLDER}/{own}{number}"
+
     @property
     def told(self) -> Sequence[JsonObject]:
         """Return what the code is told of its handles."""
@@ -83,7 +88,7 @@ class JobCalls:
             "message": answer.message,
             "fix": answer.fix,
             "result": answer.result,
-            "folder": f"{CALLS_FOLDER}/{call.number}",
+            "folder": self._folder(call.number),
             "files": files,
             "left_out": answer.left_out + missed,
         }
@@ -163,7 +168,7 @@ class JobCalls:
             try:
                 source = await fetch_file(LeaseFile(file.path, file.sha256, file.size_bytes), self._bench, self._current)
                 with source:
-                    await self._sandbox.put_file(f"{CALLS_FOLDER}/{answer.number}/{file.path}", source)
+                    await self._sandbox.put_file(f"{self._folder(answer.number)}/{file.path}", source)
             except CrankError:
                 # No room, something of the job's own in the way, or not to be had any more: told as left out.
                 continue

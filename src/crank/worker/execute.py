@@ -12,7 +12,7 @@ Whatever happens to the link, these steps go on; `deliver` tells the controller 
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -129,7 +129,7 @@ async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
     inputs = await fetch_all(lease.files, bench, current)  # 1
     try:
         if order.seat is not None:
-            return await _in_session(order.seat, lease, inputs)
+            return await _in_session(order.seat, lease, inputs, lambda sandbox: _calls(lease, sandbox, bench, current))
         devices = order.device.nodes if order.device else ()
         mounts = tuple(MountBinding(mount.name, Path(mount.host_path)) for mount in lease.mounts)
         session = await bench.sandbox.open(SandboxSpec(offer.build, limits, mounts, devices))  # 2
@@ -140,13 +140,20 @@ async def _prepare(order: Order, bench: Bench, current: CurrentLink) -> Run:
             raise
         if isinstance(offer, ShippedOffer):
             return ShippedRun(session, lease, offer)
-        return ScriptRun(session, lease, JobCalls(lease, session, bench, current) if lease.handles else None)
+        return ScriptRun(session, lease, _calls(lease, session, bench, current))
     finally:
         inputs.close()
 
 
-async def _in_session(seat: Seat, lease: Lease, inputs: Inputs) -> Run:
-    run = SessionRun(seat.sessions, seat.kept, lease)
+def _calls(lease: Lease, sandbox: SandboxSession, bench: Bench, current: CurrentLink) -> JobCalls | None:
+    return JobCalls(lease, sandbox, bench, current) if lease.handles else None
+
+
+async def _in_session(
+    seat: Seat, lease: Lease, inputs: Inputs, calls: Callable[[SandboxSession], JobCalls | None]
+) -> Run:
+    assert seat.kept.sandbox is not None, "a session is entered when it stands"
+    run = SessionRun(seat.sessions, seat.kept, lease, calls(seat.kept.sandbox))
     await inputs.put_into(run.sandbox)
     return run
 

@@ -189,8 +189,8 @@ def find_offer(offers: Sequence[Offer], lease: Lease | Open) -> Offer | None:
 
 def unfit(offer: Offer, lease: Lease) -> tuple[str, str] | None:
     """Return why a lease asks for what this kind of offer does not take, as a code and a sentence, or None."""
-    if lease.handles and (not isinstance(offer, ScriptOffer) or lease.session_id is not None):
-        return "no_handles", "Only a script in a sandbox of its own can use handles."
+    if lease.handles and not (isinstance(offer, ScriptOffer) and lease.code is not None):
+        return "no_handles", "Only a script can use handles."
     wants_more = lease.files or lease.mounts or lease.code is not None or lease.program is not None
     if isinstance(offer, FunctionOffer) and (wants_more or lease.session_id is not None):
         return "args_only", f"{lease.capability} is a function: it takes args, and nothing else."

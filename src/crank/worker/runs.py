@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from crank.domain.ids import JobId
 from crank.domain.json import JsonValue
@@ -121,10 +121,10 @@ class ScriptRun:
         if lease.program is not None:
             return await self.sandbox.run_program(lease.program, sink, limits=limits, stdin=lease.stdin)
         assert lease.code is not None, "checked before it was opened"
-        context = lease.context or "main"
+        how: dict[str, Any] = {"context": lease.context or "main", "limits": limits, "stdin": lease.stdin}
         if self.calls is not None:
-            return await self.sandbox.run_python(lease.code, args, sink, stdin=lease.stdin, calls=self.calls)
-        return await self.sandbox.run_python(lease.code, args, sink, context=context, limits=limits, stdin=lease.stdin)
+            how["calls"] = self.calls
+        return await self.sandbox.run_python(lease.code, args, sink, **how)
 
     async def stop(self, reason: Reason) -> None:
         """End the run."""
@@ -183,9 +183,9 @@ class ShippedRun(ScriptRun):
 class SessionRun(ScriptRun):
     """A script or a program in a session. Cancelling interrupts it; only one that does not yield ends the session."""
 
-    def __init__(self, sessions: Sessions, kept: Kept, lease: Lease) -> None:
+    def __init__(self, sessions: Sessions, kept: Kept, lease: Lease, calls: JobCalls | None = None) -> None:
         assert kept.sandbox is not None, "a session is entered when it stands"
-        super().__init__(kept.sandbox, lease)
+        super().__init__(kept.sandbox, lease, calls)
         self._sessions = sessions
         self._kept = kept
         self._limits = lowered(kept.limits, lease)

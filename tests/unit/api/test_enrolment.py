@@ -17,6 +17,8 @@ from crank.security import peer_identity, read_workload
 from tests.support.attester import Attester
 from tests.support.desk import open_api, open_desk
 
+JSON = {"Content-Type": "application/json"}
+
 
 @pytest.fixture
 async def desk(tmp_path: Path):
@@ -199,6 +201,8 @@ async def test_oversized_and_malformed_input_is_refused(desk: Desk, api: httpx2.
     ):
         answer = await api.post("/v1/nodes/join", json=body)
         assert (answer.status_code, answer.json()["field"]) == (422, field)
+    large = await api.post("/v1/nodes/join", content=b'{"evidence":"' + b"a" * 70_000 + b'"}', headers=JSON)
+    assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
     assert (await join(api, token, good)).status_code == 200
 
 

@@ -11,6 +11,7 @@ from crank.controller import publish
 from crank.controller.tell_trust import unaware
 from crank.security.bundles import read_bundle
 from tests.support.desk import TRUST_DOMAIN
+from tests.support.tokens import PLACE, with_tokens
 from tests.unit.api.conftest import check_problem
 
 
@@ -106,25 +107,36 @@ async def test_a_wrong_credential_is_refused_even_here(stranger):
     check_problem(answer, 401, "not_authenticated")
 
 
-async def test_discovery_leads_to_the_keys_of_tokens(desk, stranger):
-    """OpenID Connect Discovery 3: issuer, and a separate set of keys with `use` sig."""
-    document = (await stranger.get("/.well-known/openid-configuration")).json()
-    assert document["issuer"] == "https://node.test"
+@pytest.fixture
+async def token_api(desk):
+    """Give a stranger's client of a desk whose tokens are signed by the same authority."""
+    app = build_api(with_tokens(desk, keys=desk.authority), version="0", more_names=["node.test", "other.test"])
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="https://other.test") as client:
+        yield client
+
+
+async def test_discovery_leads_to_the_keys_of_tokens(desk, token_api):
+    """OpenID Connect Discovery 3: the issuer that tokens name, by whatever name it was asked, and a set of keys with `use` sig."""
+    document = (await token_api.get("/.well-known/openid-configuration")).json()
+    assert document["issuer"] == PLACE
     required = {
         "issuer", "authorization_endpoint", "jwks_uri", "response_types_supported", "subject_types_supported",
         "id_token_signing_alg_values_supported",
     }  # fmt: skip
     assert required <= set(document)
-    keys = (await stranger.get(document["jwks_uri"])).json()["keys"]
+    oauth = (await token_api.get("/.well-known/oauth-authorization-server")).json()
+    assert {name: oauth[name] for name in ("issuer", "jwks_uri")} == {name: document[name] for name in ("issuer", "jwks_uri")}
+    keys = (await token_api.get(document["jwks_uri"])).json()["keys"]
     assert keys == list(desk.authority.access_token_keys())
     assert all(key["use"] == "sig" and "d" not in key for key in keys)
 
 
-async def test_the_two_sets_never_mix(desk, stranger):
+async def test_the_two_sets_never_mix(desk, token_api):
     """A key that vouches for SVIDs is in the bundle alone, one that signs tokens in the other set alone; after rotation too."""
     desk.authority.change_keys()
-    bundle = (await stranger.get("/trust-bundle")).json()["keys"]
-    tokens = (await stranger.get("/.well-known/jwks.json")).json()["keys"]
+    bundle = (await token_api.get("/trust-bundle")).json()["keys"]
+    tokens = (await token_api.get("/v1/jwks")).json()["keys"]
     assert {key["use"] for key in bundle} == {"x509-svid", "jwt-svid"}
     assert not {key["x"] for key in bundle} & {key["x"] for key in tokens}
     assert len([key for key in bundle if key["use"] == "jwt-svid"]) == len(tokens) == 2
@@ -134,5 +146,5 @@ async def test_the_two_sets_never_mix(desk, stranger):
 async def test_a_node_without_a_trust_domain_says_so(desk, stranger):
     """What cannot be served is refused like everything else."""
     object.__setattr__(desk, "trust", None)
-    for path in ("/trust-bundle", "/.well-known/openid-configuration", "/.well-known/jwks.json"):
-        check_problem(await stranger.get(path), 503, "no_trust_domain")
+    check_problem(await stranger.get("/trust-bundle"), 503, "no_trust_domain")
+    check_problem(await stranger.get("/.well-known/openid-configuration"), 401, "not_authenticated")

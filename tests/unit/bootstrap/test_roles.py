@@ -46,6 +46,19 @@ def test_a_file_is_a_role_beside_the_shipped_ones(settings):
     )
 
 
+def test_workloads_act_by_the_authority_of_a_key(settings):
+    """Identities come with a key; the one without the other, and a prefix of a whole world, are mistakes."""
+    path = settings.home / "roles" / "agents.toml"
+    rights = '[[rights]]\nidentifier = "python.*"\n'
+    path.write_text('summary = "x"\nkey = "claude"\nidentities = ["spiffe://example.org/agent/*"]\n' + rights)
+    assert read_roles(settings)["agents"].identities == ("spiffe://example.org/agent/*",)
+    for wrong in ('identities = ["spiffe://example.org/a"]', 'key = "claude"\nwho = ["*"]',
+                  'key = "claude"\nidentities = ["spiffe://*"]', 'key = "claude"\nidentities = ["spiffe://example.org/*"]'):  # fmt: skip
+        path.write_text(f'summary = "x"\n{wrong}\n{rights}')
+        with pytest.raises(ConfigurationError):
+            read_roles(settings)
+
+
 def test_a_file_takes_the_place_of_a_shipped_role(settings):
     """The operator narrows what everybody gets."""
     (settings.home / "roles" / "default.toml").write_text(GOOD)

@@ -92,7 +92,8 @@ async def test_a_call_becomes_a_job_on_the_lent_slot_and_its_end_the_answer(tmp_
         document = await job_document(desk, tenant=LOCAL_TENANT, job_id=JobId(lease.job_id))
         assert document["called_by"] == {"job_id": caller.job_id, "epoch": 1, "number": 1, "handle": "run"}
         page = await records_page(desk, tenant=LOCAL_TENANT, job_id=caller.job_id, after=0, limit=100)
-        assert "job.called" in [record["kind"] for record in page["records"]]
+        (called,) = [record["facts"] for record in page["records"] if record["kind"] == "job.called"]
+        assert (called["handle"], called["called"], called["number"]) == ("run", lease.job_id, 1)
 
 
 async def test_a_call_that_is_said_again_makes_no_second_job(tmp_path: Path) -> None:

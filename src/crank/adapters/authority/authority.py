@@ -340,7 +340,9 @@ class FileAuthority:
 
     def _open(self) -> AuthorityState:
         state = read_state(self._state_file)
-        flat = find_flat(self._root, self._shapes)
+        # One that was retired is not looked at: a crash may have left half of it.
+        retired = state is not None and state.flat_until_us is None
+        flat = None if retired else find_flat(self._root, self._shapes)
         if state is None:
             state = self._first_state(flat)
         if state.trust_domain != self.trust_domain:
@@ -348,7 +350,7 @@ class FileAuthority:
             raise damaged(self._state_file, cause)
         marks = [state.current, *([state.other] if state.other else [])]
         self._loaded = {mark: self._generations.load(mark) for mark in marks}
-        self._flat = flat if state.flat_until_us is not None else None
+        self._flat = flat
         self._svid_keys.load()
         self._token_keys.load()
         return state

@@ -1,5 +1,6 @@
 """One generation: a root and the authority that it signed. A root's key is made here, written away and forgotten."""
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from crank.adapters.authority.shapes import Shapes, Signer, mark_of
 
 ROOT_FILE, AUTHORITY_FILE = "root.pem", "authority.pem"
 OFFLINE = "offline"
-_MARK_DIGITS = 12
+_MARK = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +77,20 @@ class Generations:
 
     def complete(self) -> tuple[str, ...]:
         """Return the marks of the generations that were made to their end."""
-        return tuple(
-            sorted(folder.parent.name for folder in self._folder.glob(f"{'?' * _MARK_DIGITS}/{AUTHORITY_FILE}"))
-        )
+        return tuple(folder.name for folder in self._folders() if (folder / AUTHORITY_FILE).exists())
 
     def keep_only(self, marks: frozenset[str]) -> None:
         """Destroy the keys and files of every other generation, half-made ones too."""
-        for folder in self._folder.glob("?" * _MARK_DIGITS):
-            if folder.name not in marks and (folder / ROOT_FILE).exists():
+        for folder in self._folders():
+            if folder.name not in marks:
                 remove(self._folder / OFFLINE / f"root-key-{folder.name}.pem")
                 self._files.remove(folder.name)
                 self._keys.remove(folder.name)
                 shutil.rmtree(folder)
                 sync(self._folder)
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self._folder.glob("*/") if _MARK.fullmatch(path.name))
 
     def _root_key_path(self, mark: str) -> Path:
         path = self._folder / OFFLINE / "root-key.pem"

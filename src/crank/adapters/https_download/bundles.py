@@ -66,7 +66,7 @@ class HttpsPublishers:
                     try:
                         return await self._ask(parse_bundle_url(url), private, trust)
                     except _Redirect as redirect:
-                        url = urljoin(url, redirect.location)
+                        url = _joined(url, redirect.location)
         except TimeoutError as fault:
             raise _failed(f"it took longer than {FETCH_SEC:g} s", fault) from fault
         raise _refused(f"it redirects more than {REDIRECTS_MAX} times")
@@ -78,7 +78,7 @@ class HttpsPublishers:
             raise UntrustedPeer(
                 f"The publisher cannot prove who it is: {fault.verify_message}.", fix=_FIX_TRUST
             ) from fault
-        except OSError as fault:
+        except (OSError, UnicodeError) as fault:
             raise _failed("it cannot be reached, or ends the TLS session", fault) from fault
         try:
             if trust.expected is not None:
@@ -149,6 +149,14 @@ def _trust(ca_pem: str | None, expected: Expected | None) -> _Trust:
             fix="Hand over one or more PEM certificates.",
         ) from fault
     return _Trust(context, expected)
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        # No reader agrees about what this is; judging it says so.
+        return location
 
 
 def _check_head(answer: h11.Response) -> None:

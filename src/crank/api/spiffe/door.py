@@ -63,7 +63,9 @@ class _Calls(Handler):
         """Begin a call."""
         assert stream.id is not None, "a stream that came in has a number"
         stream.buffer = BoundedBuffer(stream.connection, stream.id)
-        super().accept(stream, headers, release_stream)
+        # Binary metadata is read by nobody here, and the library stumbles over some that is none.
+        plain = [(name, value) for name, value in headers if not name.endswith("-bin")]
+        super().accept(stream, plain, release_stream)
 
 
 class _Connection(H2Protocol):
@@ -86,7 +88,7 @@ class _Connection(H2Protocol):
         try:
             super().data_received(data)
         except Exception as fault:  # noqa: BLE001 - whatever a stranger's frames do to the parser, it is their end
-            _log.info("spiffe_frames_refused", cause=repr(fault)[:200])
+            _log.debug("spiffe_frames_refused", cause=repr(fault)[:200])
             self.end()
             return
         unread = self._transport.get_write_buffer_size()
@@ -167,7 +169,7 @@ class Door:
         try:
             tied, caller = await loop.run_in_executor(self._lookers, self._witness.receive, connection)
         except CrankError as fault:
-            _log.info("spiffe_caller_refused", code=fault.error_code)
+            _log.debug("spiffe_caller_refused", code=fault.error_code)
             return
         held = sum(uid == caller.uid for uid in self._connections.values())
         if held >= CONNECTIONS_MAX // _SHARE:

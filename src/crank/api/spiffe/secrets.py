@@ -81,6 +81,7 @@ class _Talk:
         self._picture: Picture | None = None
         self._version = 0
         self._nonce = ""
+        self._refused = ""
         self._said: tuple[tuple[str, ...], list[AnyMessage]] | None = None
         self._sending = asyncio.Lock()
 
@@ -92,7 +93,9 @@ class _Talk:
                 continue
             if request.HasField("error_detail"):
                 # Refused; sending the same again would be refused again, so the next change is awaited.
-                _log.warning("sds_refused", code=request.error_detail.code, version=self._version)
+                if self._refused != self._nonce:
+                    self._refused = self._nonce
+                    _log.warning("sds_refused", code=request.error_detail.code, version=self._version)
                 continue
             names = _names(request)
             if names != self._names:

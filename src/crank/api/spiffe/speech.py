@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import structlog
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 from grpclib.const import Status
@@ -18,6 +19,8 @@ from crank.errors import CrankError, InvalidRequest, NotAllowed, NotSupported, T
 
 # The largest honest request is a token to validate, or a list of names.
 MESSAGE_BYTES_MAX = 64 * 1024
+# How long a call may be open without its request.
+HEAR_SEC_MAX = 10.0
 # How long one message may wait for a caller that does not read.
 SEND_SEC_MAX = 10.0
 _STATUSES: tuple[tuple[type[CrankError], Status], ...] = (
@@ -27,6 +30,7 @@ _STATUSES: tuple[tuple[type[CrankError], Status], ...] = (
     (NotAllowed, Status.PERMISSION_DENIED),
     (Unavailable, Status.UNAVAILABLE),
 )
+_log = structlog.get_logger(__name__)
 # Written once for all that are sent the same.
 Octets = bytes
 
@@ -72,7 +76,11 @@ async def hear(stream: Stream[Any, Any]) -> Any:
 
 async def hear_one(stream: Stream[Any, Any]) -> Any:
     """Return the one request of a call. Raises as `hear`."""
-    request = await hear(stream)
+    try:
+        async with asyncio.timeout(HEAR_SEC_MAX):
+            request = await hear(stream)
+    except TimeoutError:
+        raise GRPCError(Status.DEADLINE_EXCEEDED, "The request does not come.") from None
     if request is None:
         raise GRPCError(Status.INVALID_ARGUMENT, "The request is missing.")
     return request
@@ -98,5 +106,8 @@ def told() -> Iterator[None]:
         raise GRPCError(Status.UNIMPLEMENTED, "Requests are not compressed.") from None
     except CrankError as fault:
         status = next((status for kind, status in _STATUSES if isinstance(fault, kind)), Status.INTERNAL)
-        text = "The node failed; its log says more." if status is Status.INTERNAL else f"{fault.message} {fault.fix}"
+        text = f"{fault.message} {fault.fix}"
+        if status is Status.INTERNAL:
+            _log.error("spiffe_failed", code=fault.error_code, message=fault.message, detail=fault.detail)
+            text = "The node failed; its log says more."
         raise GRPCError(status, text) from fault

@@ -34,11 +34,20 @@ _US = 1_000_000
 class Subject:
     """What is exchanged: the authority that it holds, and who holds it.
 
-    grant  the one that is exchanged; None: a key itself
+    grant     the one that is exchanged; None: a key itself
+    identity  SPIFFE ID of the workload that a role lets act by the key; None: whoever holds the key
     """
 
     credential: Credential
     grant: Grant | None = None
+    identity: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Return for whom what comes of it acts."""
+        if self.grant is not None:
+            return self.grant.subject
+        return self.credential.subject if self.identity is None else self.identity
 
     @property
     def held(self) -> Ceiling:
@@ -131,7 +140,7 @@ def issue(
         grant_id=grant_id,
         tenant=subject.credential.tenant,
         credential_id=subject.credential.credential_id,
-        subject=subject.credential.subject if before is None else before.subject,
+        subject=subject.name,
         rights=_stable(granted.rights),
         issued_us=now_us // _US * _US,
         expires_us=granted.expires_us // _US * _US,
@@ -157,6 +166,8 @@ def _space(subject: Subject, holder: NewHolder, made: Grant) -> CredentialId:
     if holder.actor is None:
         if subject.grant is not None:
             return subject.grant.space
+        if subject.identity is not None:
+            return _named_space(credential, "identity", subject.identity)
         if credential.bounded:
             return credential.credential_id
         # The owner's jobs are not for whoever holds one token of theirs.

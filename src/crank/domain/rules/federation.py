@@ -18,9 +18,12 @@ STALE_AFTER_SEC_MAX = 30 * 86_400
 POLL_SEC_MIN = 10
 POLL_SEC_MAX = 86_400
 REDIRECTS_MAX = 3
+HOST_CHARS_MAX = 253
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 # Scheme, a name or address without a user in front, a port, and a path of visible ASCII without a fragment.
 _URL = re.compile(
-    r"https://(?P<host>[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?(?P<target>[/?][!-\"$-~]*)?"
+    rf"https://(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]{{2,45}}\])"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<target>[/?][!-\"$-~]*)?"
 )
 _US = 1_000_000
 
@@ -41,7 +44,7 @@ def parse_bundle_url(url: str) -> Place:
     """
     match = _URL.fullmatch(url) if len(url) <= URL_CHARS_MAX else None
     port = int((match and match["port"]) or 443)
-    if match is None or not 0 < port < 65_536:
+    if match is None or not 0 < port < 65_536 or len(match["host"]) > HOST_CHARS_MAX:
         raise InvalidRequest(
             "The URL of a bundle is https://host/path, in lower case, without a user or a fragment.",
             code="invalid_bundle_url",

@@ -1,5 +1,6 @@
 """Roles: those that every node has, how one is written, who may assume it, and the ceiling that it sets."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -55,6 +56,22 @@ def may_assume(role: Role, credential: Credential) -> Refusal | None:
     )
 
 
+def may_identity(role: Role, identity: str) -> Refusal | None:
+    """Return why this workload may not assume a role, or None when it may."""
+    if role.key is not None and any(_names(one, identity) for one in role.identities):
+        return None
+    return Refusal(
+        "role_not_allowed",
+        f"The identity {identity} may not assume the role {role.name}.",
+        "Ask the node's owner to name it under 'identities' in the role's file.",
+        "role",
+    )
+
+
+def _names(pattern: str, identity: str) -> bool:
+    return identity == pattern or (pattern.endswith("/*") and identity.startswith(pattern[:-1]))
+
+
 def ceiling(role: Role, now_us: int, *, bound: bool) -> Ceiling | Refusal:
     """Return the most that a role gives now, to a holder who proved a key (`bound`) or to any bearer."""
     seconds = role.lifetime_sec if bound else role.bearer_sec
@@ -73,7 +90,9 @@ def ceiling(role: Role, now_us: int, *, bound: bool) -> Ceiling | Refusal:
 _SUMMARY_CHARS_MAX = 300
 _NAMES_MAX = 256
 _NAME_CHARS_MAX = 63
-_FIELDS: Final = frozenset({"summary", "rights", "lifetime_sec", "bearer_sec", "depth", "who"})
+# A prefix names a trust domain and one segment at least: nobody gives a role to a whole world by a slip.
+_IDENTITY = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]{1,255}){1,16}(/\*)?")
+_FIELDS: Final = frozenset({"summary", "rights", "lifetime_sec", "bearer_sec", "depth", "who", "identities", "key"})
 
 # Reads what one [[rights]] says; raises the fault that says what is wrong with it.
 ReadRight = Callable[[Any], Right]
@@ -89,7 +108,11 @@ def parse_role(name: str, document: Mapping[str, Any], read_right: ReadRight) ->
         problems.append(
             Problem(f"{name}.summary", f"It is a sentence of at most {_SUMMARY_CHARS_MAX} characters.", _FIX)
         )
-    if not _are_names(who):
+    identities, key = document.get("identities", []), document.get("key")
+    if not _are_identities(identities) or bool(identities) != isinstance(key, str):
+        cause = "They are SPIFFE IDs or prefixes that end in '/*', and there is a 'key' by whose authority they act."
+        problems.append(Problem(f"{name}.identities", cause, _FIX))
+    if not _are_names(who) and not (who is None and identities):
         problems.append(
             Problem(f"{name}.who", "It is a list of names of keys, '*' for all, 'owner' for the owner.", _FIX)
         )
@@ -104,7 +127,9 @@ def parse_role(name: str, document: Mapping[str, Any], read_right: ReadRight) ->
     rights = _rights(name, document.get("rights"), read_right, problems)
     if problems:
         return None, problems
-    return Role(name, str(summary), rights, **numbers, who=tuple(who or ())), ()
+    return Role(
+        name, str(summary), rights, **numbers, who=tuple(who or ()), identities=tuple(identities), key=key
+    ), ()
 
 
 _FIX = "Correct the file; docs/reference/tokens.md describes it."
@@ -115,6 +140,14 @@ def _are_names(who: Any) -> bool:
         isinstance(who, list)
         and 0 < len(who) <= _NAMES_MAX
         and all(isinstance(one, str) and 0 < len(one) <= _NAME_CHARS_MAX for one in who)
+    )
+
+
+def _are_identities(identities: Any) -> bool:
+    return (
+        isinstance(identities, list)
+        and len(identities) <= _NAMES_MAX
+        and all(isinstance(one, str) and _IDENTITY.fullmatch(one) for one in identities)
     )
 
 

@@ -138,3 +138,15 @@ def test_a_strangers_authority_is_not_taken_over(tmp_path, clock):
     with pytest.raises(Exception, match="key is missing"):
         upgrade(tmp_path, clock)
     assert {path.name for path in (tmp_path / "authority").iterdir()} == {"ca.pem"}
+
+
+def test_a_crash_while_the_old_authority_is_destroyed_is_nothing(old, clock):
+    """Its key is gone and its certificate still lies there: the node starts, and removes it."""
+    authority = upgrade(old, clock)
+    certificate = (old / "authority" / "ca.pem").read_bytes()
+    clock.advance(30 * DAY_SEC)
+    authority.ensure()
+    (old / "authority" / "ca.pem").write_bytes(certificate)
+    again = upgrade(old, clock)
+    assert len(again.bundle().x509_authorities) == 1
+    assert not (old / "authority" / "ca.pem").exists()

@@ -69,7 +69,6 @@ def test_handles_are_read_as_they_were_meant() -> None:
     ("fields", "code", "field"),
     [
         ({"handles": [{"name": "b", "kind": "budget", "amount": 5}]}, "not_supported", "handles.0.kind"),
-        ({"handles": [CONVERT], "session": "x"}, "not_supported", "handles"),
         ({"handles": [CONVERT], "program": ["ls"]}, "not_supported", "handles"),
         ({"handles": [CONVERT], "files": [{"path": "crank.py"}]}, "invalid_path", "files.0.path"),
         ({"handles": [CONVERT], "files": [{"path": "crank/x.txt"}]}, "invalid_path", "files.0.path"),
