@@ -57,7 +57,7 @@ check: lint types imports deps ## Run the checks that need no test
 
 lint: setup ## ruff and codespell
 	@$(BIN)/ruff check
-	@$(BIN)/codespell -L objekt,biuld,filetests src tests docs features examples benchmarks tools profiles/*.toml *.md
+	@$(BIN)/codespell -L objekt,biuld,filetests,wit,te src tests docs features examples benchmarks tools profiles/*.toml *.md
 
 types: setup ## mypy --strict
 	@$(BIN)/mypy
