@@ -219,8 +219,9 @@ async def test_a_bound_token_never_becomes_a_bearer(agent, thief):
     """Its holder cannot loosen it, by itself or in somebody's name."""
     token = await agent.token(depth=1)
     key = await agent.http.post("/v1/keys", json={"name": "b"}, headers={"Authorization": f"Bearer {SECRET}"})
-    answer = await agent.ask(form(token, actor=key.json()["secret"]))
-    assert answer.json()["code"] == "bearer_not_allowed"
+    for role in ({}, {"role": "default"}, {"role": "once"}):
+        answer = await agent.ask(form(token, actor=key.json()["secret"], **role))
+        assert answer.json()["code"] == "bearer_not_allowed"
 
 
 async def test_it_is_not_passed_on_where_that_is_not_allowed(agent, thief):

@@ -21,9 +21,11 @@ from websockets.asyncio.client import connect
 from crank.adapters.authority import FileAuthority
 from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.own_identity import HeldIdentity
+from crank.adapters.signed import sign_manifest
 from crank.controller.cut_off import cut_off_all
 from crank.controller.identities import load_standing
 from crank.domain.capability import capability_document
+from crank.domain.enrolment import Manifest
 from crank.domain.trust import Peer
 from crank.errors import NotAllowed, Unavailable, UntrustedPeer
 from crank.security import Verifier, client_context
@@ -74,12 +76,23 @@ async def owner(node):
         yield client
 
 
+def hello_of(desk, identity, name: str = "w1") -> Hello:
+    """Make the first message of a worker, which signs what it offers with the key of its certificate."""
+    key = load_pem_private_key(identity.key_file.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    leaf = x509.load_pem_x509_certificates(identity.certificate_file.read_bytes())[0]
+    instance = desk.ids.uuid7()
+    now_sec = desk.clock.now_us() // 1_000_000
+    manifest = Manifest(desk.ids.uuid7(), name, instance, "n1", now_sec, (capability_document(CORE),))
+    return Hello(2, 3, name, instance, "n1", "0", 1, [], [], False, sign_manifest(key, (leaf.public_bytes(Encoding.DER),), manifest))
+
+
 @contextlib.asynccontextmanager
-async def linked(desk, node, name: str = "w1", effects_of=CORE):
+async def linked(desk, node, name: str = "w1"):
     """Give the link of a worker that is enrolled by version 3, after it acknowledged what it trusts."""
-    async with connect(node.url, ssl=context_of(node.worker(name))) as link:
-        hello = Hello(2, 3, name, desk.ids.uuid7(), "n1", "0", 1, [capability_document(effects_of)], [])
-        await link.send(encode(hello))
+    identity = node.worker(name)
+    async with connect(node.url, ssl=context_of(identity)) as link:
+        await link.send(encode(hello_of(desk, identity, name)))
         assert isinstance(decode(await link.recv()), Welcome)
         trust = decode(await link.recv())
         assert isinstance(trust, Trust)
@@ -223,6 +236,27 @@ async def test_a_revoked_worker_is_cut_off_in_mid_connection(desk, node):
             await connect(node.url, ssl=context_of(identity))
         assert caught.value.response.status_code == 403
         assert b"identity_revoked" in caught.value.response.body
+
+
+async def test_a_download_under_way_breaks_off(desk, node):
+    """A revoked worker gets no more of a file than what was on its way already."""
+    identity = await node.known(desk)
+    content = bytes(48 * 1024 * 1024)
+    digest = hashlib.sha256(content).hexdigest()
+    async with linked(desk, node) as link, owner(node) as api, httpx2.AsyncClient(verify=context_of(identity)) as kept:
+        assert (await api.put(f"/v1/blobs/{digest}", content=content)).status_code == 201
+        await api.post("/v1/jobs", json={"code": "1", "files": [{"path": "a", "sha256": digest}]})
+        assert isinstance(decode(await asyncio.wait_for(link.recv(), 10)), Lease)
+        got = 0
+        with pytest.raises(httpx2.TransportError):
+            async with kept.stream("GET", f"https://127.0.0.1:{node.workers_port}/v1/blobs/{digest}") as answer:
+                assert answer.status_code == 200
+                async for piece in answer.aiter_raw():
+                    if got == 0:
+                        named = f"spiffe://{TRUST_DOMAIN}/worker/w1"
+                        await api.post("/v1/identities/revoke", json={"identity": named})
+                    got += len(piece)
+        assert 0 < got < len(content)
 
 
 async def test_what_may_have_run_ends_truthfully(desk, node):
@@ -469,7 +503,7 @@ async def test_a_worker_keeps_its_next_certificate_in_memory(desk, node):
     due_in_sec = await own.renew()
     assert 0 < due_in_sec <= 1800
     link = await connector.connect()
-    await link.send(Hello(2, 3, "w1", desk.ids.uuid7(), "n1", "0", 1, [capability_document(CORE)], []))
+    await link.send(hello_of(desk, identity))
     assert isinstance(await anext(link.messages()), Welcome)
     shown = desk.roster.live()[0].peer.serials[0]
     assert shown != node.authority.read_local(identity.folder).serial
@@ -479,9 +513,10 @@ async def test_a_worker_keeps_its_next_certificate_in_memory(desk, node):
 
 async def test_a_revoked_worker_learns_the_reason(desk, node):
     """On its link, at its next connection and at its renewal it hears that it was revoked, by a code."""
-    connector, own = _connector(node, await node.known(desk))
+    identity = await node.known(desk)
+    connector, own = _connector(node, identity)
     link = await connector.connect()
-    await link.send(Hello(2, 3, "w1", desk.ids.uuid7(), "n1", "0", 1, [capability_document(CORE)], []))
+    await link.send(hello_of(desk, identity))
     stream = link.messages()
     await anext(stream)
     async with owner(node) as api:

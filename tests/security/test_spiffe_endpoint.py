@@ -46,7 +46,7 @@ def test_what_is_the_address_of_a_socket(address, path):
     ],
 )
 def test_what_is_no_address_of_a_socket(address):
-    """Workload Endpoint 4: no authority, user, query or fragment; TCP, where no kernel names the caller, is not spoken (3)."""
+    """Workload Endpoint 3, 4: no authority, user, query or fragment; and TCP, where no kernel names the caller, is not spoken."""
     with pytest.raises(ConfigurationError) as caught:
         socket_path(address)
     assert caught.value.error_code == "invalid_endpoint_socket"

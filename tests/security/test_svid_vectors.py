@@ -52,6 +52,16 @@ def twice(extension: x509.ExtensionType) -> bytes:
     return forged
 
 
+def unfilled() -> tuple[bytes, ...]:
+    """Return a leaf whose signature says that its last bit, which is zero, is not used: other bytes, the same signature."""
+    while True:
+        chain = ROOT.leaf()
+        signature = x509.load_der_x509_certificate(chain[0]).signature
+        if signature[-1] % 2 == 0:
+            before = len(chain[0]) - len(signature) - 1
+            return (chain[0][:before] + b"\x01" + chain[0][before + 1 :], *chain[1:])
+
+
 # --- what is accepted --------------------------------------------------------------------------
 
 
@@ -85,7 +95,7 @@ def test_good_chains_are_accepted(chain):
 
 
 def test_a_foreign_identity_is_that_of_its_own_domain():
-    """Trust Domain and Bundle 5: a federated domain's own identity is checked by that domain's bundle."""
+    """Trust Domain and Bundle 3: a federated domain's own identity is checked by that domain's bundle."""
     theirs = FOREIGN_ROOT.leaf(uris=[f"spiffe://{OTHER}/web"])
     assert verifier().verify(theirs).spiffe_id == parse_spiffe_id(f"spiffe://{OTHER}/web")
 
@@ -132,6 +142,12 @@ BAD = {
     "intermediate with two names (2)": (
         ROOT.issue(authority_wish(uris=(f"spiffe://{DOMAIN}", f"spiffe://{OTHER}"))).leaf(), "more than one URI",
     ),
+    "name constraint on URIs (4.2)": (
+        ROOT.issue(
+            authority_wish(more=[(x509.NameConstraints([x509.UniformResourceIdentifier("one.test")], None), True)])
+        ).leaf(),
+        "not from the authority",
+    ),
     "vouches for itself (5.1)": ((self_signed(Wish()).der,), "not from the authority"),
     "vouches for itself, with the root beside it": ((self_signed(Wish()).der, ROOT.der), "not from the authority"),
     "Ed25519 key": (ROOT.leaf(key=ed25519.Ed25519PrivateKey.generate()), "of a kind"),
@@ -139,6 +155,7 @@ BAD = {
     "key on a curve that nobody uses": (ROOT.leaf(key=ec.generate_private_key(ec.SECP256K1())), "of a kind"),
     "signature over SHA-224": (ROOT.leaf(digest=hashes.SHA224()), "of a kind"),
     "bytes after the certificate (X.690)": ((ROOT.leaf()[0] + b"\x00",), "cannot be read"),
+    "a signature that does not fill its octets (X.690)": (unfilled(), "cannot be read"),
     "half a certificate": ((ROOT.leaf()[0][:-1],), "cannot be read"),
     "an extension twice (RFC 5280 4.2)": ((twice(x509.SubjectKeyIdentifier(b"")),), "cannot be read"),
     "an unknown critical extension (RFC 5280 4.2)": (
@@ -156,7 +173,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_chains_are_refused(name):
-    """X509-SVID 2 to 5 and RFC 5280: one broken rule is enough, and the sentence names it."""
+    """X509-SVID 2, 3.1, 3.2, 4.1 to 4.4, 5.1, 5.2 and RFC 5280: one broken rule is enough, and the sentence names it."""
     chain, reason = BAD[name]
     with pytest.raises(UntrustedPeer, match=reason):
         verifier().verify(chain)
@@ -200,7 +217,7 @@ def test_the_length_of_a_path_is_bounded():
 
 
 def test_a_federated_domain_cannot_speak_for_ours():
-    """Trust Domain and Bundle 5.4: bundles are never merged, so a foreign authority that mints our identity proves nothing."""
+    """Trust Domain and Bundle 3, Federation 4.2: bundles are never merged, so a foreign authority that mints our identity proves nothing."""
     for forged in (
         FOREIGN_ROOT.leaf(),
         FOREIGN_ROOT.issue(authority_wish(DOMAIN)).leaf(),
@@ -213,14 +230,14 @@ def test_a_federated_domain_cannot_speak_for_ours():
 
 
 def test_a_bundle_for_another_name_is_not_used():
-    """Trust Domain and Bundle 5.4: whoever hands over the wrong domain's bundle gets a refusal, not its trust."""
+    """Trust Domain and Bundle 3: whoever hands over the wrong domain's bundle gets a refusal, not its trust."""
     confused = Verifier(lambda _domain: FOREIGN_ROOT.bundle(OTHER), now_us=lambda: NOW_US)
     with pytest.raises(UntrustedPeer, match="No bundle"):
         confused.verify(FOREIGN_ROOT.leaf())
 
 
 def test_an_empty_bundle_revokes_everybody():
-    """Trust Domain and Bundle 4.1.1: no keys means that no identity of the domain is believed."""
+    """Trust Domain and Bundle 4.1.3: no keys means that no identity of the domain is believed."""
     with pytest.raises(UntrustedPeer, match="holds no authority"):
         verifier(TrustBundle(DOMAIN, 2, 300, ())).verify(ROOT.leaf())
 

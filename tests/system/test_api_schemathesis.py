@@ -33,7 +33,7 @@ CHECKS = [
 ]
 
 
-OPERATIONS = 50
+OPERATIONS = 60
 
 
 @dataclass

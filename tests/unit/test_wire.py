@@ -187,7 +187,7 @@ HANDED = replace(
 SINCE_2 = frozenset(
     ("pools", "opened", "sessions", "ended", "answered", "open", "touch", "close", "noted", "interrupt", "stdin", "files")
 )
-SINCE_3 = frozenset(("held", "trusted", "trust"))
+SINCE_3 = frozenset(("held", "trusted", "trust", *CALLS))
 # What version 3 added to messages of earlier versions, each message whole.
 EXTENDED_3: dict[str, wire.Message] = {
     "hello": wire.Hello(

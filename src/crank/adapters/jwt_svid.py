@@ -47,6 +47,8 @@ def _verify(token: str, algorithm: Any, jwk: JsonObject) -> None:
     from joserfc import jws
     from joserfc.errors import JoseError
 
+    if not isinstance(algorithm, str):
+        raise invalid("its algorithm is no text")
     registry = jws.JWSRegistry(algorithms=[algorithm])
     registry.max_payload_length = registry.max_header_length = _TOKEN_CHARS_MAX
     try:

@@ -51,7 +51,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
     settings = dataclasses.replace(settings, worker_name=parse_name(name or declared.name, field="name"))
     address = f"{document['workers_api']}/v1/worker"
     clock, ids = SystemClock(), SystemIdSource()
-    # The owner of the node runs this, and the owner holds the authority; join tokens come with step 4.
+    # The owner of the node runs this, and the owner holds the authority: nobody has to be invited.
     authority = open_authority(settings, clock, ids)
     authority.issue_worker(worker_id_of(settings), settings.identity_dir)
     worker_id = worker_id_of(settings)

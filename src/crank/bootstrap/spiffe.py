@@ -68,7 +68,7 @@ async def served(settings: Settings, desk: Desk) -> AsyncIterator[Served]:
             await opening
         listening.close()
         await svids.stop()
-        path.unlink(missing_ok=True)
+        _remove(path, settings)
 
 
 async def _open(ready: asyncio.Event, svids: Svids, witness: KernelWitness, listening: socket.socket) -> None:
@@ -111,6 +111,14 @@ def socket_path(settings: Settings) -> Path:
             _make_own(folder)
             return folder / _SOCKET_NAME
     raise _too_long(usual)
+
+
+def _remove(path: Path, settings: Settings) -> None:
+    path.unlink(missing_ok=True)
+    if settings.spiffe_socket is None and path.parent != settings.run_dir:
+        # Made for it alone.
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 def _fits(path: Path) -> bool:

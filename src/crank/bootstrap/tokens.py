@@ -1,13 +1,12 @@
 """Capability tokens, wired: who signs and reads them, which roles there are, and who may show a certificate."""
 
-from collections.abc import Callable, Sequence
 
 from crank.adapters.jose import JoseProofs, JoseTokens
+from crank.adapters.jwt_svid import JoseSvidReader
 from crank.bootstrap.biscuits import open_biscuits
 from crank.bootstrap.roles import read_roles
 from crank.config import Settings
 from crank.controller.token_desk import TokenDesk, TokenSigner
-from crank.domain.json import JsonObject
 from crank.domain.rules.token import ACCESS_TYPE
 from crank.ports import Clock
 
@@ -20,19 +19,9 @@ def open_tokens(settings: Settings, signer: TokenSigner, clock: Clock) -> TokenD
         proofs=JoseProofs(),
         chains=open_biscuits(settings, clock),
         roles=read_roles(settings),
-        svids=_Svids(),
+        svids=JoseSvidReader(),
         place=settings.public_url.rstrip("/"),
     )
-
-
-class _Svids:
-    """The JwtSvidReader port, whose library is loaded with the first JWT-SVID: no start waits for it."""
-
-    def read(self, token: str, keys_of: Callable[[str], Sequence[JsonObject]]) -> JsonObject:
-        """Return the claims of a JWT-SVID. Raises InvalidRequest."""
-        from crank.adapters.jwt_svid import JoseSvidReader
-
-        return JoseSvidReader().read(token, keys_of)
 
 
 def take_place(tokens: TokenDesk | None, address: str) -> None:

@@ -7,6 +7,7 @@ from typing import NoReturn
 from crank.controller.desk import Desk
 from crank.controller.scope import may, unknown
 from crank.domain.credential import Credential, CredentialKind
+from crank.domain.grant import NODE_PREFIX
 from crank.domain.ids import LOCAL_TENANT, CredentialId, Digest, JobId
 from crank.domain.json import JsonObject
 from crank.domain.rules import access
@@ -49,6 +50,12 @@ async def authorise(desk: Desk, action: access.Action) -> None:
         facts: JsonObject = {"action": str(action), "key": asker.credential_id, "count": count}
         record = desk.record("access.refused", tenant=asker.tenant, subject=asker.subject, job_id=None, facts=facts)
         await desk.store.transact(lambda tx: tx.records.append(record))
+    if desk.grant is not None:
+        raise NotAllowed(
+            f"This is for the owner of the node, and this token does not name {NODE_PREFIX}{action}.",
+            code=refused.code,
+            fix="Ask the node's owner for a token that names it; '*' does not.",
+        )
     raise NotAllowed(refused.message, code=refused.code, fix=refused.fix)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from crank.controller.complete import end_job
 from crank.controller.desk import Desk
-from crank.controller.roster import LiveLease, LiveWorker
+from crank.controller.roster import LiveWorker, lease_of
 from crank.domain.capability import Capability
 from crank.domain.handle import Handle
 from crank.domain.ids import MountId
@@ -182,7 +182,7 @@ def _told(handle: Handle) -> LeaseHandle:
 
 async def _send(desk: Desk, plan: _Plan, job: Job) -> None:
     request = job.request
-    plan.worker.leases[job.job_id] = LiveLease(job.epoch, hands=bool(request.handles), called=_is_called(job))
+    plan.worker.leases[job.job_id] = lease_of(job)
     desk.watch.changed(job.tenant, job.job_id)
     message = Lease(
         job_id=job.job_id,

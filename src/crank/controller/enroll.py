@@ -113,15 +113,15 @@ async def _replace(desk: Desk, worker: LiveWorker) -> None:
 
 async def leave(desk: Desk, *, worker: LiveWorker) -> None:
     """Note that a connection ended. Its leases and sessions stay until the worker is back or the lease runs out."""
+    # What its jobs call for is said again on its next link.
+    for answering in list(worker.answering.values()):
+        answering.cancel()
     if worker.successor is not None:
         # Its calls wait for their answers on the link that took over.
         return
     for waiting in worker.calls.values():
         if not waiting.done():
             waiting.set_exception(Unavailable("The worker's connection was lost.", code="worker_gone"))
-    # Its calls are said again on its next link.
-    for answering in list(worker.answering.values()):
-        answering.cancel()
     if desk.roster.leave(worker, desk.clock.monotonic_sec()):
         seen = replace(worker.known, seen_us=desk.clock.now_us())
         await desk.store.transact(lambda tx: tx.registry.put_worker(seen))

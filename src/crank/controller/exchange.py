@@ -239,14 +239,15 @@ def _role(tokens: TokenDesk, wanted: Wanted, subject: Subject) -> Role | None:
 
 def _narrow(wanted: Wanted, subject: Subject, role: Role | None, holder: NewHolder, now_us: int) -> Ceiling:
     bound = holder.jkt is not None
+    if not bound and subject.grant is not None and subject.grant.holder_jkt is not None:
+        # Whatever a role allows to who begins with a key.
+        raise _not_allowed(_UNBOUND)
     sides = [_of_the_node(now_us), subject.held]
     if role is not None:
         given = roles.ceiling(role, now_us, bound=bound)
         if isinstance(given, Refusal):
             raise _not_allowed(given)
         sides.append(given)
-    elif not bound and subject.grant is not None and subject.grant.holder_jkt is not None:
-        raise _not_allowed(_UNBOUND)
     lasts_us = roles.LIFETIME_SEC_MAX if wanted.lifetime_sec is None else wanted.lifetime_sec
     asked = Ceiling(wanted.rights or rules.OF_THE_OWNER, now_us + lasts_us * _US, rules.DEPTH_MAX)
     granted = rules.narrow(asked, *sides)

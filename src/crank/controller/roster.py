@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from crank.domain.ids import Digest, JobId, SessionId, WorkerId
-from crank.domain.job import JobRequest
+from crank.domain.job import Job, JobRequest
 from crank.domain.rules import slots
 from crank.domain.rules.placement import Offer, offers_of
 from crank.domain.trust import Peer
@@ -31,6 +31,11 @@ class LiveLease:
     hands: bool = False
     called: bool = False
     open: int = 0
+
+
+def lease_of(job: Job, next_seq: int = 1) -> LiveLease:
+    """Return the lease that a job stands under now."""
+    return LiveLease(job.epoch, next_seq, hands=bool(job.request.handles), called=job.called_by is not None)
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from crank.controller.desk import Desk
 from crank.controller.present import over
 from crank.domain.grant import Grant
-from crank.domain.ids import JobId, MountId, TenantId
+from crank.domain.ids import MountId, TenantId
 from crank.domain.job import Mount, MountUse, Refusal
 from crank.domain.json import JsonObject, JsonValue
 from crank.domain.rules import grant as rules
@@ -85,13 +85,6 @@ def belong(desk: Desk, tx: Transaction, *, used_for: str) -> None:
     """Keep what a call was for without counting it: it was counted already."""
     if desk.grant is not None:
         tx.grants.note(desk.grant.tenant, used_for, desk.grant.grant_id)
-
-
-def inherit(tx: Transaction, tenant: TenantId, *, caller: JobId, called: JobId) -> None:
-    """Let a job that another one called for belong to the same grant, so that it ends with it."""
-    grant_id = tx.grants.noted(tenant, caller)
-    if grant_id is not None:
-        tx.grants.note(tenant, called, grant_id)
 
 
 def _satisfies(desk: Desk) -> rules.Satisfies:

@@ -214,9 +214,15 @@ class Svids:
         making = self._making.get(entry.entry_id)
         if making is None:
             making = self._making[entry.entry_id] = asyncio.create_task(self._make(entry))
-            making.add_done_callback(lambda _done: self._making.pop(entry.entry_id, None))
+            making.add_done_callback(lambda done: self._made(entry, done))
         # One that gives up does not take it from the others.
         return await asyncio.shield(making)
+
+    def _made(self, entry: WorkloadEntry, done: asyncio.Task[HeldSvid]) -> None:
+        self._making.pop(entry.entry_id, None)
+        if not done.cancelled():
+            # Where all who waited have gone, a failure is nobody's news.
+            done.exception()
 
     def _is_due(self, held: HeldSvid) -> bool:
         # By the other clock, too: a machine that slept did not count the seconds.
@@ -328,17 +334,21 @@ class Svids:
             self.changes.ring()
 
     async def _follow_bundle(self) -> None:
-        sequence = self._authority.bundle().sequence
+        known = self._authority.bundle()
         while True:
             try:
-                sequence = (await self._authority.next_bundle(sequence)).sequence
+                now = await self._authority.next_bundle(known.sequence)
             except CrankError as fault:
                 _log.error("bundle_not_followed", code=fault.error_code, message=fault.message)
                 await asyncio.sleep(TRY_AGAIN_SEC)
                 continue
-            # What was signed by an authority that may be gone is made anew.
-            self._held.clear()
-            self._tokens.clear()
+            # What an authority signed that is gone now is made anew, all of it. One that came is no reason to: it would
+            # have every certificate renewed at one moment, and they come to it by themselves.
+            if set(known.x509_authorities) - set(now.x509_authorities):
+                self._held.clear()
+            if {one.kid for one in known.jwt_authorities} - {one.kid for one in now.jwt_authorities}:
+                self._tokens.clear()
+            known = now
             self.changes.ring()
 
     async def _follow_others(self) -> None:

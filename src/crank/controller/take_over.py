@@ -11,7 +11,7 @@ still be on its way. So the order is fixed:
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_missing
-from crank.controller.roster import LiveLease, LiveWorker
+from crank.controller.roster import LiveLease, LiveWorker, lease_of
 from crank.domain.ids import LOCAL_TENANT, JobId, SessionId, WorkerId
 from crank.domain.job import Job, Status
 from crank.domain.rules import lease
@@ -39,7 +39,7 @@ def going_on(older: LiveWorker | None, job: Job, next_seq: int) -> LiveLease:
     """Return the lease of a job that a worker holds still: the older link's own, by which open calls are counted."""
     known = None if older is None else older.leases.get(job.job_id)
     if known is None or known.epoch != job.epoch:
-        return LiveLease(job.epoch, next_seq, hands=bool(job.request.handles), called=job.called_by is not None)
+        return lease_of(job, next_seq)
     known.next_seq = next_seq
     return known
 

@@ -48,8 +48,12 @@ def load_certificate(der: bytes) -> x509.Certificate:
         # Each is parsed when it is first read; here is where that may fail.
         _ = certificate.extensions, certificate.public_key(), certificate.subject, certificate.issuer
         _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.serial_number
+        signature = certificate.signature
     except _UNREADABLE as fault:
         raise UntrustedPeer("A certificate cannot be read.", detail=str(fault)) from fault
+    # The library takes a signature's last bit for unused where it is told so: a second form of the same certificate.
+    if der[-len(signature) - 1] != 0:
+        raise UntrustedPeer("A certificate cannot be read.", detail="its signature does not fill its octets")
     return certificate
 
 

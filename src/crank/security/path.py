@@ -38,7 +38,7 @@ def find_path(
     Raises UntrustedPeer.
     """
     if not anchors:
-        # SPIFFE Trust Domain and Bundle, section 4.1.1: an empty bundle revokes everything.
+        # SPIFFE Trust Domain and Bundle, section 4.1.3: without keys nobody is believed.
         raise UntrustedPeer(f"The bundle of {trust_domain} holds no authority, so nobody in it is believed.")
     if len(anchors) > ANCHORS_MAX:
         raise UntrustedPeer(f"The bundle of {trust_domain} holds more than {ANCHORS_MAX} authorities.")

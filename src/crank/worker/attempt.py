@@ -91,6 +91,11 @@ class Attempt:
         """Tell whether its code waits for a job that it called for."""
         return self.calls is not None and self.calls.waiting
 
+    def answered(self, message: CallAnswer) -> None:
+        """Hand an answer to the call of its code that waits for it."""
+        if self.calls is not None:
+            self.calls.answered(message)
+
     @property
     def phase(self) -> Literal["running", "finished"]:
         """Return how the attempt is named in `hello`."""

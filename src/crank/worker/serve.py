@@ -312,10 +312,8 @@ class Worker:
             match message:
                 case Lease():
                     await self._lease(message)
-                case Cancel():
-                    attempt = self._attempts.get((JobId(message.job_id), message.epoch))
-                    if attempt is not None:
-                        self._spawn(attempt.cancel())
+                case Cancel() | CallAnswer():
+                    self._of_attempt(message)
                 case Settled():
                     self._settled((JobId(message.job_id), message.epoch))
                 case Open() | Touch() | Close() | Noted():
@@ -324,21 +322,21 @@ class Worker:
                     self._spawn(self._reach.answer(message))
                 case Trust():
                     await self._believe(message)
-                case CallAnswer():
-                    self._answered(message)
                 case _:
                     raise ProtocolError(f"A controller may not send {type(message).__name__} now.")
+
+    def _of_attempt(self, message: Cancel | CallAnswer) -> None:
+        attempt = self._attempts.get((JobId(message.job_id), message.epoch))
+        if isinstance(message, CallAnswer) and attempt is not None:
+            attempt.answered(message)
+        elif attempt is not None:
+            self._spawn(attempt.cancel())
 
     async def _believe(self, trust: Trust) -> None:
         if self._renewing is not None:
             self._renewing.own.believe(trust)
             link = await self._current.wait()
             await link.send(Trusted(trust.sequence, trust.revision))
-
-    def _answered(self, message: CallAnswer) -> None:
-        attempt = self._attempts.get((JobId(message.job_id), message.epoch))
-        if attempt is not None and attempt.calls is not None:
-            attempt.calls.answered(message)
 
     def _session(self, message: Open | Touch | Close | Noted) -> None:
         match message:

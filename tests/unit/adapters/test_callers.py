@@ -250,6 +250,25 @@ def test_the_socket_is_its_owners_unless_shared(tmp_path: Path) -> None:
         witness.listen(str(tmp_path / ("s" * 120)), shared=False)
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/usr/bin/python3").exists(), reason="only root can be another account, with a program of the system's"
+)
+def test_another_account_does_not_reach_a_socket_that_is_not_shared(tmp_path: Path) -> None:
+    """The kernel itself keeps others away; a shared one lets them connect, which earns them nothing yet."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    program = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    for shared in (False, True):
+        with KernelWitness(SystemClock()).listen(str(tmp_path / "s"), shared=shared):
+            done = subprocess.run(
+                ["/usr/bin/python3", "-I", "-c", program, str(tmp_path / "s")],
+                user=54_321, group=54_321, extra_groups=[], capture_output=True, text=True, timeout=30, check=False,
+            )  # fmt: skip
+            assert (done.returncode == 0) is shared, done.stderr
+            assert shared or "PermissionError" in done.stderr
+
+
 def test_descriptors_that_come_along_are_closed(tmp_path: Path) -> None:
     """What a caller passes beside its words does not stay open here."""
     witness = KernelWitness(SystemClock())

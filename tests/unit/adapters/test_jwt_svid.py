@@ -77,6 +77,12 @@ def _critical() -> str:
     return parts + "." + signed(EC, "ES256").rpartition(".")[2]
 
 
+def _headed(**header: Any) -> str:
+    # A good signature under a header that no library would write.
+    claims, signature = signed(EC, "ES256").split(".")[1:]
+    return f"{b64(json.dumps({'alg': 'ES256', 'kid': 'k', **header}).encode())}.{claims}.{signature}"
+
+
 ATTACKS: dict[str, Callable[[], str]] = {
     "algorithm none": _none,
     "key confusion": _confused,
@@ -88,6 +94,11 @@ ATTACKS: dict[str, Callable[[], str]] = {
     "brings its own key": lambda: signed(OTHER, "ES256", jwk=OTHER.as_dict(private=False)),
     "points at its own key": lambda: signed(OTHER, "ES256", jku="https://evil.example/keys"),
     "critical member": _critical,
+    "algorithm that is a list": lambda: _headed(alg=["ES256"]),
+    "algorithm that is an object": lambda: _headed(alg={"ES256": 1}),
+    "no algorithm": lambda: _headed(alg=None),
+    "kid that is a list": lambda: _headed(kid=["k"]),
+    "type that is a list": lambda: _headed(typ=["JWT"]),
     "no subject": lambda: signed(EC, "ES256", {**CLAIMS, "sub": None}),
     "claims that are a list": lambda: signed(EC, "ES256", [1]),
     "two parts": lambda: signed(EC, "ES256").rpartition(".")[0],

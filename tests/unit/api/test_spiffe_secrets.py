@@ -85,7 +85,7 @@ async def test_versions_acknowledgements_and_changes(tmp_path: Path) -> None:
         said = {"version_info": first.version_info, "response_nonce": first.nonce}
         await stream.send_message(asking("default", **said))
         await _silence(stream)
-        socket.authority.change_root()
+        socket.authority.change_root(keep_old=False)
         second = await next_of(stream)
         assert int(second.version_info) > int(first.version_info)
         assert second.nonce != first.nonce

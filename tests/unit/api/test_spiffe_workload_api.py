@@ -114,9 +114,14 @@ async def test_a_watcher_is_told_of_every_change(tmp_path: Path) -> None:
             second = await socket.register("agent/b")
             both = await next_of(stream)
             assert [svid.spiffe_id[-1] for svid in both.svids] == ["a", "b"]
+            # A root that comes is told; one that goes takes with it what it signed.
             socket.authority.change_root()
+            prepared = await next_of(stream)
+            assert len(prepared.svids[0].bundle) > len(both.svids[0].bundle)
+            assert prepared.svids[0].x509_svid_key == both.svids[0].x509_svid_key
+            socket.authority.change_root(keep_old=False)
             rotated = await next_of(stream)
-            assert len(rotated.svids[0].bundle) > len(both.svids[0].bundle)
+            assert len(certificates_in(rotated.svids[0].bundle)) == 1
             assert rotated.svids[0].x509_svid_key != both.svids[0].x509_svid_key
             await socket.remove(second)
             assert [svid.spiffe_id[-1] for svid in (await next_of(stream)).svids] == ["a"]
@@ -226,7 +231,7 @@ async def test_five_hundred_watchers_share_the_work(tmp_path: Path) -> None:
             group.create_task(one(keys))
         for _ in seen:
             await first.acquire()
-        socket.authority.change_root()
+        socket.authority.change_root(keep_old=False)
         for _ in seen:
             await done.acquire()
         assert socket.authority.issued == 2

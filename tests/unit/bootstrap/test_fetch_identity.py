@@ -80,7 +80,7 @@ async def test_a_watch_writes_anew_and_tells(tmp_path: Path) -> None:
             keeping = asyncio.create_task(keep(f"unix://{at.path}", wish, watch=True, told=heard.put_nowait))
             await heard.get()
             first = (tmp_path / "id" / "key.pem").read_bytes()
-            at.authority.change_root()
+            at.authority.change_root(keep_old=False)
             await heard.get()
             assert (tmp_path / "id" / "key.pem").read_bytes() != first
             assert (tmp_path / "ran").read_text() == "xx"

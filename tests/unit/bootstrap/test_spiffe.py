@@ -31,6 +31,12 @@ def test_elsewhere_when_the_home_has_a_long_name(tmp_path: Path, monkeypatch: py
     assert first != second
     assert len(str(first)) <= SOCKET_PATH_BYTES_MAX
     assert first.parent.stat().st_mode & 0o777 == 0o700
+    first.touch()
+    spiffe._remove(first, settings_of(homes[0]))
+    assert not first.parent.exists()
+    kept = tmp_path / "said"
+    spiffe._remove(kept, settings_of(tmp_path, spiffe_socket=str(kept)))
+    assert tmp_path.is_dir()
 
 
 @pytest.mark.parametrize("kind", ["open to others", "a link", "a file"])

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from crank.controller import mounts
+from crank.controller import dispatch, mounts
 from crank.controller.desk import Desk
-from crank.controller.dispatch import BATCH_JOBS_MAX
 from crank.controller.follow import wait_ended
 from crank.controller.keys import KeyWanted, mint, revoke
 from crank.controller.scope import desk_for, desk_for_grant
@@ -23,7 +22,7 @@ from crank.domain.job import Job, Status
 from crank.domain.outcome import Artifact, Outcome
 from crank.errors import CrankError, NotAllowed
 from crank.testing.samples import sample_grant
-from crank.wire import Cancel, Holding, Lease, Started
+from crank.wire import Cancel, Held, Holding, Lease, Started
 from crank.wire.calls import Call, CallAnswer, CallFile, CallMount
 from tests.support.desk import DONE, ScriptedWorker, open_desk
 from tests.support.pair import until
@@ -115,6 +114,28 @@ async def test_a_call_that_is_said_again_makes_no_second_job(tmp_path: Path) -> 
         assert len(page["jobs"]) == 2
 
 
+async def test_a_call_goes_over_to_a_link_that_follows(tmp_path: Path) -> None:
+    """A renewed link, without a gap: the waiting job still lends its slot there, and has its answer once."""
+    async with open_desk(tmp_path) as desk:
+        worker = await worker_of(desk)
+        await send(desk, RUN)
+        held = await running(worker)
+        await worker.say(call(held))
+        lease = await worker.lease()
+        holding = [Holding(held.job_id, 1, "running"), Holding(lease.job_id, 1, "running")]
+        await worker.connect(holding, renews=True)
+        await worker.say(Held(holding, []))
+        await worker.say(call(held))
+        live = worker.live
+        assert live is not None
+        await until(lambda: live.leases[JobId(held.job_id)].open == 1)
+        assert (live.leases[JobId(held.job_id)].hands, live.leases[JobId(lease.job_id)].called) == (True, True)
+        await worker.finish(lease, WITH_RESULT)
+        assert (await worker.link.next(CallAnswer)).result == [42]
+        left = [worker.link.sent.get_nowait() for _ in range(worker.link.sent.qsize())]
+        assert not [message for message in left if isinstance(message, CallAnswer)]
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -178,13 +199,14 @@ async def test_many_refusals_leave_one_record(tmp_path: Path) -> None:
         assert [record["kind"] for record in page["records"]].count("call.refused") == 1
 
 
-async def test_a_called_job_is_reached_behind_any_queue(tmp_path: Path) -> None:
+async def test_a_called_job_is_reached_behind_any_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More jobs wait than are looked at in one go; the lent slot still goes to the called job, and to no other."""
+    monkeypatch.setattr(dispatch, "BATCH_JOBS_MAX", 3)
     async with open_desk(tmp_path) as desk:
         worker = await worker_of(desk)
         await send(desk, RUN)
         held = await running(worker)
-        for _ in range(BATCH_JOBS_MAX + 1):
+        for _ in range(5):
             await send(desk)
         await worker.say(call(held))
         lease = await worker.lease()

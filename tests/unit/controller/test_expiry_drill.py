@@ -34,12 +34,14 @@ class DeskIdentity(FakeIdentity):
         self._desk = desk
         self.public_key = public_key
         self.svid = svid
+        # The thumbprint of the key that signs what the worker offers.
+        self.jkt = ""
 
     @property
     def peer(self) -> Peer:
         """Return what a connection that is opened now shows."""
         svid = self.svid
-        return Peer(svid.spiffe_id, svid.workload, (svid.serial,), svid.not_before_us, svid.not_after_us, "")
+        return Peer(svid.spiffe_id, svid.workload, (svid.serial,), svid.not_before_us, svid.not_after_us, self.jkt)
 
     async def renew(self) -> float:
         """Ask the desk, as the workers' listener would."""
@@ -64,6 +66,7 @@ async def drill(tmp_path, monkeypatch):
         own = DeskIdentity(desk, svid, public_key)
         pair = Pair(desk, {"wait": ScriptedRun(end=None)}, own=own, slots=3)
         pair.clock = clock
+        own.jkt = pair.connector.key.jkt
         pair.connector.shows = lambda: own.peer
         pair.worker = pair._make()
         await pair.start()
