@@ -4,7 +4,7 @@ Each hop becomes a grant of the store, below the one that it was made from, when
 there on it is judged, counted, listed and revoked like every other grant.
 
 Steps, marked again in the code:
- 1. see that no hop was revoked, before anything of the token is believed
+ 1. see that neither it nor a hop was revoked, before anything of the token is believed
  2. check size, signatures and forms
  3. find the grant that it began with, alive and as the token says
  4. walk the hops
@@ -48,7 +48,7 @@ async def present_chain(
     presenter = Presenter(jkt, peer)
     # Whoever asks: a token is looked at, and its hops are kept, by the node.
     desk = node_desk(desk)
-    ids = [GrantId(name) for name in issuer.revocation_ids(shown)]
+    ids = [GrantId(name) for name in (issuer.claimed_id(shown), *issuer.revocation_ids(shown))]
     if await desk.store.read(lambda tx: any(_is_revoked(tx, name) for name in ids)):  # 1
         raise _over()
     opened = issuer.open(shown)  # 2

@@ -35,6 +35,10 @@ class ChainIssuer(Protocol):
         """Return the ids of its blocks before anything of it is believed. Raises NotAuthenticated (`invalid_token`)."""
         ...
 
+    def claimed_id(self, token: str) -> str:
+        """Return the id (`jti`) that its first block claims, believed by nobody yet. Raises NotAuthenticated (`invalid_token`)."""
+        ...
+
     def open(self, token: str) -> OpenedChain:
         """Check size, signatures and forms. Raises NotAuthenticated (`invalid_token`)."""
         ...

@@ -80,6 +80,7 @@ class ChainContract:
         assert ids[:1] == tuple(issuer.revocation_ids(token))
         assert len(set(ids)) == 2
         assert ids == issuer.open(longer).chain.revocation_ids
+        assert issuer.claimed_id(longer) == "g"
 
     def test_only_the_holder_passes_on(self) -> None:
         """Another key than that of the present holder is refused by the holder's side already."""
@@ -102,6 +103,9 @@ class ChainContract:
         for text in ("", "x", "a.b.c", stranger.mint(self._claims(), self.somebody().holder)):
             with faults(NotAuthenticated, "invalid_token"):
                 issuer.open(text)
+        for text in ("", "x", "a.b.c"):
+            with faults(NotAuthenticated, "invalid_token"):
+                issuer.claimed_id(text)
         with faults(InvalidRequest, "not_a_biscuit"):
             holding.look("a.b.c")
 

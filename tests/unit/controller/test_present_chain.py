@@ -249,3 +249,18 @@ async def test_a_holder_fills_no_table(rig: Rig, monkeypatch: pytest.MonkeyPatch
     assert len(await rig.stored()) == 4
     other = await rig.token(replace(rig.grant, grant_id=GrantId(rig.ids.uuid7())))
     await rig.present(HOLDER.narrow(other, {}), rig.ann)
+
+
+async def test_what_was_revoked_is_refused_before_a_signature_is_looked_at(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grant's own id and that of each hop end a token before anything costly is done for it."""
+    token = await rig.token()
+    bob, cat = passed(token, rig.ann, rig.bob), passed(token, rig.ann, rig.cat)
+    await rig.revoke((await rig.present(bob, rig.bob)).grant_id)
+    opened: list[str] = []
+    monkeypatch.setattr(ISSUER, "open", opened.append)
+    await rig.refused(bob, rig.bob)
+    assert opened == []
+    await rig.revoke(rig.grant.grant_id)
+    for shown, agent in ((token, rig.ann), (cat, rig.cat)):
+        await rig.refused(shown, agent)
+    assert opened == []

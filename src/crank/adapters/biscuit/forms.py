@@ -129,10 +129,19 @@ def unverified(token: str) -> "UnverifiedBiscuit":
 
 def claimed_issuer(token: str) -> bytes:
     """Return the key that a token says it was signed by. Raises BadTokenError."""
+    return bytes.fromhex(_first_block(token)[3])
+
+
+def claimed_claims(token: str) -> JsonObject:
+    """Return what the first block says, believed by nobody yet. Raises BadTokenError."""
+    return _claims(bytes.fromhex(_first_block(token)[1]))
+
+
+def _first_block(token: str) -> re.Match[str]:
     found = _GRANT_FORM.match(unverified(token).block_source(0))
     if found is None:
         raise BadTokenError("its first block is not of a known form")
-    return bytes.fromhex(found[3])
+    return found
 
 
 def verified(token: str, issuer_of: Callable[[int | None], bytes]) -> "tuple[Biscuit, Chain]":

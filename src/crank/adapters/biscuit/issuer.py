@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from crank.adapters.biscuit.forms import block, grant_parts, revocation_id, unverified, verified
+from crank.adapters.biscuit.forms import block, claimed_claims, grant_parts, revocation_id, unverified, verified
 from crank.adapters.biscuit.keys import BadTokenError, name_of, number_of, point_of, published, secret
 from crank.domain.chain import Chain, Holder, Presenter
 from crank.domain.json import JsonObject, canonical
@@ -65,6 +65,10 @@ class BiscuitIssuer:
     def revocation_ids(self, token: str) -> Sequence[str]:
         """Return the ids of its blocks before anything of it is believed. Raises NotAuthenticated (`invalid_token`)."""
         return _believed(lambda: tuple(map(revocation_id, unverified(token).revocation_ids)))
+
+    def claimed_id(self, token: str) -> str:
+        """Return the id (`jti`) that its first block claims, believed by nobody yet. Raises NotAuthenticated (`invalid_token`)."""
+        return str(_believed(lambda: claimed_claims(token)).get("jti"))
 
     def open(self, token: str) -> "OpenedBiscuit":
         """Check size, signatures and forms. Raises NotAuthenticated (`invalid_token`)."""
