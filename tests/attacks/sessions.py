@@ -51,7 +51,8 @@ def _then(
         stdout="honest\n",
         must_live=None,
         may_fail=breaks,
-        reasons=("exited", "raised") if breaks else ("exited",),
+        # What a run lied about itself may come to light only in the next one.
+        reasons=("exited", "raised", "protocol_violation") if breaks else ("exited",),
     )
     return HostileSession(name, (Run(code, reasons=reasons, must_live=live), honest))
 
@@ -156,7 +157,7 @@ SESSIONS = (
                 "        channel.send('e', json.dumps({**end, 'result': 'forged'}).encode())\n"
                 "threading.Thread(target=forge, daemon=True).start()\n'first'", reasons=("exited", "protocol_violation"), must_live=None),
             # A session may lie about itself. It must not stay with two ends of one run in its pipe.
-            Run("import time\ntime.sleep(1)\n'second'", reasons=("protocol_violation", "exited"), must_live=None),
+            Run("import time\ntime.sleep(1)\n'second'", reasons=("protocol_violation", "exited"), must_live=None, may_fail=True),
             Run("1 + 1", result=2, reasons=("protocol_violation", "exited"), must_live=None, may_fail=True),
         ),
     ),
