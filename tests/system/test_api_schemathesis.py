@@ -1,8 +1,9 @@
 """A stranger's fuzzer reads the OpenAPI document and finds no answer that the document does not allow."""
 
 import asyncio
+import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import schemathesis
@@ -19,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.support.desk import SECRET, open_desk
-from tests.support.listeners import open_listeners
+from tests.support.listeners import authority, open_listeners
 from tests.support.pair import paired
 
 CHECKS = [
@@ -54,7 +55,11 @@ def served(tmp_path_factory):
     async def main() -> None:
         stop = asyncio.Event()
         folder = tmp_path_factory.mktemp("desk")
-        async with open_desk(folder, lease_sec=600.0) as desk, open_listeners(desk, folder / "identities") as listeners:
+        issuer = authority(folder / "authority")
+        issuer.ensure()
+        async with contextlib.AsyncExitStack() as stack:
+            desk = replace(await stack.enter_async_context(open_desk(folder, issuer=issuer, lease_sec=600.0)), roots=issuer)
+            listeners = await stack.enter_async_context(open_listeners(desk, folder / "identities"))
             ready.append(Served(f"https://127.0.0.1:{listeners.api_port}", str(listeners.authority.ca_file)))
             stopping.append((asyncio.get_running_loop(), stop))
             # A whole worker, so that answers with an end, and those of sessions, are judged as well.

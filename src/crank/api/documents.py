@@ -24,12 +24,14 @@ _MEANINGS = {
     413: "A limit on size or count was passed.",
     415: "The body is not declared as JSON.",
     422: "A field or parameter is wrong, or asks for what nobody can do; `field` names it.",
+    429: "Too often from here; try again after the time in Retry-After.",
     500: "A defect; the node's log says more.",
     503: "Try again after the time in Retry-After.",
 }
 _HEADERS = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer."}},
     409: {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds; sent for idempotency_in_flight."}},
+    429: {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}},
     503: {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}},
 }
 _ALWAYS = (401, 422, 500, 503)

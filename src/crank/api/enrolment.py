@@ -102,7 +102,7 @@ async def join_roots(request: Request) -> Response:
 
 
 @door.post(
-    "/v1/nodes/join", operation_id="join_node", summary="Join", responses={200: {"model": AttestationResult}, **refusals(*BODY, 403, 406)},
+    "/v1/nodes/join", operation_id="join_node", summary="Join", responses={200: {"model": AttestationResult}, **refusals(*BODY, 403, 406, 429)},
 )  # fmt: skip
 async def join_node(request: Request, attester: Attester) -> Response:
     """Let a machine in that holds a token or a registered certificate. The same keys may fetch the answer again."""

@@ -43,6 +43,7 @@ _STATUS_BY_CODE: Mapping[str, int] = {
     "not_acceptable": 406,
     "unsupported_media_type": 415,
     "method_not_allowed": 405,
+    "join_too_often": 429,
     "renewed_too_often": 429,
     "wrong_host": 421,
     "wrong_origin": 403,

@@ -169,7 +169,7 @@ async def test_a_source_has_few_tries(desk: Desk, api: httpx2.AsyncClient) -> No
         assert (await join(api, "crank_join_x", Attester().evidence(desk))).status_code == 403
     token = (await invite(api))["token"]
     late = await join(api, token, Attester().evidence(desk))
-    assert (late.status_code, late.json()["code"], late.headers["retry-after"]) == (503, "join_too_often", "60")
+    assert (late.status_code, late.json()["code"], late.headers["retry-after"]) == (429, "join_too_often", "60")
     records = (await api.get("/v1/records")).json()["records"]
     refused = [record["facts"] for record in records if record["kind"] == "node.join_refused"]
     assert [fact["count"] for fact in refused] == [1]
