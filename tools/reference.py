@@ -80,7 +80,8 @@ def raised_codes() -> dict[str, tuple[str, str]]:
             if isinstance(code, ast.Constant) and isinstance(code.value, str) and kind in kinds:
                 # A refusal says its code first, a fault its sentence.
                 said = node.args[1:] if code in node.args else node.args
-                found.setdefault(code.value, (kind, _sentence(said) or _sentence(node.args)))
+                before, told = found.get(code.value, (kind, ""))
+                found[code.value] = (before, told or _sentence(said) or _sentence(node.args))
     return found
 
 
@@ -110,6 +111,7 @@ def errors_page() -> str:
     codes.update({code: ("InvalidRequest", sentence) for code, sentence in refusals.items()})
     # Codes whose sentence, or whose name, is put together where they are raised.
     codes |= {
+        "invalid_revocations": ("InvalidRequest", "A list of revocations names a serial, a number or a time that cannot be."),
         "request_refused": ("InvalidRequest", "A host sends its bridge an id that is in use, or too much at once."),
         "session_dead": ("SandboxError", "This sandbox has ended."),
         "session_ended": ("Conflict", "The session has ended; the sentence says for which reason."),
