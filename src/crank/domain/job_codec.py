@@ -176,7 +176,7 @@ def parse_known_worker(document: Any) -> KnownWorker:
             seen_us=document["seen_us"],
             attestation=Attestation[document["attestation"].upper()],
         )
-    except (KeyError, TypeError, ValueError, CrankError) as fault:
+    except (AttributeError, KeyError, TypeError, ValueError, CrankError) as fault:
         raise _damaged("worker", fault) from fault
 
 

@@ -41,6 +41,7 @@ def test_records_and_workers_survive_json() -> None:
     document = {
         **{name: getattr(worker, name) for name in worker.__slots__},
         "capabilities": job_codec.capabilities_document(worker),
+        "attestation": worker.attestation.label,
     }
     assert job_codec.parse_known_worker(json.loads(json.dumps(document))) == worker
 
