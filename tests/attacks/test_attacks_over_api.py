@@ -17,7 +17,7 @@ from tests.attacks.profiles import make_source
 from tests.attacks.traces import Traces
 from tests.support.node import Node, running_node
 
-pytestmark = [pytest.mark.attacks, pytest.mark.system, pytest.mark.timeout(600), pytest.mark.xdist_group("attacks-api")]
+pytestmark = [pytest.mark.attacks, pytest.mark.system, pytest.mark.timeout(600), pytest.mark.xdist_group("attacks")]
 
 _LANES = 3
 # One job for each profile that the cases use: python-core, python-docs, and the two of the tests.
