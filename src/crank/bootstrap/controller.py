@@ -239,10 +239,11 @@ def _listeners(settings: Settings, desk: Desk, own: Identity, app: FastAPI, tls:
         name="api_port",
         age_sec_max=min(CONNECTION_SEC_MAX, settings.leaf_ttl_sec),
     )
+    identify = verifier_of(desk).peer
     if desk.tokens is not None:
-        desk.tokens.identify = verifier_of(desk).peer
+        desk.tokens.identify = identify
     workers = Listener(
-        app=build_workers_app(desk, identify=verifier_of(desk).peer, read_request=read_request),
+        app=build_workers_app(desk, identify=identify, read_request=read_request),
         host=settings.bind,
         port=settings.workers_port,
         tls=tls.workers(),

@@ -1,5 +1,4 @@
-"""Capability tokens, wired: who signs and reads them, which roles there are, and who may show a certificate."""
-
+"""Capability tokens, wired: who signs and reads them, and which roles there are."""
 
 from crank.adapters.jose import JoseProofs, JoseTokens
 from crank.adapters.jwt_svid import JoseSvidReader
