@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from crank.integrations.guest_inspect import perform
+from tests.support.node import until
 
 INLINE = 1_000
 
@@ -120,8 +121,9 @@ def test_a_deadline_ends_the_children_too(tmp_path: Path) -> None:
         "open('pids', 'w').write(f'{os.getpid()} {child.pid}'); time.sleep(60)"
     )
     assert perform(order(tmp_path, argv=python(code), timeout_sec=4.0)) == {"timed_out": True}
-    for pid in (tmp_path / "pids").read_text().split():
-        assert not _runs(int(pid))
+    # The kernel delivers a kill at once and ends the process when it gets to it; only the leader was waited for.
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    until(lambda: not any(map(_runs, pids)), what="what was killed to end", deadline_sec=10.0)
 
 
 def test_an_interrupt_ends_the_command(tmp_path: Path) -> None:
@@ -168,5 +170,5 @@ def _runs(pid: int) -> bool:
     """Tell whether a process runs, a zombie not counted."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
