@@ -69,6 +69,27 @@ PAIRS = (
         together=True,
     ),
     Pair(
+        "X87 descriptors that one job has on their way keep no other job from being made",
+        _holding(
+            """
+import array, os, socket
+passed, kept = 0, []
+try:
+    for _ in range(64):
+        kept.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        for _ in range(8):
+            kept[-1][0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 253))], socket.MSG_DONTWAIT)
+            passed += 253
+except OSError:
+    pass
+assert passed > 512, passed
+"""
+        ),
+        # A limit of its own, so that none that stands already is taken.
+        Case("V03 the second", "'made'", limits={**_BOTH, "inodes": 4_321}, result="made"),
+        together=True,
+    ),
+    Pair(
         "H07 numbers of processes, mounts and groups, names and counters do not show the other job",
         _holding("import ctypes\nctypes.CDLL(None).prctl(15, b'meeting', 0, 0, 0)\nx = bytearray(64 << 20)\n"),
         _second(

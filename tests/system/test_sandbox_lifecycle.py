@@ -74,6 +74,19 @@ async def _running(
         await asyncio.wait({task}, timeout=_SOON_SEC)
 
 
+async def test_every_supervisor_has_a_session_of_its_own(link: LauncherLink, build: ProfileBuild) -> None:
+    """Where processors are shared out by session, a storm in one cannot take the time of its own supervisor or another's."""
+    runner = NamespaceRunner(link, parked=0)
+    sessions = [await runner.open(SandboxSpec(build, Limits())) for _ in range(2)]
+    try:
+        supervisors = named(link.process.pid, SUPERVISOR)
+        assert len(supervisors) == 2
+        assert [os.getsid(pid) for pid in supervisors] == supervisors
+    finally:
+        for session in sessions:
+            await session.close()
+
+
 async def test_a_killed_supervisor_takes_its_job_with_it(link: LauncherLink, build: ProfileBuild) -> None:
     """When the supervisor is killed the job dies, the outcome says that the sandbox failed, nothing stays."""
     async with _running(link, build) as (_, task):

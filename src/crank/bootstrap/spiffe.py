@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import resource
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -24,6 +23,7 @@ from crank.controller.desk import Desk
 from crank.controller.svids import Svids
 from crank.domain.json import JsonObject
 from crank.errors import ConfigurationError
+from crank.sandbox.link import allow_descriptors
 
 if TYPE_CHECKING:
     from crank.api.spiffe.door import Door
@@ -52,7 +52,7 @@ async def served(settings: Settings, desk: Desk) -> AsyncIterator[Served]:
 
     Callers may connect at once; they are answered as soon as the services are loaded.
     """
-    _allow_descriptors()
+    allow_descriptors(_DESCRIPTORS_MAX)
     path = socket_path(settings)
     witness = KernelWitness(desk.clock)
     listening = witness.listen(str(path), shared=settings.spiffe_shared)
@@ -166,10 +166,3 @@ def _make_own(folder: Path) -> None:
             field="spiffe_socket",
             fix="Remove it, or set CRANK_SPIFFE_SOCKET.",
         )
-
-
-def _allow_descriptors() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_MAX)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -141,9 +141,7 @@ class BareZygote(Zygote):
             self._proof(place),
             guest_result,
             self._walls(),
-            lambda wanted, last: cell.limit_run(
-                Limits(**wanted) if wanted else limits, counted=bool(child.groups), last=last, beside=place.beside
-            ),
+            cell.Ceilings(limits, counted=bool(child.groups), beside=place.beside),
         )
 
     def _proof(self, place: Yard) -> BareProof:
@@ -252,7 +250,7 @@ def _be_guest(child: Cell, ground: Ground, place: Yard, run: Callable[[Cell, Yar
         # The job before its init: whoever is left can end the rest.
         score.write(cell.OOM_SCORE)
     with layer("limits"):
-        cell.limit_process(child.limits, counted=bool(child.groups), beside=place.beside)
+        cell.Ceilings(child.limits, counted=bool(child.groups), beside=place.beside).begin()
     with layer("landlock"):
         shut_in(file_rules(child, ground, place))
     os.close(link)

@@ -18,7 +18,7 @@ from typing import NoReturn
 from crank.domain.profile import Limits
 from crank.sandbox import bare, fresh, guest_proof, kernel, landlock, layers, namespaces, programs, seccomp, tree, yard
 from crank.sandbox.bare import END_SEC, Yard
-from crank.sandbox.cell import Broken, end_after, environment, layer, lift, limit_process, say
+from crank.sandbox.cell import Broken, Ceilings, end_after, environment, layer, lift, say
 from crank.sandbox.cgroup import place_name, started_ticks
 from crank.sandbox.guest_bare import WITNESS, BareProof
 from crank.sandbox.namespaces import INSIDE_ID, Identity
@@ -296,7 +296,7 @@ def _rehearse(site: BareSite, base: str, life: socket.socket) -> NoReturn:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     fresh.begin({}, threads=1)
     with layer("limits"):
-        limit_process(Limits(), counted=False, beside=tree.tasks_of(os.getuid()))
+        Ceilings(Limits(), counted=False, beside=tree.tasks_of(os.getuid())).begin()
     with layer("landlock"):
         bare.shut_in(bare.own_rules(place))
     open_now = frozenset(name for name in os.listdir("/proc/self/fd"))

@@ -20,7 +20,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from crank.domain.profile import Limits
 from crank.domain.quantity import GIB, KIB, MIB
@@ -37,6 +37,8 @@ _STACK_BYTES = 8 * MIB
 _FORKS_UNDER_WAY = 512
 _LOCKED_BYTES = 64 * KIB
 _SIGNALS_QUEUED_MAX = 1_024
+# How many descriptors more than a job Crank's own parts may have on their way: a message carries up to 253.
+_DESCRIPTORS_KEPT = 4_096
 OOM_SCORE = "500"
 _THREADS_MAX = 4
 # The supervisor counts what the whole tree uses, and ends it first; these are for the day when it does not.
@@ -274,39 +276,60 @@ def _be_guest(cell: Cell, run_guest: Callable[[Cell], None]) -> None:
         if version:
             landlock.restrict(_file_rules(cell, version), version=version)
     with layer("limits"):
-        limit_process(cell.limits, counted=bool(cell.groups))
+        Ceilings(cell.limits, counted=bool(cell.groups)).begin()
     os.close(link)
     run_guest(cell)
 
 
-def limit_process(limits: Limits, *, counted: bool, beside: int = 0) -> None:
-    """Lower this process's ceilings to the limits; never raises one. Raises OSError.
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """The ceilings that a guest puts on itself.
 
-    beside  how many processes of this account are not the job's, and count for it all the same
+    limits   those of its session, which no run passes
+    counted  whether a control group counts memory and processes
+    beside   how many processes of this account are not the job's, and count for it all the same
     """
-    ceilings = rlimits(limits, counted=counted)
-    soft, hard = ceilings[resource.RLIMIT_NPROC]
-    ceilings[resource.RLIMIT_NPROC] = soft + beside, hard + beside
-    for kind, (soft, hard) in ceilings.items():
-        _, allowed = resource.getrlimit(kind)
-        most = hard if allowed == resource.RLIM_INFINITY else min(hard, allowed)
-        resource.setrlimit(kind, (min(soft, most), most))
 
+    limits: Limits
+    counted: bool
+    beside: int = 0
 
-def limit_run(limits: Limits, *, counted: bool, last: bool, beside: int = 0) -> None:
-    """Keep this process to the limits of one run: for good when it is the last, otherwise until the next one.
+    def begin(self) -> None:
+        """Lower all but that of descriptors for good; none is ever raised. Raises OSError.
 
-    The kernel counts the CPU time of a process from its start, so what earlier runs used is added. Raises OSError.
-    """
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_sec = int(used.ru_utime + used.ru_stime + limits.cpu_sec) + _CPU_MARGIN_SEC
-    ceilings = rlimits(limits, counted=counted) | {resource.RLIMIT_CPU: (cpu_sec, cpu_sec)}
-    soft, hard = ceilings[resource.RLIMIT_NPROC]
-    ceilings[resource.RLIMIT_NPROC] = soft + beside, hard + beside
-    for kind, (soft, hard) in ceilings.items():
-        _, allowed = resource.getrlimit(kind)
-        most = hard if allowed == resource.RLIM_INFINITY else min(hard, allowed)
-        resource.setrlimit(kind, (min(soft, most), most if last else allowed))
+        The kernel compares what all processes of an account have on their way to each other with the sender's own
+        ceiling of descriptors: another job's would keep this guest from passing its listener on.
+        """
+        self._lower({**self._of(self.limits), resource.RLIMIT_NOFILE: resource.getrlimit(resource.RLIMIT_NOFILE)})
+
+    def settle(self) -> None:
+        """Lower that of descriptors, too, below what Crank's own parts may have on their way. Raises OSError."""
+        # As it came from the launcher, whose own it is.
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        kept = min(self.limits.open_files, allowed - min(_DESCRIPTORS_KEPT, allowed // 2))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (kept, kept))
+        self.keep(None, last=False)
+
+    def keep(self, wanted: dict[str, Any] | None, *, last: bool) -> None:
+        """Keep to the limits of one run, or to the session's: for good when it is the last, otherwise until the next.
+
+        The kernel counts the CPU time of a process from its start, so what earlier runs used is added. Raises OSError.
+        """
+        limits = Limits(**wanted) if wanted else self.limits
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_sec = int(used.ru_utime + used.ru_stime + limits.cpu_sec) + _CPU_MARGIN_SEC
+        self._lower({**self._of(limits), resource.RLIMIT_CPU: (cpu_sec, cpu_sec)}, for_good=last)
+
+    def _of(self, limits: Limits) -> dict[int, tuple[int, int]]:
+        ceilings = rlimits(limits, counted=self.counted)
+        soft, hard = ceilings[resource.RLIMIT_NPROC]
+        return {**ceilings, resource.RLIMIT_NPROC: (soft + self.beside, hard + self.beside)}
+
+    def _lower(self, ceilings: dict[int, tuple[int, int]], *, for_good: bool = True) -> None:
+        for kind, (soft, hard) in ceilings.items():
+            _, allowed = resource.getrlimit(kind)
+            most = hard if allowed == resource.RLIM_INFINITY else min(hard, allowed)
+            resource.setrlimit(kind, (min(soft, most), most if for_good else allowed))
 
 
 def place_descriptors(ends: Ends, *, keep: int) -> int:

@@ -18,7 +18,6 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from crank.sandbox import guest_calls, guest_trace
@@ -343,7 +342,15 @@ def _fail(channel: _Channel, dumps: Any, missing: dict[str, str]) -> None:
     os._exit(1)
 
 
-def _prove(proof: Any, dumps: Any, walls: Walls, environment: list[str], orders: _Orders, channel: _Channel) -> None:
+def _prove(
+    proof: Any,
+    dumps: Any,
+    walls: Walls,
+    environment: list[str],
+    orders: _Orders,
+    channel: _Channel,
+    ceilings: Any,
+) -> None:
     """Close the last wall and try all of them. Ends the process if one is missing."""
     try:
         listener = proof.install(walls.program, number=walls.number, notify=walls.notify)
@@ -351,6 +358,10 @@ def _prove(proof: Any, dumps: Any, walls: Walls, environment: list[str], orders:
             orders.pass_on(listener)
     except OSError as fault:
         _fail(channel, dumps, {"seccomp": str(fault)})
+    try:
+        ceilings.settle()
+    except OSError as fault:
+        _fail(channel, dumps, {"limits": str(fault)})
     missing, standing = proof.examine(landlock=walls.landlock, environment=environment)
     if missing:
         _fail(channel, dumps, missing)
@@ -381,10 +392,10 @@ def rehearse(results: Any) -> None:
         sys.modules["__main__"] = main
 
 
-def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any] | None, bool], None]) -> None:
+def main(proof: Any, results: Any, walls: Walls, ceilings: Any) -> None:
     """Prove the walls, then serve: one job, or one after another when the setup says so. Never returns.
 
-    limit  keeps this process to the limits that an order names, or to its own; for good before the last run
+    ceilings  see `crank.sandbox.cell.Ceilings`
     """
     orders = _Orders()
     setup, _ = orders.take("s")
@@ -394,10 +405,9 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
     sys.path.append("/scratch")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _stdin(None)
-    limit(None, False)
     rehearse(results)
     # What is told is that everything is done but the job: nothing runs here from then on until it comes.
-    _prove(proof, results.dumps, walls, setup["environment"], orders, channel)
+    _prove(proof, results.dumps, walls, setup["environment"], orders, channel, ceilings)
     sys.addaudithook(watcher)
     hand = guest_calls.offer(watcher.remember)
     os.register_at_fork(after_in_child=lambda: _leave(orders))
@@ -408,7 +418,7 @@ def main(proof: Any, results: Any, walls: Walls, limit: Callable[[dict[str, Any]
         order, stdin = orders.take("r")
         lasting = order["lasting"]
         _hand_over(order, hand, orders, channel)
-        limit(order["limits"], not lasting)
+        ceilings.keep(order["limits"], last=not lasting)
         _stdin(stdin)
         watcher.told = []
         channel.begin()

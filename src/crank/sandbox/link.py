@@ -4,6 +4,7 @@ It may be started before the worker gives up its own privilege, and handed to th
 """
 
 import contextlib
+import resource
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ _REQUEST_SEC = 5.0
 _LEAVE_SEC = 20.0
 _REHEARSAL_SEC = 60.0
 _GREETING_BYTES_MAX = 64 * KIB
+_DESCRIPTORS_MAX = 1_048_576
 _LAUNCHERS = {Tier.NAMESPACES: "launcher", Tier.LANDLOCK: "bare_launcher"}
 
 
@@ -101,11 +103,15 @@ def launch(
 ) -> LauncherLink:
     """Start a launcher and wait for its greeting. Blocking, a fraction of a second. Raises SandboxError.
 
+    This process's own ceiling of descriptors is raised as far as it may be: jobs of the same account have as many on
+    their way as theirs allows, and the kernel refuses to pass one on to whoever may have fewer (unix(7), ETOOMANYREFS).
+
     roots            places beneath which profiles lie; None lets the caller name any folder
     mounts_register  file that lists the folders that may be mounted; None lets the caller name any
     children_max     after so many jobs a zygote is replaced; None for the launcher's own number
     tier             what its sandboxes stand on
     """
+    allow_descriptors(_DESCRIPTORS_MAX)
     source = Path(__file__).resolve().parents[2]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     program = (
@@ -143,3 +149,11 @@ def launch(
     greeting = loads_strict(raw)
     ours.settimeout(_REQUEST_SEC)
     return LauncherLink(process, ours, privileged=greeting["privileged"], cgroup=greeting["cgroup"], tier=tier)
+
+
+def allow_descriptors(most: int) -> None:
+    """Raise this process's ceiling of descriptors to `most`, or to what it may be raised to. Raises OSError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

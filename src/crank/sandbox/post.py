@@ -80,6 +80,9 @@ def take(
         with contextlib.suppress(PermissionError):
             # Its clocks go before whatever the job does. An ordinary user may not ask for this.
             os.nice(_NICE)
+        # Where the kernel shares processors out by session (sched(7), autogroup), a bomb whose members all leave theirs
+        # would leave what all supervisors and the launcher have in common next to nothing.
+        os.setsid()
         _drop(order.identity)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)

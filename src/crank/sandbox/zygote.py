@@ -235,9 +235,7 @@ class Zygote:
             guest_proof,
             guest_result,
             self._walls(),
-            lambda wanted, last: cell.limit_run(
-                Limits(**wanted) if wanted else child.limits, counted=bool(child.groups), last=last
-            ),
+            cell.Ceilings(child.limits, counted=bool(child.groups)),
         )
 
     def _walls(self) -> Walls:

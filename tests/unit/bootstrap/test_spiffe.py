@@ -83,13 +83,3 @@ def test_sharing_needs_a_place_that_others_reach(tmp_path: Path) -> None:
         settings_of(tmp_path, spiffe_shared=True)
     assert [problem.field for problem in caught.value.problems] == ["spiffe_socket"]
     assert settings_of(tmp_path, spiffe_shared=True, spiffe_socket="/run/crank/s").spiffe_shared
-
-
-def test_many_watchers_need_many_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The soft bound on open files is raised as far as it may be, and never lowered."""
-    said: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "setrlimit", lambda _kind, limits: said.append(limits))
-    for limits in ((1024, 4096), (1024, resource.RLIM_INFINITY), (20_000, 20_000), (resource.RLIM_INFINITY,) * 2):
-        monkeypatch.setattr(resource, "getrlimit", lambda _kind, limits=limits: limits)
-        spiffe._allow_descriptors()
-    assert said == [(4096, 4096), (16_384, resource.RLIM_INFINITY)]

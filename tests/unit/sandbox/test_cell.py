@@ -2,9 +2,14 @@
 
 import ast
 import importlib.util
+import json
 import marshal
 import resource
+import subprocess
+import sys
 from dataclasses import replace
+
+import pytest
 
 from crank.domain.profile import Limits
 from crank.sandbox.bundle import inner_files, order_bytes
@@ -31,6 +36,38 @@ def test_ceilings_follow_the_limits() -> None:
     assert rlimits(limits, counted=False)[resource.RLIMIT_NPROC] == (12, 12)
     assert resource.RLIMIT_DATA not in ceilings
     assert resource.RLIMIT_DATA in rlimits(limits, counted=False)
+
+
+_CEILINGS = """
+import json, resource, sys
+from dataclasses import replace
+from crank.domain.profile import Limits
+from crank.sandbox.cell import Ceilings
+allowed, wanted = json.loads(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+ceilings, seen = Ceilings(replace(Limits(), open_files=wanted), counted=True), []
+def look():
+    seen.append(resource.getrlimit(resource.RLIMIT_NOFILE))
+ceilings.begin(), look()
+ceilings.settle(), look()
+lower = {"open_files": 64, "processes": 1}
+ceilings.keep(lower, last=False), look()
+ceilings.keep(None, last=False), look()
+ceilings.keep(lower, last=True), look()
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.parametrize(
+    ("allowed", "wanted", "own"), [(1_000, 200, 200), (1_000, 900, 500), (10_000, 9_000, 5_904)], ids=["fits", "half", "kept"]
+)
+def test_a_job_may_have_fewer_descriptors_than_who_made_it(allowed: int, wanted: int, own: int) -> None:
+    """Until the guest has passed its listener on it may have what the launcher has; then less, whatever the profile says."""
+    shown = subprocess.run(
+        [sys.executable, "-c", _CEILINGS, json.dumps([allowed, wanted])], check=True, capture_output=True, text=True
+    )
+    # Begun; settled for good; a run with less; the next run; the last one, for good.
+    assert json.loads(shown.stdout) == [[allowed, allowed], [own, own], [64, own], [own, own], [64, 64]]
 
 
 def test_what_runs_inside_is_compiled_only_for_its_own_version() -> None:
