@@ -1,6 +1,5 @@
 """Where the socket of workloads lies: in the home, where its name is short enough, or where the operator said."""
 
-import resource
 from pathlib import Path
 
 import platformdirs
