@@ -9,6 +9,7 @@ from joserfc.jwk import ECKey
 
 from crank.adapters.clock import SystemIdSource
 from crank.adapters.jose import JoseTokens
+from crank.adapters.json_schema import JsonSchemaChecker
 from crank.api.app import build_api
 from crank.bootstrap.federation import open_trust
 from crank.controller import proof_window
@@ -84,6 +85,34 @@ async def claims_of(authority, token, **more):
     """Return a token of the same authority with other claims: a forgery that only a stolen signing key could make."""
     claims = JoseTokens(authority.access_token_keys, typ="at+jwt").read(token)
     return authority.sign_access_token({**claims, **more})
+
+
+# --- costly ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", ["^(aa?)+$", "^(a|a){60}b", "(?=(a?){60}b)x"])
+async def test_a_holder_writes_no_constraint_that_would_hold_the_node_up(agent, pattern):
+    """A pattern that tries for ever is refused when it is asked for, whatever the holder would send it as args."""
+    answer = await agent.ask(form(details=[{"identifier": "*", "constraints": [{"properties": {"x": {"pattern": pattern}}}]}]))
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_authorization_details")
+
+
+async def test_many_slow_constraints_end_together(agent, clock, desk, worker):
+    """However many constraints a holder writes down, the time that they take together is bounded."""
+
+    class Slow(JsonSchemaChecker):
+        def check(self, schema, value, *, field):
+            clock.advance(2.0)
+            return super().check(schema, value, field=field)
+
+    details = [{"identifier": "python.*", "constraints": [{"maxProperties": at} for at in range(1, 9)]}]
+    token = await agent.token(details=details)
+    body = {**JOB, "args": {}}
+    slow = build_api(replace(desk, schemas=Slow()), version="0", more_names=["node.test"])
+    transport = httpx2.ASGITransport(app=slow, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url=PLACE) as client:
+        agent.http = client
+        check_problem(await agent.use(token, "POST", "/v1/jobs", json=body), 422, "args_too_costly")
 
 
 # --- stolen --------------------------------------------------------------------------------------

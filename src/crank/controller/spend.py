@@ -15,10 +15,12 @@ from crank.domain.job import Mount, MountUse, Refusal
 from crank.domain.json import JsonObject, JsonValue
 from crank.domain.rules import grant as rules
 from crank.domain.rules.grant import Call
-from crank.errors import NotAllowed
+from crank.errors import InvalidRequest, NotAllowed
 from crank.ports import Transaction
 
 T = TypeVar("T")
+# For all constraints of a grant together, and of those above it.
+_LOOKED_AT_SEC_MAX = 5.0
 
 
 def named(tx: Transaction, tenant: TenantId, uses: Iterable[MountUse]) -> tuple[tuple[MountId, str | None], ...]:
@@ -88,7 +90,17 @@ def belong(desk: Desk, tx: Transaction, *, used_for: str) -> None:
 
 
 def _satisfies(desk: Desk) -> rules.Satisfies:
+    begun_sec = desk.clock.monotonic_sec()
+
     def satisfies(schema: JsonObject, value: JsonValue) -> bool:
+        if desk.clock.monotonic_sec() - begun_sec > _LOOKED_AT_SEC_MAX:
+            # Each schema is bounded; a holder may have written down very many of them.
+            raise InvalidRequest(
+                "These args take too long to check against all that the token asks of them.",
+                code="args_too_costly",
+                field="args",
+                fix="Send fewer of them, or use a token with fewer or simpler constraints.",
+            )
         return not desk.schemas.check(schema, value, field="args")
 
     return satisfies

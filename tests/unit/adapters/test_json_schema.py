@@ -50,6 +50,17 @@ def test_at_most_ten_problems_of_bounded_length() -> None:
         {"pattern": "("},
         {"pattern": "a" * 1_000},
         {"patternProperties": {"^(x+)+$": {}}},
+        {"pattern": "^(aa?)+$"},
+        {"pattern": "^(a|a){40}b"},
+        {"pattern": "^(a?){40}a{40}$"},
+        {"pattern": "a?" * 40 + "a" * 40},
+        {"pattern": "(?:ab|a)" * 60},
+        {"pattern": "(?=(a|a){40}b)x"},
+        {"pattern": "^(a+){10}b"},
+        {"pattern": "^" + "a*" * 12 + "b"},
+        {"pattern": "(,a?a?)*x"},
+        {"pattern": "(?:){4000000000}"},
+        {"pattern": "(a)(?(1)b|c)"},
         {"minLength": -1},
         {"description": "x" * 300_000},
     ],
@@ -63,7 +74,19 @@ def test_a_schema_that_cannot_be_used_is_refused(schema: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"^[a-z]+(\.[a-z]+)*$", r"^\d{4}-\d{2}-\d{2}$", "^(a|b|c)$", "^[^@]+@[^@]+$", "^(ab){1,3}$", "(a+)?x"]
+    "pattern",
+    [
+        r"^[a-z]+(\.[a-z]+)*$",
+        r"^\d{4}-\d{2}-\d{2}$",
+        "^(a|b|c)$",
+        "^[^@]+@[^@]+$",
+        "^(ab){1,3}$",
+        "(a+)?x",
+        "^([0-9a-f]{2}:){5}[0-9a-f]{2}$",
+        r"^https?://[^\s/]+(/[^\s/]+)*/?$",
+        r"^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)$",
+        r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:?\d{2})?$",
+    ],
 )
 def test_ordinary_patterns_are_fine(pattern: str) -> None:
     """Patterns that people write are accepted."""
@@ -116,3 +139,32 @@ def test_a_long_text_is_not_matched_with_an_open_pattern() -> None:
     schema = {"pattern": "a*a*a*a*b"}
     assert _CHECKER.check_schema(schema) is None
     assert "too long" in _CHECKER.check(schema, "a" * 100_000, field="args")[0].cause
+
+
+@pytest.mark.parametrize("pattern", ["^x|a*a*a*b", "(?m)^a*a*a*b"])
+def test_only_a_pattern_that_begins_at_the_start_whatever_comes_is_taken_for_anchored(pattern: str) -> None:
+    """A `^` in one branch, or one that stands for each line, saves no search from starting at every place."""
+    assert _CHECKER.check({"pattern": pattern}, "a" * 500, field="args")[0].cause.startswith("It takes too long")
+
+
+def test_what_is_too_long_to_be_matched_passes_no_denial() -> None:
+    """A schema that forbids a pattern is not satisfied by a text that is too long to be searched for it."""
+    schema = {"not": {"pattern": "^a*a*a*/etc"}}
+    assert not _CHECKER.check(schema, "aaa", field="args")
+    assert _CHECKER.check(schema, "/etc", field="args")
+    assert _CHECKER.check(schema, "/etc" + "a" * 5_000, field="args")
+
+
+@pytest.mark.parametrize("keyword", ["additionalProperties", "unevaluatedProperties"])
+def test_names_are_matched_within_the_same_bounds(keyword: str) -> None:
+    """A long name is refused before any keyword searches it with the patterns for names, which the library does by itself."""
+    schema = {keyword: False, "patternProperties": {"^a*a*a*a*b": {}}}
+    assert _CHECKER.check_schema(schema) is None
+    assert "too long" in _CHECKER.check(schema, {"a" * 20_000: 1}, field="args")[0].cause
+    assert _CHECKER.check(schema, {"aab": 1}, field="args") == []
+
+
+def test_a_check_that_repeats_itself_for_ever_is_given_up() -> None:
+    """Many small steps that none of the other bounds sees end with the time that one check may take."""
+    schema = {"allOf": [{"items": {"type": "integer"}}] * 400}
+    assert "too long" in _CHECKER.check(schema, [0] * 400_000, field="args")[0].cause

@@ -1,14 +1,16 @@
 """JSON Schema 2020-12, held to what can be answered fast and without the network.
 
-Schemas come from authors of workers and values from callers, so both are bounded: no reference leaves
-the schema, patterns that can run for ever are refused, references may be followed only so often.
+Schemas come from authors of workers and from whoever narrows a token, values from callers, so both are bounded: no
+reference leaves the schema, patterns that can run for ever are refused, references may be followed only so often, and
+a check that takes seconds of its thread's own time is given up.
 """
 
-import math
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -16,28 +18,24 @@ from jsonschema import Draft202012Validator, SchemaError, ValidationError, valid
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from crank.adapters.json_schema.pattern_cost import BadPatternError, length_max
 from crank.domain.json import JsonObject, JsonValue, canonical
 from crank.errors import Problem
 
 PROBLEMS_MAX = 10
 SCHEMA_BYTES_MAX = 256 * 1024
-PATTERN_CHARS_MAX = 512
 _DIALECTS = ("https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2020-12/schema#")
 _DEPTH_MAX = 64
 _REFERENCES_MAX = 20_000
 _TEXT_CHARS_MAX = 300
-# A search with k open repeats takes about length**k / k! steps; this many take a fraction of a second.
-_PATTERN_STEPS = 200_000_000
-_PATTERN_CHARS_CHECKED_MIN = 32
+# Of the thread's time; what callers may send at most, against a schema as people write them, takes a part of it.
+_CHECK_SEC = 4.0
 _FIX_SCHEMA = "Correct the schema; JSON Schema 2020-12 describes it."
 _FIX_VALUE = "Send a value that the capability's schema accepts."
-_OPEN_REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")
-
-_followed: ContextVar[list[int] | None] = ContextVar("followed", default=None)
 
 
 class _TooCostlyError(Exception):
-    """The check would take too long; only this module sees it."""
+    """The check would take too long; only this module sees it. No mere finding: below a `not` that would let a value pass."""
 
 
 class JsonSchemaChecker:
@@ -57,19 +55,21 @@ class JsonSchemaChecker:
 
     def check(self, schema: JsonObject, value: JsonValue, *, field: str) -> Sequence[Problem]:
         """Return where a value breaks a schema that `check_schema` accepted, at most 10 places."""
-        token = _followed.set([0])
+        token = _spent.set(_Spent(time.thread_time() + _CHECK_SEC))
         try:
+            _check_names(schema, value)
             found = islice(_Checker(schema, registry=Registry()).iter_errors(value), PROBLEMS_MAX)
             return [
                 Problem(field=_place(field, fault.absolute_path), cause=_short(fault.message), fix=_FIX_VALUE)
                 for fault in found
             ]
-        except (RecursionError, _TooCostlyError):
-            return [Problem(field=field, cause="It takes too long to check against its schema.", fix=_FIX_VALUE)]
+        except (RecursionError, _TooCostlyError) as fault:
+            why = f": {fault}" if isinstance(fault, _TooCostlyError) and str(fault) else ""
+            return [Problem(field, _short(f"It takes too long to check against its schema{why}."), _FIX_VALUE)]
         except Unresolvable as fault:
             return [Problem(field=field, cause=_short(f"Its schema refers to nothing: {fault}"), fix=_FIX_SCHEMA)]
         finally:
-            _followed.reset(token)
+            _spent.reset(token)
 
 
 def _place(field: str, path: Any) -> str:
@@ -128,82 +128,94 @@ def _unsafe_entry(name: str, entry: JsonValue, place: str) -> Iterator[Problem]:
 
 
 def _unsafe_pattern(pattern: str, place: str) -> Iterator[Problem]:
-    cause = None
-    if len(pattern) > PATTERN_CHARS_MAX:
-        cause = f"The pattern is longer than {PATTERN_CHARS_MAX} characters."
-    elif _repeats_a_repeat(pattern):
-        cause = "The pattern repeats something that itself repeats or branches; it could run for ever."
-    elif re.search(r"\\[1-9]|\(\?P=", pattern):
-        cause = "The pattern refers back to a group."
-    else:
-        try:
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as fault:
-            cause = f"The pattern cannot be read: {fault}."
-    if cause:
-        yield Problem(field=_short(place), cause=cause, fix="Write a simpler pattern.")
-
-
-def _repeats_a_repeat(pattern: str) -> bool:
-    """Tell whether an open repeat stands on a group that holds a repeat or a branch.
-
-    A group that starts with a fixed sign of its own, as in `[a-z]+(\\.[a-z]+)*`, is fine: each turn
-    can begin in one way only.
-    """
-    bare = re.sub(r"\\.", lambda match: "~" if match[0][1].isalnum() else ".", pattern)
-    bare = re.sub(r"\[\^?\]?[^\]]*\]", "~", bare)
-    starts: list[int] = []
-    for position, char in enumerate(bare):
-        if char == "(":
-            starts.append(position)
-        elif char == ")" and starts:
-            body = bare[starts.pop() + 1 : position].removeprefix("?:")
-            if not _OPEN_REPEAT.match(bare, position + 1):
-                continue
-            if "|" in body or (_OPEN_REPEAT.search(body) and not _is_delimited(pattern, body)):
-                return True
-    return False
-
-
-def _is_delimited(pattern: str, body: str) -> bool:
-    # `.` in the bare text stands for one escaped sign; an unescaped dot in the pattern could match it too.
-    any_char = re.search(r"(?<!\\)\.", re.sub(r"\[[^\]]*\]", "", pattern))
-    return body[:1] in (".", "-", "_", "/", ",", ":", " ") and not any_char and body.count(body[0]) == 1
+    try:
+        length_max(pattern)
+    except BadPatternError as fault:
+        yield Problem(field=_short(place), cause=str(fault), fix="Write a simpler pattern.")
 
 
 # --- costs while checking ------------------------------------------------------------------------
 
 
-def _count_reference(keyword: str) -> Any:
-    original = Draft202012Validator.VALIDATORS[keyword]
+@dataclass(slots=True)
+class _Spent:
+    """What one check has cost up to now: references followed, and when its thread has worked for long enough."""
 
-    def follow(checker: Any, reference: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
-        followed = _followed.get()
-        if followed is not None:
-            followed[0] += 1
-            if followed[0] > _REFERENCES_MAX:
-                raise _TooCostlyError
-        yield from original(checker, reference, value, schema) or ()
+    until_sec: float
+    references: int = 0
 
-    return follow
+
+_spent: ContextVar[_Spent | None] = ContextVar("spent", default=None)
+
+
+def _afford(references: int = 0) -> None:
+    spent = _spent.get()
+    if spent is None:
+        return
+    spent.references += references
+    # The thread's own time: a busy machine changes no answer.
+    if spent.references > _REFERENCES_MAX or time.thread_time() > spent.until_sec:
+        raise _TooCostlyError
+
+
+def _metered(keyword: str, original: Any) -> Any:
+    references = int(keyword in ("$ref", "$dynamicRef"))
+
+    def check(checker: Any, wanted: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+        _afford(references)
+        yield from original(checker, wanted, value, schema) or ()
+
+    return check
 
 
 def _pattern(checker: Any, pattern: str, value: Any, _schema: Any) -> Iterator[ValidationError]:
     if not checker.is_type(value, "string"):
         return
-    if len(value) > _length_max(pattern):
-        yield ValidationError(f"The text of {len(value)} characters is too long to be matched with {pattern!r}")
-    elif not re.search(pattern, value):
+    _check_length(pattern, value)
+    if not re.search(pattern, value):
         yield ValidationError(f"{_short(value)!r} does not match {pattern!r}")
 
 
-def _length_max(pattern: str) -> int:
-    repeats = len(_OPEN_REPEAT.findall(pattern))
-    if not repeats:
-        return _PATTERN_STEPS
-    # Without an anchor the search itself starts again at every place.
-    loops = repeats + (not pattern.startswith("^"))
-    return max(_PATTERN_CHARS_CHECKED_MIN, int((_PATTERN_STEPS * math.factorial(loops)) ** (1 / loops)))
+def _check_length(pattern: str, text: str) -> None:
+    try:
+        longest = length_max(pattern)
+    except BadPatternError as fault:
+        # A schema that nobody looked at before.
+        raise _TooCostlyError(str(fault)) from fault
+    if len(text) > longest:
+        raise _TooCostlyError(f"a text of {len(text)} characters is too long to be matched with {pattern!r}")
+
+
+def _check_names(schema: JsonValue, value: JsonValue) -> None:
+    """Search the names in a value with all the patterns for names once, within bounds, before the library does so."""
+    patterns = sorted({pattern for found in _parts_named("patternProperties", schema) for pattern in found})
+    names = _names(value) if patterns else ()
+    for name in names:
+        for pattern in patterns:
+            _afford()
+            _check_length(pattern, name)
+            re.search(pattern, name)
+
+
+def _parts_named(keyword: str, part: JsonValue) -> Iterator[JsonObject]:
+    if isinstance(part, dict):
+        found = part.get(keyword)
+        if isinstance(found, dict):
+            yield found
+    for inner in _inside(part):
+        yield from _parts_named(keyword, inner)
+
+
+def _names(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for inner in _inside(value):
+        yield from _names(inner)
+
+
+def _inside(value: JsonValue) -> Iterator[JsonValue]:
+    found = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (inner for inner in found if isinstance(inner, dict | list))
 
 
 def _unique(checker: Any, wanted: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -224,12 +236,8 @@ def _plain_numbers(value: JsonValue) -> JsonValue:
     return value
 
 
+_OWN = {"pattern": _pattern, "uniqueItems": _unique}
 _Checker: Any = validators.extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    {
-        "$ref": _count_reference("$ref"),
-        "$dynamicRef": _count_reference("$dynamicRef"),
-        "pattern": _pattern,
-        "uniqueItems": _unique,
-    },
+    {name: _metered(name, _OWN.get(name, original)) for name, original in Draft202012Validator.VALIDATORS.items()},
 )
