@@ -34,6 +34,7 @@ from tests.support.biscuits import (
     Keys,
     appended,
     blocks,
+    build,
     minted,
     new_key,
     packed,
@@ -42,6 +43,7 @@ from tests.support.biscuits import (
     signed,
     unpacked,
     with_part,
+    written,
 )
 
 KEYS = Keys()
@@ -318,6 +320,48 @@ def test_programs_in_blocks_are_not_run(bomb: str) -> None:
         assert judged(appended(token, KEYS.signing(), bomb), ANN.presenter) == "invalid_token"
         assert judged(signed(token, KEYS.signing(), ANN.key, bomb), ANN.presenter) == "invalid_token"
         assert judged(appended(token, KEYS.signing(), "crank_hop(hex:7b7d);" + bomb), ANN.presenter) == "invalid_token"
+
+
+LONG_TEXT = b"A" * 5_000
+# The first text of a token's own: its number, as a term, and a list that names it again and again.
+NAMED = build([(3, 0, written(1024))])
+LIST = build([(9, 2, build([(1, 2, NAMED)] * 1_000))])
+PARENTHESES = build([(2, 2, build([(1, 0, written(1))]))])
+ADDED = build([(3, 2, build([(1, 0, written(9))]))])
+PRINTED: dict[str, list[tuple[int, int, bytes]]] = {
+    "a list in hundreds of parentheses": [(1, 2, build([(1, 2, LIST)])), *[(1, 2, PARENTHESES)] * 800],
+    "a sum of hundreds": [(1, 2, build([(1, 2, NAMED)])), *[(1, 2, build([(1, 2, NAMED)])), (1, 2, ADDED)] * 700],
+}
+
+
+@pytest.mark.parametrize("expression", PRINTED.values(), ids=PRINTED.keys())
+def test_a_block_that_would_take_long_to_print_is_not_printed(expression: list[tuple[int, int, bytes]]) -> None:
+    """Anybody can send it, before any signature is looked at: a text named a thousand times, copied a thousand times."""
+    fields = unpacked(minted(ISSUER, ANN))
+    rule = build([(1, 2, build([(1, 0, written(27))])), (3, 2, build(expression))])
+    bomb = build([(1, 2, LONG_TEXT), (3, 0, written(6)), (6, 2, build([(1, 2, rule)]))])
+    token = packed(with_part(fields, blocks(fields)[0], 1, bomb))
+    assert len(token) < 20_480
+    began = time.process_time()
+    assert judged(token, ANN.presenter) == "invalid_token"
+    for look in (ISSUER.claimed_id, ISSUER.revocation_ids):
+        with pytest.raises(NotAuthenticated):
+            look(token)
+    assert time.process_time() - began < 0.05
+
+
+@pytest.mark.parametrize("end", range(1, 40))
+def test_a_token_that_is_cut_off_is_no_token(end: int) -> None:
+    """Wherever its bytes end."""
+    token = minted(ISSUER, ANN)
+    assert judged(token.rstrip("=")[:-end], ANN.presenter) == "invalid_token"
+
+
+def test_the_longest_names_fit() -> None:
+    """A holder whose SPIFFE ID is as long as the standard allows is none of those who say too much."""
+    name = "spiffe://td/" + "a" * (2_048 - len("spiffe://td/"))
+    token = HOLDER.pass_on(minted(ISSUER, ANN), {"exp": NOW_SEC + 30}, Holder(name), ANN.pem)
+    assert not isinstance(judged(token, Presenter(BOB.jkt, name)), str)
 
 
 def test_huge_tokens_and_many_blocks_are_refused_at_once() -> None:

@@ -133,11 +133,11 @@ def parse(raw: bytes) -> Fields:
 
 def build(fields: Fields) -> bytes:
     """Return a message of fields."""
-    written = b""
+    octets = b""
     for number, kind, content in fields:
-        size = b"" if kind == 0 else _written(len(content))
-        written += _written(number << 3 | kind) + size + content
-    return written
+        size = b"" if kind == 0 else written(len(content))
+        octets += written(number << 3 | kind) + size + content
+    return octets
 
 
 def blocks(fields: Fields) -> list[int]:
@@ -167,7 +167,8 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def _written(value: int) -> bytes:
+def written(value: int) -> bytes:
+    """Return a number as a message writes it."""
     found = bytearray()
     while value > 127:
         found.append(value & 127 | 128)

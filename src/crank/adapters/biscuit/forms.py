@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from crank.adapters.biscuit.keys import COORDINATE_BYTES, BadTokenError, b64, name_of, public
+from crank.adapters.biscuit.measure import check_printable
 from crank.domain.chain import Chain, Holder, Hop
 from crank.domain.json import JsonObject, loads_strict
 from crank.domain.rules.token import TOKEN_CHARS_MAX
@@ -118,6 +119,7 @@ def unverified(token: str) -> "UnverifiedBiscuit":
 
     if not 0 < len(token) <= TOKEN_CHARS_MAX or not token.isascii():
         raise BadTokenError("its length or its letters are not those of a token")
+    check_printable(token)
     try:
         found = biscuit_auth.UnverifiedBiscuit.from_base64(token)
     except (biscuit_auth.BiscuitValidationError, ValueError) as fault:
