@@ -176,7 +176,7 @@ class _Granted(_Scoped):
 
 def may(grant: Grant, action: access.Action) -> bool:
     """Tell whether a grant names something that only the owner may do."""
-    return grants.reaches(grant.rights, f"{grants.NODE_PREFIX}{action}")
+    return grants.names_whole(grant.rights, f"{grants.NODE_PREFIX}{action}")
 
 
 class _Federation:

@@ -116,6 +116,13 @@ async def test_only_what_is_the_owners_and_named_is_done_with_a_token(agent, key
     refused(await agent.ask(form(key, scope="node.keys.list")), "invalid_scope", "nothing_granted")
 
 
+async def test_a_limit_that_nobody_would_keep_is_refused(agent):
+    """Once, for one mount, for some args: nothing under `node.` is given so, since nothing there is counted or compared."""
+    for limit in ({"calls_max": 1}, {"mounts": ["docs"]}, {"constraints": [{"required": ["n"]}]}):
+        asked = form(role="operator", details=[{"identifier": "node.mounts.change", **limit}])
+        refused(await agent.ask(asked), "invalid_authorization_details", "invalid_authorization_details")
+
+
 async def test_mounts_are_changed_by_who_may_and_seen_by_who_may_name_them(agent, node, tmp_path_factory):
     """A token with the right adds a mount; one that names another mount does not even see it."""
     folder = tmp_path_factory.mktemp("documents")

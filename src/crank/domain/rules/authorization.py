@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from crank.domain.capability import CAPABILITY_NAME_CHARS_MAX
-from crank.domain.grant import CONSTRAINTS_MAX, EVERYTHING, MOUNTS_MAX, RIGHTS_MAX, Right
+from crank.domain.grant import CONSTRAINTS_MAX, EVERYTHING, MOUNTS_MAX, NODE_PREFIX, RIGHTS_MAX, Right
 from crank.domain.grant_codec import DETAIL_TYPE, details_document, scope_of
 from crank.domain.json import JsonObject, JsonValue, canonical, loads_strict
 from crank.errors import InvalidRequest
@@ -72,8 +72,12 @@ def _right(source: Any, place: str, schema_problem: SchemaProblem) -> Right:
     version = source.get("version")
     if "version" in source and not (isinstance(version, str) and _VERSION.fullmatch(version)):
         _wrong(f"{place}.version", "It is a version of three numbers, like 1.2.0.")
+    capability = _pattern(source.get("identifier"), f"{place}.identifier")
+    limits = sorted(set(source) - {"type", "identifier"})
+    if limits and capability.startswith(NODE_PREFIX):
+        _wrong(f"{place}.{limits[0]}", f"What is under {NODE_PREFIX} is given whole, or not at all.")
     return Right(
-        capability=_pattern(source.get("identifier"), f"{place}.identifier"),
+        capability=capability,
         version=version,
         constraints=_constraints(source.get("constraints", []), f"{place}.constraints", schema_problem),
         mounts=_mounts(source["mounts"], f"{place}.mounts") if "mounts" in source else None,

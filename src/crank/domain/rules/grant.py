@@ -42,6 +42,7 @@ __all__ = [
     "lives",
     "meet",
     "meet_rights",
+    "names_whole",
     "narrow",
     "reaches",
     "spent",
@@ -207,6 +208,14 @@ def lives(grant: Grant, now_us: int) -> bool:
 def reaches(rights: Sequence[Right], capability: str) -> bool:
     """Tell whether some right names the capability, whatever else it asks of a call."""
     return any(within(capability, right.capability) for right in rights)
+
+
+def names_whole(rights: Sequence[Right], action: str) -> bool:
+    """Tell whether some right names something that the owner alone may do, and limits it in no way.
+
+    What is no call is neither counted nor has it args: a limit on it would be kept by nobody.
+    """
+    return any(within(action, right.capability) and right == Right(right.capability) for right in rights)
 
 
 def covering(rights: Sequence[Right], call: Call, satisfies: Satisfies) -> tuple[int, ...] | Refusal:

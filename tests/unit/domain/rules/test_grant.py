@@ -155,6 +155,15 @@ def test_the_refusal_names_what_came_closest():
     assert refused.code == "mounts_not_granted"
 
 
+@pytest.mark.parametrize(
+    "limit", [{"calls_max": 1}, {"budget_max": 0}, {"mounts": ()}, {"version": "1.0.0"}, {"constraints": (SCHEMAS[0],)}]
+)
+def test_what_the_owner_may_do_is_named_whole_or_not_at_all(limit):
+    """No call is counted there and no args are looked at, so that a right with a limit would have none."""
+    assert rules.names_whole([Right("a.*", calls_max=1), Right("node.*")], "node.keys.list")
+    assert not rules.names_whole([Right("*"), Right("node.keys.list", **limit)], "node.keys.list")
+
+
 def test_rights_without_a_count_are_used_first():
     """A counted right is spared while another allows the same."""
     assert rules.covering([Right("a.b", calls_max=1), Right("a.*")], Call("a.b"), satisfies) == (1, 0)
