@@ -295,6 +295,14 @@ def test_an_expired_hop_ends_the_token_and_not_the_one_before() -> None:
     assert not isinstance(judged(root, ANN.presenter, now_us=NOW_US + 30_000_000), str)
 
 
+@pytest.mark.parametrize("name", ["local", "key:claude/k-0123456789ab", "urn:a:b", "spiffe://td", "spiffe://TD/a", "A" * 42])
+def test_whoever_passes_a_token_on_invents_no_name(name: str) -> None:
+    """The next holder is a key or a SPIFFE ID: records never tell of the owner, or of a key, what a holder wrote."""
+    token = HOLDER.pass_on(minted(ISSUER, ANN), {}, Holder(name), ANN.pem)
+    with pytest.raises(NotAuthenticated):
+        ISSUER.open(token)
+
+
 # --- load and bombs --------------------------------------------------------------------------
 
 NUMBERS = "".join(f"n({number});" for number in range(30))

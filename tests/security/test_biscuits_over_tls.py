@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from crank.adapters.biscuit import BiscuitHolder, BiscuitIssuer
+from crank.client import ProofKey
 from crank.domain.chain import Holder
 from crank.domain.rules.exchange import BISCUIT
 from tests.security.test_tokens_over_tls import Node, node
@@ -40,6 +41,12 @@ async def test_a_certificate_alone_holds_a_biscuit_and_a_name_receives_it(issuin
         sent = await http.post("/v1/jobs", json=JOB, headers={"Authorization": f"Bearer {passed}"})
         assert sent.status_code == 202, sent.text
         check_problem(await http.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"}), 401, "invalid_token")
+    # The key of that certificate alone is not that name, also while the node remembers what it was told a moment ago.
+    proof = ProofKey(Path(bob.key_file).read_bytes())
+    async with issuing.shown() as http:
+        shown = proof.prove("GET", f"{issuing.url}/v1/jobs", passed)
+        headers = {"Authorization": f"DPoP {passed}", "DPoP": shown}
+        check_problem(await http.get("/v1/jobs", headers=headers), 401, "invalid_token")
     for stranger in (eve, ann, None):
         async with issuing.shown(stranger) as http:
             refused = await http.get("/v1/jobs", headers={"Authorization": f"Bearer {passed}"})

@@ -114,8 +114,8 @@ class Gate:
         holder = proven(self._desk, request, shown=token)
         if scheme == "dpop" and PROOF_HEADER not in request.headers:
             raise NotAuthenticated("This request carries no DPoP proof.", code="invalid_dpop_proof")
-        # Who proves another key than before is another caller, for whom nothing was found out yet.
-        hashed = hash_of(f"{token} {holder.jkt or ''}")
+        # Who proves another key or name than before is another caller, for whom nothing was found out yet.
+        hashed = hash_of(f"{token} {holder.jkt or ''} {holder.peer or ''}")
         known = self._known.get(hashed)
         if known is not None and self._holds(known):
             count(self._desk, holder)

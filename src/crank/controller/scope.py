@@ -10,15 +10,15 @@ on, in requests that are under way too.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from crank.controller.desk import Desk
+from crank.controller.owners_alone import NoEnrolments, NoFederation
 from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
-from crank.domain.enrolment import Enrolment
-from crank.domain.federation import Federated
 from crank.domain.grant import Grant, GrantId
 from crank.domain.handle import Called
-from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId, WorkerId
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, Refusal, Status
 from crank.domain.record import Record
 from crank.domain.rules import access
@@ -146,10 +146,10 @@ class _Scoped:
         self.registry: RegistryStore = _Registry(tx, asker)
         # Its own row is all that the use cases of a bounded credential look up here.
         self.credentials: CredentialStore = tx.credentials
-        self.enrolments: EnrolmentStore = _NoEnrolments()
+        self.enrolments: EnrolmentStore = NoEnrolments()
         # Only use cases that the owner alone may ask for read or change it.
         self.identities: IdentityStore = tx.identities
-        self.federation: FederationStore = _Federation()
+        self.federation: FederationStore = NoFederation()
         self.grants: GrantStore = _Grants(tx, asker)
         self.workloads: WorkloadStore = _Workloads(tx, asker)
 
@@ -162,6 +162,7 @@ class _Granted(_Scoped):
         self.jobs = _GrantedJobs(tx, asker, grant)
         self.sessions = _GrantedSessions(tx, asker, grant)
         self.registry = _GrantedRegistry(tx, asker, credential, grant)
+        self.records = _GrantedRecords(tx, asker, grant)
         self.grants = _Grants(tx, credential)
         # What the owner alone may ask for was asked for by name; each use case has seen to it that this is the name.
         if may(grant, access.Action.READ_RECORDS):
@@ -177,25 +178,6 @@ class _Granted(_Scoped):
 def may(grant: Grant, action: access.Action) -> bool:
     """Tell whether a grant names something that only the owner may do."""
     return grants.names_whole(grant.rights, f"{grants.NODE_PREFIX}{action}")
-
-
-class _Federation:
-    """Whom the node is federated with is its owner's affair: for a bounded credential there is nobody."""
-
-    def insert(self, federated: Federated) -> None:
-        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
-
-    def find(self, trust_domain: str) -> Federated | None:
-        return None
-
-    def all(self) -> Sequence[Federated]:
-        return []
-
-    def update(self, federated: Federated) -> None:
-        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
-
-    def remove(self, trust_domain: str) -> bool:
-        raise NotAllowed("Only the owner of the node federates it.", code="owner_only")
 
 
 class _Part:
@@ -386,48 +368,35 @@ class _Registry(_Part):
         return self._sees_job(tenant, job_id) and self._tx.registry.job_refers(tenant, job_id, digest)
 
 
-class _NoEnrolments:
-    """Nodes are the owner's alone: a bounded credential finds none, and adds none."""
+class _GrantedPart(_Part):
+    """What belongs to a job is there where the job is."""
 
-    def insert(self, enrolment: Enrolment, token_sha256: Digest | None) -> None:
-        raise NotAllowed("Only the owner of the node invites another.", code="owner_only")
-
-    def by_token(self, token_sha256: Digest) -> Enrolment | None:
-        return None
-
-    def by_thumbprint(self, thumbprint: Digest) -> Enrolment | None:
-        return None
-
-    def of_worker(self, worker_id: WorkerId) -> Enrolment | None:
-        return None
-
-    def all(self) -> Sequence[Enrolment]:
-        return []
-
-    def update(self, enrolment: Enrolment) -> None:
-        raise NotAllowed("Only the owner of the node changes another.", code="owner_only")
-
-
-class _GrantedJobs(_Jobs):
     def __init__(self, tx: Transaction, asker: Credential, grant: Grant) -> None:
         super().__init__(tx, asker)
         self._grant = grant
 
+    def _sees_job(self, tenant: TenantId, job_id: JobId) -> bool:
+        job = self._tx.jobs.find(tenant, job_id)
+        return job is not None and job.owner == self._own and self._names(job)
+
+    def _names(self, job: Job) -> bool:
+        return grants.reaches(self._grant.rights, job.request.capability)
+
+
+class _GrantedRecords(_GrantedPart, _Records):
+    pass
+
+
+class _GrantedJobs(_GrantedPart, _Jobs):
     def find(self, tenant: TenantId, job_id: JobId) -> Job | None:
         job = super().find(tenant, job_id)
-        return job if job is not None and grants.reaches(self._grant.rights, job.request.capability) else None
+        return job if job is not None and self._names(job) else None
 
     def page(
         self, tenant: TenantId, *, limit: int, before: str | None, status: Status | None, owner: object = None
     ) -> Sequence[Job]:
-        found: list[Job] = []
-        for _ in range(_PAGES_LOOKED_AT_MAX):
-            batch = super().page(tenant, limit=limit, before=before, status=status)
-            found += [job for job in batch if grants.reaches(self._grant.rights, job.request.capability)]
-            if len(batch) < limit or len(found) >= limit:
-                break
-            before = batch[-1].job_id
-        return found[:limit]
+        page = partial(super().page, tenant, limit=limit, status=status)
+        return _filled(page, self._names, lambda job: job.job_id, limit=limit, before=before)
 
 
 class _GrantedSessions(_Sessions):
@@ -439,6 +408,12 @@ class _GrantedSessions(_Sessions):
         session = super().find(tenant, session_id)
         return session if session is not None and self._reaches(session) else None
 
+    def page(
+        self, tenant: TenantId, *, limit: int, before: str | None, owner: object = None
+    ) -> Sequence[Session]:
+        page = partial(super().page, tenant, limit=limit)
+        return _filled(page, self._reaches, lambda session: session.session_id, limit=limit, before=before)
+
     def _reaches(self, session: Session) -> bool:
         """Tell whether some right allows the session with all that it holds: who uses it reads its mounts."""
         wanted = session.request
@@ -449,11 +424,24 @@ class _GrantedSessions(_Sessions):
         return not isinstance(grants.covering(self._grant.rights, call, lambda _schema, _args: True), Refusal)
 
 
-class _GrantedRegistry(_Registry):
+def _filled(
+    page: Callable[..., Sequence[T]], seen: Callable[[T], bool], id_of: Callable[[T], str], *, limit: int, before: str | None
+) -> Sequence[T]:
+    """Return a page of what is seen, which may take several of all that there is."""
+    found: list[T] = []
+    for _ in range(_PAGES_LOOKED_AT_MAX):
+        batch = page(before=before)
+        found += [one for one in batch if seen(one)]
+        if len(batch) < limit or len(found) >= limit:
+            break
+        before = id_of(batch[-1])
+    return found[:limit]
+
+
+class _GrantedRegistry(_GrantedPart, _Registry):
     def __init__(self, tx: Transaction, asker: Credential, credential: Credential, grant: Grant) -> None:
-        super().__init__(tx, asker)
+        super().__init__(tx, asker, grant)
         self._credential = credential
-        self._grant = grant
 
     def mounts(self, tenant: TenantId) -> Sequence[Mount]:
         """Return what the credential behind it may name, and of that what some right allows."""

@@ -60,5 +60,5 @@ class GrantStore(Protocol):
         ...
 
     def purge(self, before_us: int) -> int:
-        """Forget grants that ended before that time, with their counts and uses; return how many."""
+        """Forget grants that ended before that time, with their counts, and uses for what is kept no more; return how many."""
         ...

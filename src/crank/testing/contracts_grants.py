@@ -10,7 +10,7 @@ from crank.errors import Conflict
 from crank.ports import Store, Transaction
 from crank.testing.contracts_credentials import CredentialStoreContract
 from crank.testing.expect import faults
-from crank.testing.samples import OTHER_TENANT, sample_grant
+from crank.testing.samples import OTHER_TENANT, sample_full_job, sample_grant, sample_session
 
 _ROOT, _MIDDLE, _LEAF, _ASIDE = (GrantId(name) for name in ("root", "middle", "leaf", "aside"))
 
@@ -132,6 +132,30 @@ class GrantStoreContract(CredentialStoreContract):
             assert tx.grants.noted(LOCAL_TENANT, "job-new") == "new"
 
         self.write(tmp_path, fill, check=check)
+
+    def test_a_job_that_is_kept_stays_one_that_a_token_asked_for(self, tmp_path: Path) -> None:
+        """When its grant is forgotten before it, it is not taken for the key's own."""
+        job, session = sample_full_job("kept"), sample_session("kept-too")
+
+        def fill(tx: Transaction) -> None:
+            tx.jobs.insert(job)
+            tx.sessions.insert(session)
+            tx.grants.insert(replace(sample_grant("old"), expires_us=5))
+            for used_for in (job.job_id, session.session_id):
+                tx.grants.note(LOCAL_TENANT, used_for, GrantId("old"))
+            assert tx.grants.purge(50) == 1
+
+        def check(tx: Transaction) -> None:
+            assert tx.grants.noted(LOCAL_TENANT, job.job_id) == tx.grants.noted(LOCAL_TENANT, session.session_id) == "old"
+
+        def end(tx: Transaction) -> None:
+            tx.jobs.delete(LOCAL_TENANT, job.job_id)
+            assert tx.grants.purge(50) == 0
+
+        def gone(tx: Transaction) -> None:
+            assert tx.grants.noted(LOCAL_TENANT, job.job_id) is None
+
+        self.write(tmp_path, fill, check, end, check=gone)
 
 
 def _tree(tx: Transaction) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from crank.domain.grant import Grant, GrantId
 from crank.domain.grant_codec import grant_document, parse_grant
-from crank.domain.ids import CredentialId, TenantId
+from crank.domain.ids import CredentialId, JobId, SessionId, TenantId
 from crank.domain.json import dumps
 from crank.errors import Conflict
 from crank.testing.memory_state import Part
@@ -83,7 +83,7 @@ class Grants(Part):
         return {grant.space for grant in self._all(tenant) if grant.credential_id == credential_id}
 
     def purge(self, before_us: int) -> int:
-        """Forget grants that ended before that time, with their counts and uses."""
+        """Forget grants that ended before that time, with their counts, and uses for what is kept no more."""
         state = self._change()
         tenants = {tenant for tenant, _ in state.grants}
         old = {
@@ -92,5 +92,11 @@ class Grants(Part):
         for key in old:
             del state.grants[key]
         state.grant_counts = {key: kept for key, kept in state.grant_counts.items() if key[:2] not in old}
-        state.grant_uses = {key: kept for key, kept in state.grant_uses.items() if (key[0], kept) not in old}
+        state.grant_uses = {
+            (tenant, used_for): kept
+            for (tenant, used_for), kept in state.grant_uses.items()
+            if (tenant, kept) in state.grants
+            or (tenant, JobId(used_for)) in state.jobs
+            or (tenant, SessionId(used_for)) in state.sessions
+        }
         return len(old)

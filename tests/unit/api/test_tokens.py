@@ -1,6 +1,7 @@
 """The token endpoint: what is exchanged for what, in whose name, and what it opens."""
 
 import asyncio
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from crank.api.app import build_api
 from crank.domain.grant import Right
 from crank.domain.role import Role
+from crank.testing.samples import sample_session
 from tests.support.desk import ScriptedWorker
 from tests.support.tokens import DETAIL, PLACE, TOKEN_URL, Agent, form, with_tokens
 from tests.unit.api.conftest import CORE, check_problem
@@ -263,6 +265,20 @@ async def test_a_narrow_token_does_not_see_what_its_rights_do_not_name(agent, ke
     narrow = await agent.token(key, scope="document.*")
     assert (await agent.use(narrow, "GET", f"/v1/jobs/{sent}")).status_code == 404
     assert (await agent.use(narrow, "GET", "/v1/jobs")).json()["jobs"] == []
+
+
+async def test_a_narrow_token_hears_nothing_of_what_it_does_not_see(agent, key, node, worker):
+    """Records, files and sessions of what its rights do not name are not there, as the jobs are not."""
+    whole, narrow = await agent.token(key), await agent.token(key, scope="document.convert")
+    job = (await agent.use(whole, "POST", "/v1/jobs", json=JOB)).json()["job_id"]
+    session = sample_session("s")
+    request = replace(session.request, capability="python.run.core", mounts=())
+    owner = (await node.store.read(lambda tx: tx.jobs.find("local", job))).owner
+    await node.store.transact(lambda tx: tx.sessions.insert(replace(session, request=request, owner=owner)))
+    for token, seen in ((whole, 1), (narrow, 0)):
+        assert len((await agent.use(token, "GET", "/v1/sessions")).json()["sessions"]) == seen
+        records = await agent.use(token, "GET", f"/v1/records?job_id={job}")
+        assert bool(records.status_code == 200 and records.json()["records"]) is bool(seen)
 
 
 async def test_a_revoked_token_ends_with_all_below_it_and_what_runs_under_them(agent, other, node):

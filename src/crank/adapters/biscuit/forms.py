@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from crank.adapters.biscuit.keys import COORDINATE_BYTES, BadTokenError, b64, name_of, public
 from crank.adapters.biscuit.measure import check_printable
 from crank.domain.chain import Chain, Holder, Hop
+from crank.domain.identity import parse_spiffe_id
 from crank.domain.json import JsonObject, loads_strict
-from crank.domain.rules.token import TOKEN_CHARS_MAX
+from crank.domain.rules.token import TOKEN_CHARS_MAX, is_thumbprint
 from crank.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -199,11 +200,21 @@ def _hop(biscuit: "Biscuit", place: int, turn: int, name: str) -> Hop:
 
 def _holder(name: str, key_hex: str | None) -> Holder:
     if key_hex is None:
+        # Whoever passes a token on writes the name, and records tell it: it is none that a key of the node could have.
+        if not is_thumbprint(name) and not _is_spiffe_id(name):
+            raise BadTokenError("it names a holder by no name that could be proven")
         return Holder(name)
     point = bytes.fromhex(key_hex)
     if name_of(point) != name:
         raise BadTokenError("it names one holder and the key of another")
     return Holder(name, point)
+
+
+def _is_spiffe_id(name: str) -> bool:
+    try:
+        return str(parse_spiffe_id(name)) == name
+    except InvalidRequest:
+        return False
 
 
 def _claims(written: bytes) -> JsonObject:

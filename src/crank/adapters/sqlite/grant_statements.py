@@ -64,6 +64,14 @@ _ENDED = "(SELECT tenant, grant_id FROM capability_grant WHERE expires_us < ?)"
 
 GRANT_PURGE_COUNTS = f"DELETE FROM grant_count WHERE (tenant, grant_id) IN {_ENDED}"
 
-GRANT_PURGE_USES = f"DELETE FROM grant_use WHERE (tenant, grant_id) IN {_ENDED}"
+# While the job or session is kept, it is kept that it was no key's own: without that the key's authority would be its.
+GRANT_PURGE_USES = """
+DELETE FROM grant_use WHERE NOT EXISTS (
+    SELECT 1 FROM capability_grant AS one WHERE one.tenant = grant_use.tenant AND one.grant_id = grant_use.grant_id
+) AND NOT EXISTS (
+    SELECT 1 FROM job WHERE job.tenant = grant_use.tenant AND job.job_id = grant_use.used_for
+) AND NOT EXISTS (
+    SELECT 1 FROM session WHERE session.tenant = grant_use.tenant AND session.session_id = grant_use.used_for
+)"""
 
 GRANT_PURGE = "DELETE FROM capability_grant WHERE expires_us < ?"

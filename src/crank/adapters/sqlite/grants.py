@@ -78,10 +78,11 @@ class SqlGrants:
         return {CredentialId(row["space"]) for row in found}
 
     def purge(self, before_us: int) -> int:
-        """Forget grants that ended before that time, with their counts and uses."""
+        """Forget grants that ended before that time, with their counts, and uses for what is kept no more."""
         self._sql.execute(statements.GRANT_PURGE_COUNTS, (before_us,))
-        self._sql.execute(statements.GRANT_PURGE_USES, (before_us,))
-        return self._sql.execute(statements.GRANT_PURGE, (before_us,)).rowcount
+        forgotten = self._sql.execute(statements.GRANT_PURGE, (before_us,)).rowcount
+        self._sql.execute(statements.GRANT_PURGE_USES)
+        return forgotten
 
 
 def _read(row: sqlite3.Row) -> Grant:
