@@ -13,6 +13,7 @@ from crank.adapters.json_schema import JsonSchemaChecker
 from crank.api.app import build_api
 from crank.bootstrap.federation import open_trust
 from crank.controller import proof_window
+from crank.controller.identities import revoke_identity
 from crank.domain.grant import Right
 from crank.domain.role import Role
 from crank.errors import NotAuthenticated
@@ -384,6 +385,39 @@ async def test_an_identity_for_others_or_of_yesterday_is_exchanged_for_nothing(a
     assert (await agent.ask(as_identity(svid, role="agents"))).json()["code"] == "invalid_jwt_svid"
     token = await agent.token()
     assert (await agent.ask(as_identity(token, role="agents"))).json()["code"] == "invalid_jwt_svid"
+
+
+async def test_a_revoked_identity_takes_its_tokens_with_it(agent, thief, authority, clock, desk, worker):
+    """What a workload was given for its identity, and what it passed on, ends with that, and so does what runs by it."""
+    name = f"spiffe://{TRUST_DOMAIN}/agent/a"
+    held = (await agent.ask(as_identity(svid_of(authority, clock, name), role="agents"))).json()["access_token"]
+    narrowed = (await agent.ask(form(held))).json()["access_token"]
+    other = svid_of(authority, clock, f"spiffe://{TRUST_DOMAIN}/agent/b")
+    theirs = (await thief.ask(as_identity(other, role="agents"))).json()["access_token"]
+    sent = await agent.use(held, "POST", "/v1/jobs", json=JOB)
+    await revoke_identity(desk, name, reason="stolen", subject="owner")
+    for token in (held, narrowed):
+        check_problem(await agent.use(token, "GET", "/v1/jobs"), 401, "invalid_token")
+        assert (await agent.ask(form(token))).json()["code"] == "invalid_token"
+    assert (await thief.use(theirs, "GET", "/v1/jobs")).status_code == 200
+    job = await desk.store.read(lambda tx: tx.jobs.find("local", sent.json()["job_id"]))
+    assert job.cancel_requested or job.end is not None
+
+
+async def test_a_revocation_outruns_an_exchange_that_was_begun(agent, authority, clock, desk, monkeypatch):
+    """An identity that is revoked while its token is being made gets none that lives."""
+    name = f"spiffe://{TRUST_DOMAIN}/agent/a"
+    transact = desk.store.transact
+
+    async def revoke_first(work):
+        monkeypatch.undo()
+        await revoke_identity(desk, name, reason="stolen", subject="owner")
+        return await transact(work)
+
+    asked = as_identity(svid_of(authority, clock, name), role="agents")
+    monkeypatch.setattr(desk.store, "transact", revoke_first)
+    assert (await agent.ask(asked)).status_code in (400, 401)
+    assert not await desk.store.read(lambda tx: tx.grants.of_party(name, alive_at_us=0))
 
 
 async def test_a_withdrawn_signing_key_ends_its_tokens(agent, authority, desk):

@@ -15,15 +15,17 @@ import websockets
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from websockets.asyncio.client import connect
 
 from crank.adapters.authority import FileAuthority
 from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.own_identity import HeldIdentity
 from crank.adapters.signed import sign_manifest
+from crank.api import renewal
 from crank.controller.cut_off import cut_off_all
 from crank.controller.identities import load_standing
+from crank.controller.issue import IdentityWanted, issue
 from crank.domain.capability import capability_document
 from crank.domain.enrolment import Manifest
 from crank.domain.trust import Peer
@@ -196,6 +198,58 @@ async def test_a_certificate_that_was_never_noted_is_not_renewed(desk, node):
     """One that the authority's key signed behind the node's back is good for TLS, and for no successor."""
     refused = await renew(node, node.worker("ghost"), request_for("ghost"))
     assert (refused.status_code, refused.json()["code"]) == (403, "identity_unknown")
+
+
+async def test_a_renewal_under_way_ends_with_its_certificate(desk, node):
+    """A request that was begun before its certificate was revoked gets no other one when its body comes at last."""
+    identity = await node.known(desk)
+    serial = node.authority.read_local(identity.folder).serial
+    body, begun, go_on = request_for("w1"), asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        yield body[:10]
+        begun.set()
+        await go_on.wait()
+        yield body[10:]
+
+    async with owner(node) as api, httpx2.AsyncClient(verify=context_of(identity)) as client:
+        address = f"https://127.0.0.1:{node.workers_port}/v1/identity"
+        asking = asyncio.create_task(client.post(address, content=slowly()))
+        await asyncio.wait_for(begun.wait(), 10)
+        assert (await api.post("/v1/identities/revoke", json={"identity": serial})).status_code == 200
+        go_on.set()
+        refused = await asyncio.wait_for(asking, 10)
+    assert (refused.status_code, refused.json()["code"]) == (403, "identity_revoked")
+    assert len(await records(desk, "identity.issued")) == 1
+
+
+async def test_a_renewal_that_trickles_in_is_given_up(desk, node, monkeypatch):
+    """Octet by octet a request would outlive its certificate: as a whole it has so long as any other body."""
+    identity = await node.known(desk)
+    monkeypatch.setattr(renewal, "BODY_SEC_MAX", 0.2)
+
+    async def trickling():
+        for octet in request_for("w1"):
+            yield bytes([octet])
+            await asyncio.sleep(0.01)
+
+    async with httpx2.AsyncClient(verify=context_of(identity)) as client:
+        asked = await client.post(f"https://127.0.0.1:{node.workers_port}/v1/identity", content=trickling())
+    assert (asked.status_code, asked.json()["code"]) == (408, "slow_request")
+
+
+async def test_a_revocation_is_not_outrun_by_a_successor(desk, node):
+    """Both meet in the store: what is revoked there vouches for no other certificate, whatever is in memory yet."""
+    identity = await node.known(desk)
+    before = node.authority.read_local(identity.folder)
+    await desk.store.transact(lambda tx: tx.identities.revoke(before.serial, 1, "stolen"))
+    public = load_pem_private_key(identity.key_file.read_bytes(), None).public_key()
+    key = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    wanted = IdentityWanted(before.spiffe_id, before.workload, key, node="n1", asked_by="w1", by=before.serial)
+    with pytest.raises(NotAllowed) as refused:
+        await issue(desk, wanted)
+    assert refused.value.error_code == "identity_revoked"
+    assert len(await records(desk, "identity.issued")) == 1
 
 
 async def test_a_controller_renews_nothing_here(desk, node):

@@ -9,6 +9,7 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,23 @@ from crank.bootstrap.joining import JoinWanted, join
 from crank.bootstrap.member import as_member, expires_us, read_member
 from crank.bootstrap.member_keeper import _held, _joined, _write_files, come_back, place_of, run_member, thumbprint
 from crank.config import Settings, load
-from crank.controller.nodes import Invited, NodeWanted, forget, invite, register
-from crank.domain.ids import LOCAL_TENANT, Digest
+from crank.controller import identities
+from crank.controller.nodes import Invited, NodeWanted, forget, invite, list_nodes, register
+from crank.controller.scope import desk_for_grant
+from crank.domain.grant import Right
+from crank.domain.ids import LOCAL_TENANT, CredentialId, Digest
 from crank.domain.trust import Attestation
-from crank.errors import ConfigurationError, Conflict, CrankError, NotAllowed, ProtocolError, Unavailable, UntrustedPeer
+from crank.errors import (
+    ConfigurationError,
+    Conflict,
+    CrankError,
+    NotAllowed,
+    ProtocolError,
+    TooLarge,
+    Unavailable,
+    UntrustedPeer,
+)
+from crank.testing.samples import sample_grant
 from tests.support.desk import TRUST_DOMAIN, open_desk
 from tests.support.listeners import Listeners, authority, open_listeners
 
@@ -250,6 +264,27 @@ async def test_a_registered_machine_joins_without_a_secret_and_returns(desk, nod
     await forget(desk, tenant=LOCAL_TENANT, subject="local", node="box")
     with pytest.raises(NotAllowed):
         await asyncio.to_thread(come_back, settings, member)
+
+
+async def test_a_node_is_forgotten_with_its_identities_or_not_at_all(
+    desk, node: Listeners, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing more can be revoked it stays what it was; whoever may forget it needs no right to revoke others."""
+    member = await joins(settings_of(tmp_path / "m"), command(node, await invited(desk, name="box")))
+    names = {f"spiffe://{TRUST_DOMAIN}/{path}" for path in (f"worker/{member.worker_id}", f"node/{member.node_id}")}
+    monkeypatch.setattr(identities, "BANS_MAX", 1)
+    with pytest.raises(TooLarge):
+        await forget(desk, tenant=LOCAL_TENANT, subject="local", node="box")
+    (found,) = await list_nodes(desk)
+    assert found.forgotten_us is None
+    assert desk.standing.bans == [] == list(await desk.store.read(lambda tx: tx.identities.bans()))
+    monkeypatch.undo()
+    grant = replace(sample_grant("g"), rights=(Right("node.nodes.change"),), actors=(), expires_us=1 << 60, space=CredentialId("g-1"))
+    (owner,) = await desk.store.read(lambda tx: list(tx.credentials.all(LOCAL_TENANT)))
+    grant = replace(grant, credential_id=owner.credential_id)
+    await desk.store.transact(lambda tx: tx.grants.insert(grant))
+    await forget(desk_for_grant(desk, owner, grant), tenant=LOCAL_TENANT, subject="local", node="box")
+    assert {str(ban.spiffe_id) for ban in desk.standing.bans} == names
 
 
 async def test_one_that_may_not_return_is_told_what_to_do(desk, node: Listeners, tmp_path: Path) -> None:

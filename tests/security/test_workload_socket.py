@@ -5,7 +5,9 @@ import contextlib
 import os
 import resource
 import socket
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from crank.api.spiffe import door, seat, speech
 from crank.api.spiffe.messages import workload_pb2
 from crank.controller import svids
+from crank.domain.workload import Selector, parse_selector
+from crank.errors import Unavailable
 from tests.support.spiffe_socket import OWN_UID, Socket, next_of, open_socket
 
 SOON_SEC = 10
@@ -161,6 +165,39 @@ async def test_one_account_never_has_every_place(tmp_path: Path) -> None:
     with crowd.place(1, of_connection=0):
         pass
     assert crowd._open == {}
+
+
+class Slow:
+    """A process that takes long to look at, as one whose program is huge."""
+
+    def __init__(self, uid: int, goes_on: threading.Event) -> None:
+        self.uid = uid
+        self._goes_on = goes_on
+
+    def marks(self, *, digest: bool) -> frozenset[Selector]:
+        """Look for as long as the test wants."""
+        assert self._goes_on.wait(SOON_SEC)
+        return frozenset({parse_selector(f"unix:uid:{self.uid}")})
+
+
+async def test_one_account_never_has_every_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose processes take long to look at waits for its own; another account's are looked at meanwhile."""
+    monkeypatch.setattr(seat, "LOOK_SEC_MAX", 0.5)
+    crowd, slow, quick = seat.Crowd(), threading.Event(), threading.Event()
+    quick.set()
+    async with open_socket(tmp_path) as at:
+        with ThreadPoolExecutor(seat.LOOKERS_MAX) as lookers:
+            mine, other = (
+                seat.Seat(Slow(uid, goes_on), at.svids, crowd, lookers) for uid, goes_on in ((1, slow), (2, quick))
+            )
+            for _ in range(2):
+                # Given up on the first time, and its threads are still busy.
+                looks = [asyncio.create_task(mine.marks()) for _ in range(20)]
+                await asyncio.sleep(0)
+                assert await other.marks() == {parse_selector("unix:uid:2")}
+                assert {type(one) for one in await asyncio.gather(*looks, return_exceptions=True)} == {Unavailable}
+            slow.set()
+            assert await mine.marks() == {parse_selector("unix:uid:1")}
 
 
 async def test_thousands_of_streams_opened_and_taken_back(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
@@ -33,6 +34,9 @@ Ask = Callable[[bytes], JsonObject]
 MakeContext = Callable[..., ssl.SSLContext]
 _US = 1_000_000
 _CERTIFICATES_MAX = 16
+# The worker's account may write what it likes into its key's file, and its node's program reads it, too.
+_KEY_BYTES_MAX = 4 * 1024
+_FILE_BYTES_MAX = 256 * 1024
 _log = structlog.get_logger(__name__)
 
 
@@ -190,12 +194,13 @@ class HeldIdentity:
 
     def _read(self) -> _Held:
         try:
-            key_pem = (self._folder / "key.pem").read_bytes()
-            key = load_pem_private_key(key_pem, password=None)
-            chain = x509.load_pem_x509_certificates((self._folder / "cert.pem").read_bytes())
-            roots = x509.load_pem_x509_certificates((self._folder / "ca.pem").read_bytes())
+            key_pem = _octets(self._folder / "key.pem", _KEY_BYTES_MAX)
+            # An RSA key is proved to be one before its kind is told, with the whole process standing still.
+            key = load_pem_private_key(key_pem, password=None, unsafe_skip_rsa_key_validation=True)
+            chain = x509.load_pem_x509_certificates(_octets(self._folder / "cert.pem", _FILE_BYTES_MAX))
+            roots = x509.load_pem_x509_certificates(_octets(self._folder / "ca.pem", _FILE_BYTES_MAX))
             name = _name(chain[0])
-        except (OSError, ValueError, TypeError, ProtocolError) as fault:
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm, ProtocolError) as fault:
             raise self._unusable("it cannot be read") from fault
         if not isinstance(key, ec.EllipticCurvePrivateKey) or chain[0].public_key() != key.public_key():
             raise self._unusable("key and certificate do not belong together")
@@ -225,6 +230,14 @@ def _request(held: _Held) -> bytes:
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(held.spiffe_id))])
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(names, critical=True)
     return builder.sign(held.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def _octets(path: Path, bytes_max: int) -> bytes:
+    with path.open("rb") as source:
+        octets = source.read(bytes_max + 1)
+    if len(octets) > bytes_max:
+        raise ValueError("The file is too large.")
+    return octets
 
 
 def _certificates(texts: Any) -> tuple[x509.Certificate, ...]:

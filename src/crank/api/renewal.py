@@ -1,12 +1,13 @@
 """`POST /v1/identity` of the worker listener: who shows a certificate that holds gets the next one."""
 
+import asyncio
 import base64
 from collections.abc import Callable, Sequence
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from crank.api.strict import chunks
+from crank.api.strict import BODY_SEC_MAX, chunks, slow_body
 from crank.controller.desk import Desk
 from crank.controller.renew import renew
 from crank.domain.identity import WorkloadKind
@@ -22,7 +23,11 @@ ReadRequest = Callable[[bytes], CertificateRequest]
 
 async def renew_identity(desk: Desk, peer: Peer, request: Request, read_request: ReadRequest) -> Response:
     """Answer with the chain, the roots, and in how many seconds to come again. Raises what `renew` raises."""
-    body = b"".join([piece async for piece in chunks(request, bytes_max=BODY_BYTES_MAX)])
+    try:
+        async with asyncio.timeout(BODY_SEC_MAX):
+            body = b"".join([piece async for piece in chunks(request, bytes_max=BODY_BYTES_MAX)])
+    except TimeoutError as fault:
+        raise slow_body() from fault
     renewed = await renew(desk, peer=peer, request=read_request(body))
     svid, bundle = renewed.svid, renewed.bundle
     return JSONResponse(

@@ -68,6 +68,11 @@ def _too_large(bytes_max: int) -> TooLarge:
     return TooLarge(f"The body is larger than {bytes_max} bytes.", code="body_too_large")
 
 
+def slow_body() -> InvalidRequest:
+    """Return the refusal of a body that takes too long as a whole, however its pieces come."""
+    return InvalidRequest(f"The body took longer than {BODY_SEC_MAX:g} s.", code="slow_request", fix="Send it again.")
+
+
 class StrictRequest(Request):
     """A request whose body is read once, bounded, and parsed by the one strict reader."""
 
@@ -84,9 +89,7 @@ class StrictRequest(Request):
             async with asyncio.timeout(BODY_SEC_MAX):
                 return b"".join([piece async for piece in chunks(self, bytes_max=self.bytes_max)])
         except TimeoutError as fault:
-            raise InvalidRequest(
-                f"The body took longer than {BODY_SEC_MAX:g} s.", code="slow_request", fix="Send it again."
-            ) from fault
+            raise slow_body() from fault
 
     async def json(self) -> Any:
         """Return the body as JSON. Raises InvalidRequest."""

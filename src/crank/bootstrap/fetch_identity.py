@@ -35,6 +35,7 @@ FIRST_SEC_MAX = 20.0
 COMMAND_SEC_MAX = 60.0
 RETRY_SEC_MIN = 0.5
 RETRY_SEC_MAX = 15.0
+_FOREIGN = "bundle.*.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,10 @@ def _write(answer: Any, chosen: Any, folder: Path) -> Iterator[Path]:
         # A file each: whoever put them in one would let one domain speak for another.
         name = parse_spiffe_id(f"{trust_domain}/x").trust_domain
         contents[f"bundle.{name}.pem"] = b"".join(_pem("CERTIFICATE", one) for one in _apart(octets))
+    for left in folder.glob(_FOREIGN):
+        # Of a domain that this program may not believe any more: no federation, no file.
+        if left.name not in contents:
+            left.unlink(missing_ok=True)
     for name, content in contents.items():
         write_whole(folder / name, content, mode=0o600)
         yield folder / name

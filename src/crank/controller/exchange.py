@@ -274,6 +274,8 @@ def _keep(desk: Desk, tx: Transaction, grant: Grant, subject: Subject, role: Rol
     credential = tx.credentials.find(grant.tenant, grant.credential_id)
     above = [] if grant.parent is None else tx.grants.chain(grant.tenant, grant.parent)
     alive = credential is not None and access.lives(credential, now_us) and (grant.parent is None or bool(above))
+    # Whoever was revoked while this was asked for; what they held before ended with that.
+    alive = alive and not desk.standing.bars((grant.subject, *grant.actors))
     if not alive or not all(rules.lives(one, now_us) for one in above):
         raise over()
     if len(above) > rules.DEPTH_MAX * 4:

@@ -1,7 +1,8 @@
 """Identities: the owner lists what was issued, takes one back, or lifts that.
 
-A SPIFFE ID that is revoked gets no certificate until it is allowed again; a serial alone is one certificate. Both
-hold from the moment that the answer is given: links are closed, leases decided, every other worker told.
+A SPIFFE ID that is revoked gets no certificate until it is allowed again, and the tokens that act for it or by it end
+with what runs under them; a serial alone is one certificate. Both hold from the moment that the answer is given: links
+are closed, leases decided, every other worker told.
 """
 
 import re
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 from crank.controller.access import authorise
 from crank.controller.cut_off import cut_off_all
 from crank.controller.desk import Desk
+from crank.controller.scope import node_desk
 from crank.controller.standing import read_standing
 from crank.controller.tell_trust import tell_all
+from crank.controller.withdraw import withdraw_grants
+from crank.domain.grant import GrantId
 from crank.domain.identity import SpiffeId, parse_spiffe_id
-from crank.domain.ids import LOCAL_TENANT
+from crank.domain.ids import LOCAL_TENANT, TenantId
 from crank.domain.issued import Ban, IssuedIdentity
 from crank.domain.json import JsonObject
 from crank.domain.rules.access import Action
@@ -62,16 +66,46 @@ async def revoke_identity(desk: Desk, named: str, *, reason: str, subject: str) 
     """
     await authorise(desk, Action.CHANGE_IDENTITIES)
     reason = _reason(reason)
-    if named.startswith("spiffe://"):
-        spiffe_id = _spiffe_id(desk, named)
-        revoked = await desk.store.transact(lambda tx: _revoke_all(desk, tx, spiffe_id, reason, subject))
+    spiffe_id = _spiffe_id(desk, named) if named.startswith("spiffe://") else None
+    if spiffe_id is not None:
+        revoked = await desk.store.transact(lambda tx: ban_in(desk, tx, spiffe_id, reason, subject))
     else:
         revoked = await desk.store.transact(lambda tx: _revoke_one(desk, tx, named, reason, subject))
-    desk.failpoints.reach("revoke_identity.committed")
-    await load_standing(desk)
-    await cut_off_all(desk)
-    await tell_all(desk)
+    await heed_revocation(desk, [] if spiffe_id is None else [spiffe_id], subject=subject)
     return revoked
+
+
+async def heed_revocation(desk: Desk, banned: Sequence[SpiffeId], *, subject: str) -> None:
+    """Do what follows from a revocation that is in the store, whoever did it."""
+    # Whoever revokes may not see all that ends with it.
+    whole = node_desk(desk)
+    whole.failpoints.reach("revoke_identity.committed")
+    await load_standing(whole)
+    for spiffe_id in banned:
+        await _end_grants(whole, spiffe_id, subject=subject)
+    await cut_off_all(whole)
+    await tell_all(whole)
+
+
+async def _end_grants(desk: Desk, spiffe_id: SpiffeId, *, subject: str) -> None:
+    """End what it was granted and what was made of that; nothing more is from here on, because it is known as revoked."""
+    now_us = desk.clock.now_us()
+
+    def commit(tx: Transaction) -> dict[GrantId, TenantId]:
+        held = tx.grants.of_party(str(spiffe_id), alive_at_us=now_us)
+        ended = {below: one.tenant for one in held for below in tx.grants.revoke(one.tenant, one.grant_id, now_us)}
+        for one in held:
+            facts: JsonObject = {"grant": one.grant_id, "spiffe_id": str(spiffe_id)}
+            record = desk.record("token.revoked", tenant=one.tenant, subject=subject, job_id=None, facts=facts)
+            tx.records.append(record)
+        return ended
+
+    ended = await desk.store.transact(commit)
+    # What the gates remember of tokens is void.
+    desk.keyring.changed()
+    for tenant in set(ended.values()):
+        grants = frozenset(name for name, owner in ended.items() if owner == tenant)
+        await withdraw_grants(desk, grants, tenant=tenant, subject=subject)
 
 
 async def allow_identity(desk: Desk, named: str, *, subject: str) -> SpiffeId:
@@ -125,7 +159,8 @@ def own_identity() -> Conflict:
     )
 
 
-def _revoke_all(desk: Desk, tx: Transaction, spiffe_id: SpiffeId, reason: str, subject: str) -> Identities:
+def ban_in(desk: Desk, tx: Transaction, spiffe_id: SpiffeId, reason: str, subject: str) -> Identities:
+    """Revoke a SPIFFE ID with all its certificates, inside a transaction; `heed_revocation` follows. Raises TooLarge."""
     now_us = desk.clock.now_us()
     if not tx.identities.is_banned(spiffe_id):
         if len(tx.identities.bans()) >= BANS_MAX:

@@ -14,7 +14,7 @@ from crank.domain.identity import SpiffeId
 from crank.domain.ids import LOCAL_TENANT
 from crank.domain.issued import IssuedIdentity
 from crank.domain.json import JsonObject
-from crank.domain.rules.standing import banned_refusal
+from crank.domain.rules.standing import banned_refusal, revoked_refusal
 from crank.domain.trust import Svid, Workload
 from crank.errors import NotAllowed, Unavailable
 from crank.ports import Authority, Transaction
@@ -31,6 +31,7 @@ class IdentityWanted:
     asked_by    who asked, for the record: a SPIFFE ID or a word such as `local`
     hosts       DNS names and addresses that it may serve under
     ttl_sec     at most this long; None: as long as the operator chose
+    by          serial of the certificate on whose word it is issued, which must not have been taken back; None: on no such
     """
 
     spiffe_id: SpiffeId
@@ -40,6 +41,7 @@ class IdentityWanted:
     asked_by: str
     hosts: tuple[str, ...] = ()
     ttl_sec: float | None = None
+    by: str | None = None
 
 
 def authority_of(desk: Desk) -> Authority:
@@ -82,6 +84,10 @@ def _banned(spiffe_id: SpiffeId) -> NotAllowed:
 def _note(desk: Desk, tx: Transaction, wanted: IdentityWanted, svid: Svid) -> None:
     if tx.identities.is_banned(wanted.spiffe_id):
         raise _banned(wanted.spiffe_id)
+    before = None if wanted.by is None else tx.identities.find(wanted.by)
+    if before is not None and before.revoked_us is not None:
+        refused = revoked_refusal(wanted.spiffe_id, before.serial)
+        raise NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
     workload, now_us = wanted.workload, desk.clock.now_us()
     tx.identities.purge(now_us - PURGE_AFTER_US)
     tx.identities.insert(

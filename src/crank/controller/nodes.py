@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
-from crank.controller.identities import revoke_identity
+from crank.controller.identities import ban_in, heed_revocation
 from crank.controller.issue import authority_of
 from crank.controller.keys import hash_of
 from crank.domain.enrolment import Enrolment
-from crank.domain.identity import make_spiffe_id
+from crank.domain.identity import SpiffeId, make_spiffe_id
 from crank.domain.ids import Digest, TenantId, parse_name
 from crank.domain.json import JsonObject
 from crank.domain.rules import enrolment as rules
@@ -132,27 +132,33 @@ async def forget(desk: Desk, *, tenant: TenantId, subject: str, node: str) -> En
     """Take a node's right to be here, revoke its identities, and cut its worker off; again changes nothing.
 
     node  its id, or its name while it is not forgotten
-    Raises NotAllowed, NotFound.
+    Raises NotAllowed, NotFound, TooLarge (`too_many_bans`); then the node is what it was.
     """
     await authorise(desk, Action.CHANGE_NODES)
 
-    def commit(tx: Transaction) -> Enrolment:
+    def commit(tx: Transaction) -> tuple[Enrolment, list[SpiffeId]]:
         found = _find(tx, node)
+        named = [] if found.joined_us is None else _identities_of(desk, found)
+        for spiffe_id in named:
+            # With the node or not at all: from here on nobody believes what was issued to it, and nothing more is.
+            ban_in(desk, tx, spiffe_id, "the node was forgotten", subject)
         if found.forgotten_us is not None:
-            return found
+            return found, named
         gone = replace(found, forgotten_us=desk.clock.now_us())
         tx.enrolments.update(gone)
         facts = facts_of(gone)
         tx.records.append(desk.record("node.forgotten", tenant=tenant, subject=subject, job_id=None, facts=facts))
-        return gone
+        return gone, named
 
-    gone = await desk.store.transact(commit)
-    if gone.joined_us is not None:
-        # From here on nobody believes what was issued to it, and nothing more is.
-        for kind, name in (("worker", gone.worker_id), ("node", gone.node_id)):
-            spiffe_id = make_spiffe_id(desk.policy.trust_domain, kind, name)
-            await revoke_identity(desk, str(spiffe_id), reason="the node was forgotten", subject=subject)
+    gone, banned = await desk.store.transact(commit)
+    if banned:
+        await heed_revocation(desk, banned, subject=subject)
     return gone
+
+
+def _identities_of(desk: Desk, node: Enrolment) -> list[SpiffeId]:
+    names = (("worker", node.worker_id), ("node", node.node_id))
+    return [make_spiffe_id(desk.policy.trust_domain, kind, name) for kind, name in names]
 
 
 def _find(tx: Transaction, node: str) -> Enrolment:

@@ -64,6 +64,9 @@ async def present_chain(
         raise _refused(found)
     if not access.lives(credential, now_us) or not all(rules.lives(grant, now_us) for grant in found):
         raise _over()
+    if any(desk.standing.bars((grant.subject, *grant.actors)) for grant in found):
+        # One who was revoked may sign hops for ever, away from here.
+        raise _over()
     opened.evaluate(presenter, now_us)  # 5
     new = await desk.store.read(lambda tx: _unknown(tx, found[1:]))
     if new:

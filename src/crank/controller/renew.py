@@ -1,7 +1,7 @@
 """Renew: a peer whose certificate still holds gets the next one, for itself and for nobody else.
 
 Steps, marked again in the code:
- 1. check that the request names the peer's own SPIFFE ID
+ 1. check that the peer is believed still, whose request may have taken its time, and that it names its own SPIFFE ID
  2. check that it does not come too often
  3. find what was issued before: how it was attested is carried over, never raised
  4. find the instance: the one that its link enrolled, else the one before
@@ -47,7 +47,8 @@ async def renew(desk: Desk, *, peer: Peer, request: CertificateRequest) -> Renew
 
 
 async def _renew(desk: Desk, peer: Peer, request: CertificateRequest) -> Renewed:
-    if request.spiffe_id != peer.spiffe_id:  # 1
+    desk.standing.check(peer, desk.clock.now_us())  # 1
+    if request.spiffe_id != peer.spiffe_id:
         await _note_mismatch(desk, peer, request)
         raise NotAllowed(
             f"{peer.spiffe_id} may renew its own identity alone.",
@@ -66,7 +67,7 @@ async def _renew(desk: Desk, peer: Peer, request: CertificateRequest) -> Renewed
         )
     workload = Workload(before.kind, _instance(desk, before), before.attestation)  # 4
     wanted = IdentityWanted(
-        peer.spiffe_id, workload, request.public_key, node=before.node, asked_by=str(peer.spiffe_id)
+        peer.spiffe_id, workload, request.public_key, node=before.node, asked_by=str(peer.spiffe_id), by=before.serial
     )
     svid = await issue(desk, wanted)  # 5
     left_sec = (svid.not_after_us - desk.clock.now_us()) / _US

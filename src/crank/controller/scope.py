@@ -322,6 +322,10 @@ class _Grants(_Part):
     def spaces(self, tenant: TenantId, credential_id: CredentialId) -> set[CredentialId]:
         return self._tx.grants.spaces(tenant, credential_id) if credential_id == self._own else set()
 
+    def of_party(self, name: str, *, alive_at_us: int) -> Sequence[Grant]:
+        found = self._tx.grants.of_party(name, alive_at_us=alive_at_us)
+        return [grant for grant in found if grant.credential_id == self._own]
+
     def purge(self, before_us: int) -> int:
         return self._tx.grants.purge(before_us)
 

@@ -1,5 +1,7 @@
 """What is revoked, kept in memory because every request of a peer asks for it; the store is the truth."""
 
+from collections.abc import Iterable
+
 from crank.domain.identity import SpiffeId
 from crank.domain.issued import Ban, IssuedIdentity
 from crank.domain.rules import standing
@@ -14,12 +16,14 @@ class Standing:
     def __init__(self) -> None:
         self._bans: dict[SpiffeId, Ban] = {}
         self._revoked: dict[str, IssuedIdentity] = {}
+        self._names: frozenset[str] = frozenset()
         self.revision = 0
 
     def load(self, bans: list[Ban], revoked: list[IssuedIdentity]) -> None:
         """Believe what the store says: all bans, and the revoked certificates that have not expired."""
         before = (self._bans, self._revoked)
         self._bans = {ban.spiffe_id: ban for ban in bans}
+        self._names = frozenset(str(ban.spiffe_id) for ban in bans)
         self._revoked = {identity.serial: identity for identity in revoked}
         self.revision += before != (self._bans, self._revoked)
 
@@ -36,6 +40,10 @@ class Standing:
     def is_banned(self, spiffe_id: SpiffeId) -> bool:
         """Tell whether nothing may be issued to this SPIFFE ID."""
         return spiffe_id in self._bans
+
+    def bars(self, names: Iterable[str]) -> bool:
+        """Tell whether one of these, SPIFFE IDs or not, is the name of who was revoked as a whole."""
+        return not self._names.isdisjoint(names)
 
     def is_revoked(self, serial: str) -> bool:
         """Tell whether this certificate was revoked."""

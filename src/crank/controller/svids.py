@@ -152,7 +152,8 @@ class Svids:
         bundles = self._bundles(entries)
         key = (tuple(held.svid.serial for held in svids), tuple((name, one.sequence) for name, one in bundles.items()))
         known = self._pictures.get(key)
-        if known is None:
+        # A publisher need not number its bundles, so what they hold is compared as well.
+        if known is None or known.bundles != bundles:
             known = self._pictures[key] = Picture(svids, bundles)
         return known
 
@@ -187,11 +188,15 @@ class Svids:
     ) -> AsyncGenerator[T, None]:
         shown: T | None = None
         marks: Collection[Selector] | None = None
+        digested = False
         while True:
             seen = self.changes.rung
             try:
-                if marks is None or await tell(await self.earned(marks)) != shown:
+                # An entry that came since may ask for the one mark that is costly to know, and was not looked for.
+                lacks_digest = not digested and await self.wants_digest()
+                if marks is None or lacks_digest or await tell(await self.earned(marks)) != shown:
                     marks = await look()
+                    digested = digested or lacks_digest
                     now = await tell(await self.earned(marks))
                     if now != shown:
                         shown = now
@@ -312,9 +317,12 @@ class Svids:
 
         claims = self._reader.read(token, keys_of)
         cause = rules.claims_refusal(claims, audience, now_us=self._desk.clock.now_us())
+        found = parse_spiffe_id(claims["sub"])
+        if cause is None and self._desk.standing.is_banned(found):
+            cause = "its identity was revoked"
         if cause is not None:
             raise InvalidRequest(f"This JWT-SVID does not hold here: {cause}.", code="invalid_jwt_svid", field="svid")
-        return parse_spiffe_id(claims["sub"]), claims
+        return found, claims
 
     def _count_token(self, entry: WorkloadEntry, now_sec: float) -> None:
         began_sec, made = self._minutes.get(entry.entry_id, (now_sec, 0))

@@ -59,6 +59,10 @@ class GrantStore(Protocol):
         """Return the spaces of all grants that stem from a credential."""
         ...
 
+    def of_party(self, name: str, *, alive_at_us: int) -> Sequence[Grant]:
+        """Return the grants, oldest first, that live then and act for or by whoever is called so."""
+        ...
+
     def purge(self, before_us: int) -> int:
         """Forget grants that ended before that time, with their counts, and uses for what is kept no more; return how many."""
         ...

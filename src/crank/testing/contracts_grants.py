@@ -55,6 +55,28 @@ class GrantStoreContract(CredentialStoreContract):
 
         self.run(tmp_path, test)
 
+    def test_grants_are_found_by_who_acts(self, tmp_path: Path) -> None:
+        """For or by a name, whole and exact, in every tenant; not those that ended."""
+        named = replace(sample_grant("named"), subject="spiffe://example.org/agent/s")
+        theirs = sample_grant("theirs", tenant=OTHER_TENANT)
+        gone = replace(sample_grant("gone"), revoked_us=50)
+
+        async def test(store: Store) -> None:
+            for grant in (named, theirs, gone):
+                await store.transact(lambda tx, grant=grant: tx.grants.insert(grant))  # type: ignore[misc]
+
+            async def of(name: str, at_us: int = 99) -> list[GrantId]:
+                found = await store.read(lambda tx: tx.grants.of_party(name, alive_at_us=at_us))
+                return [grant.grant_id for grant in found]
+
+            assert set(await of("spiffe://example.org/agent/a")) == {named.grant_id, theirs.grant_id}
+            assert await of("spiffe://example.org/agent/s") == [named.grant_id]
+            assert await of("spiffe://example.org/agent/s", 100) == []
+            assert await of("spiffe://example.org/agent") == []
+            assert await of("%") == []
+
+        self.run(tmp_path, test)
+
     def test_uses_are_counted_and_kept_with_what_they_were_for(self, tmp_path: Path) -> None:
         """Each right has its own count and cost; a job leads back to its grant; what failed counts nothing."""
 

@@ -82,6 +82,16 @@ class Grants(Part):
         """Return the spaces of all grants that stem from a credential."""
         return {grant.space for grant in self._all(tenant) if grant.credential_id == credential_id}
 
+    def of_party(self, name: str, *, alive_at_us: int) -> Sequence[Grant]:
+        """Return the grants, oldest first, that live then and act for or by whoever is called so."""
+        tenants = sorted({tenant for tenant, _ in self._state.grants})
+        return [
+            grant
+            for tenant in tenants
+            for grant in self._all(tenant)
+            if name in (grant.subject, *grant.actors) and grant.revoked_us is None and grant.expires_us > alive_at_us
+        ]
+
     def purge(self, before_us: int) -> int:
         """Forget grants that ended before that time, with their counts, and uses for what is kept no more."""
         state = self._change()

@@ -2,6 +2,7 @@
 
 import base64
 import ssl
+import time
 
 import pytest
 from cryptography import x509
@@ -16,6 +17,7 @@ from crank.errors import ConfigurationError, ProtocolError, Unavailable
 from crank.security import client_context
 from crank.testing.fakes import FakeClock
 from crank.wire import Trust
+from tests.support.costly_key import costly_key
 from tests.support.desk import TRUST_DOMAIN
 from tests.support.listeners import authority
 
@@ -157,3 +159,15 @@ def test_damaged_files_are_told(issuer, tmp_path):
         with pytest.raises(ConfigurationError) as told:
             HeldIdentity(folder, TRUST_DOMAIN, make_context=client_context, now_us=SystemClock().now_us)
         assert told.value.error_code == "identity_unusable"
+
+
+@pytest.mark.parametrize(
+    "content", [b"noise", b"x" * 300_000, costly_key()], ids=["noise", "more than any key", "another kind of key"]
+)
+def test_a_key_that_is_none_is_told_at_once(own, content):
+    """Who keeps a machine's files reads them beside the worker whose account may write there, and waits for nothing."""
+    (own._folder / "key.pem").write_bytes(content)
+    began = time.monotonic()
+    with pytest.raises(ConfigurationError):
+        HeldIdentity(own._folder, TRUST_DOMAIN, make_context=client_context, now_us=SystemClock().now_us)
+    assert time.monotonic() - began < 5

@@ -60,6 +60,21 @@ async def test_key_certificate_and_bundles(tmp_path: Path) -> None:
     assert foreign.public_bytes(serialization.Encoding.DER) == other.x509_authorities[0]
 
 
+async def test_a_domain_that_is_believed_no_more_leaves_no_file(tmp_path: Path) -> None:
+    """When a federation ends, its bundle goes from the folder: a program that reads it there would believe on."""
+    other = CountedAuthority("other.example", SystemClock()).bundle()
+    async with open_socket(tmp_path, federated=(other,)) as at, asyncio.timeout(SOON_SEC):
+        await at.register("agent/a", federates_with=("other.example",))
+        heard: asyncio.Queue[Fetched] = asyncio.Queue()
+        keeping = asyncio.create_task(keep(f"unix://{at.path}", Wish(tmp_path / "id"), watch=True, told=heard.put_nowait))
+        await heard.get()
+        assert (tmp_path / "id" / "bundle.other.example.pem").exists()
+        at.others.drop("other.example")
+        await heard.get()
+        keeping.cancel()
+    assert sorted(path.name for path in (tmp_path / "id").iterdir()) == ["bundle.pem", "cert.pem", "key.pem"]
+
+
 async def test_a_watch_writes_anew_and_tells(tmp_path: Path) -> None:
     """After each change the files are new, the command has run and the process has its signal; the identity's end is an end."""
     program = "import signal, sys\nprint('ready', flush=True)\nwhile True:\n    print(signal.sigwait([signal.SIGHUP]).name, flush=True)"

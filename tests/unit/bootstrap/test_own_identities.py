@@ -1,6 +1,7 @@
 """The identities of this machine's own parts: issued, noted, and no worker keeps the controller from its own."""
 
 import dataclasses
+import time
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,7 +13,11 @@ from crank.bootstrap.own_identities import OwnIdentities, worker_id_of
 from crank.config import load
 from crank.controller.identities import allow_identity, revoke_identity
 from crank.errors import ConfigurationError
+from tests.support.costly_key import costly_key
 from tests.support.desk import TRUST_DOMAIN, open_desk
+
+# Far from what it takes to prove a costly key.
+SOON_SEC = 5
 
 
 @pytest.fixture
@@ -68,16 +73,20 @@ async def test_what_another_process_of_the_owner_issued_is_noted(own, desk, sett
 
 
 @pytest.mark.parametrize(
-    "content", [b"noise", b"x" * (FILE_BYTES_MAX + 1)], ids=["noise", "more than any key"]
+    "content",
+    [b"noise", b"x" * (FILE_BYTES_MAX + 1), costly_key(), costly_key(large=True)],
+    ids=["noise", "more than any key", "another kind of key", "a large one"],
 )
 async def test_a_worker_cannot_keep_the_controller_from_renewing(own, desk, settings, content):
     """Its account owns its key's file and may write into it: that is the worker's trouble, told once."""
     identity = await own.issue(strict=True)
     (settings.identity_dir / "key.pem").write_bytes(content)
     identity.certificate_file.unlink()
+    began = time.monotonic()
     with capture_logs() as told:
         await own.issue()
         await own.issue()
+    assert time.monotonic() - began < SOON_SEC
     assert identity.certificate_file.exists()
     assert [entry["event"] for entry in told if entry["log_level"] == "error"] == ["worker_not_renewed"]
     with pytest.raises(ConfigurationError):

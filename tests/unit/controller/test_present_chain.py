@@ -19,7 +19,9 @@ from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import Holder
 from crank.domain.credential import Credential, CredentialKind
 from crank.domain.grant import Grant, GrantId, Right
+from crank.domain.identity import parse_spiffe_id
 from crank.domain.ids import LOCAL_TENANT, CredentialId
+from crank.domain.issued import Ban
 from crank.domain.rules.exchange import holders_space
 from crank.domain.rules.grant import Call
 from crank.domain.rules.token import THUMBPRINT_URN, claims_of
@@ -264,3 +266,14 @@ async def test_what_was_revoked_is_refused_before_a_signature_is_looked_at(rig: 
     for shown, agent in ((token, rig.ann), (cat, rig.cat)):
         await rig.refused(shown, agent)
     assert opened == []
+
+
+async def test_a_hop_to_who_was_revoked_opens_nothing(rig: Rig) -> None:
+    """A token that was passed on away from here names whom the node may have revoked since: it is refused, and kept nowhere."""
+    assert rig.bob.spiffe_id is not None
+    token = HOLDER.pass_on(await rig.token(), {}, Holder(rig.bob.spiffe_id), rig.ann.pem)
+    rig.desk.standing.load([Ban(parse_spiffe_id(rig.bob.spiffe_id), 0, "")], [])
+    await rig.refused(token, rig.bob)
+    assert await rig.stored() == [rig.grant]
+    rig.desk.standing.load([], [])
+    assert (await rig.present(token, rig.bob)).actors == (rig.bob.spiffe_id,)

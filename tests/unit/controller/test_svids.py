@@ -12,7 +12,9 @@ from crank.adapters.fresh_keys import FreshKeys
 from crank.adapters.jwt_svid import JoseSvidReader
 from crank.controller import svids as module
 from crank.controller import workloads
+from crank.controller.bundles import Bundles
 from crank.controller.desk import Desk
+from crank.controller.identities import revoke_identity
 from crank.controller.svids import Svids
 from crank.domain.ids import LOCAL_TENANT
 from crank.domain.workload import Selector, WorkloadEntry, parse_selector
@@ -217,3 +219,56 @@ async def test_a_digest_is_asked_for_only_where_an_entry_names_one(bench: Bench)
     assert not await bench.svids.wants_digest()
     await bench.register("agent/b", "unix:uid:7", "unix:sha256:" + "0" * 64)
     assert await bench.svids.wants_digest()
+
+
+async def test_a_foreign_bundle_without_a_number_still_reaches_watchers(bench: Bench) -> None:
+    """A publisher need not number its bundles: one that took a root away is told to who watches all the same."""
+    await bench.register(federates_with=("other.example",))
+    others = Bundles(bench.authority, bench.clock)
+    bench.svids._others = others
+    roots = [CountedAuthority("other.example", bench.clock).bundle() for _ in range(2)]
+    first, second = (replace(bundle, sequence=0) for bundle in roots)
+    until_us = bench.clock.now_us() + 1_000_000_000
+    others.put(first, until_us)
+    async with contextlib.aclosing(bench.svids.watch(bench.look)) as pictures:
+        assert (await anext(pictures)).bundles["other.example"] == first
+        others.put(second, until_us)
+        bench.svids.changes.ring()
+        async with asyncio.timeout(SOON_SEC):
+            assert (await anext(pictures)).bundles["other.example"] == second
+
+
+async def test_a_token_of_a_revoked_identity_is_not_said_to_hold(bench: Bench) -> None:
+    """Whoever asks about a token hears of a revocation at once; the token itself lives on for minutes."""
+    entry = await bench.register()
+    entries = await bench.svids.earned(MARKS)
+    (token,) = await bench.svids.tokens(entries, ["db"])
+    assert bench.svids.check_token(entries, token.token, "db")
+    await revoke_identity(bench.desk, str(entry.spiffe_id), reason="", subject="owner")
+    with pytest.raises(InvalidRequest):
+        bench.svids.check_token(entries, token.token, "db")
+
+
+async def test_an_entry_that_asks_for_a_digest_reaches_who_watches_already(bench: Bench) -> None:
+    """A process that was looked at before anybody asked for its program's digest is looked at again, once."""
+    await bench.register()
+    digest = f"unix:sha256:{'a' * 64}"
+    looks = 0
+
+    async def look() -> Collection[Selector]:
+        nonlocal looks
+        looks += 1
+        return MARKS | {parse_selector(digest)} if await bench.svids.wants_digest() else MARKS
+
+    async with contextlib.aclosing(bench.svids.watch(look)) as pictures:
+        assert len((await anext(pictures)).svids) == 1
+        await bench.register("agent/b", "unix:uid:7", digest)
+        bench.svids.changes.ring()
+        async with asyncio.timeout(SOON_SEC):
+            assert len((await anext(pictures)).svids) == 2
+        waiting = asyncio.ensure_future(anext(pictures))
+        bench.svids.changes.ring()
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert looks == 2

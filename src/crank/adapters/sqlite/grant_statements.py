@@ -60,6 +60,12 @@ GRANT_NOTED = "SELECT grant_id FROM grant_use WHERE tenant = ? AND used_for = ?"
 
 GRANT_SPACES = "SELECT DISTINCT space FROM capability_grant WHERE tenant = ? AND credential_id = ?"
 
+GRANTS_OF_PARTY = f"""
+SELECT {_COLUMNS} FROM capability_grant
+WHERE expires_us > :alive_at_us AND revoked_us IS NULL
+AND (subject = :name OR EXISTS (SELECT 1 FROM json_each(actors) WHERE value = :name))
+ORDER BY seq"""
+
 _ENDED = "(SELECT tenant, grant_id FROM capability_grant WHERE expires_us < ?)"
 
 GRANT_PURGE_COUNTS = f"DELETE FROM grant_count WHERE (tenant, grant_id) IN {_ENDED}"

@@ -77,6 +77,11 @@ class SqlGrants:
         found = self._sql.execute(statements.GRANT_SPACES, (tenant, credential_id))
         return {CredentialId(row["space"]) for row in found}
 
+    def of_party(self, name: str, *, alive_at_us: int) -> Sequence[Grant]:
+        """Return the grants, oldest first, that live then and act for or by whoever is called so."""
+        values = {"name": name, "alive_at_us": alive_at_us}
+        return [_read(row) for row in self._sql.execute(statements.GRANTS_OF_PARTY, values)]
+
     def purge(self, before_us: int) -> int:
         """Forget grants that ended before that time, with their counts, and uses for what is kept no more."""
         self._sql.execute(statements.GRANT_PURGE_COUNTS, (before_us,))

@@ -20,7 +20,7 @@ from grpclib.server import Handler
 from h2.config import H2Configuration
 
 from crank.api.spiffe.reflection import Reflection
-from crank.api.spiffe.seat import Crowd, Seat
+from crank.api.spiffe.seat import LOOKERS_MAX, Crowd, Seat
 from crank.api.spiffe.secrets import SecretDiscovery
 from crank.api.spiffe.speech import BoundedBuffer, Codec
 from crank.api.spiffe.workload_api import WorkloadApi
@@ -35,7 +35,6 @@ UNREAD_BYTES_MAX = 1 << 20
 RESETS_MAX = 1000
 # No account may hold every place.
 _SHARE = 2
-_LOOKERS_MAX = 4
 _BUSY_SEC = 0.1
 _WINDOW_BYTES = 256 * 1024
 _log = structlog.get_logger(__name__)
@@ -115,7 +114,7 @@ class Door:
         self._witness = witness
         self._listening = listening
         self._crowd = Crowd()
-        self._lookers = ThreadPoolExecutor(_LOOKERS_MAX, thread_name_prefix="caller")
+        self._lookers = ThreadPoolExecutor(LOOKERS_MAX, thread_name_prefix="caller")
         self._config = Configuration(
             http2_connection_window_size=_WINDOW_BYTES, http2_stream_window_size=_WINDOW_BYTES
         ).__for_server__()

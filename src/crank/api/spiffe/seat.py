@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import Executor
+from weakref import WeakValueDictionary
 
 from crank.controller.svids import Svids
 from crank.domain.workload import Selector, WorkloadEntry
@@ -14,6 +15,9 @@ LOOK_SEC_MAX = 5.0
 # Fewer than HTTP/2 lets a connection open, so that one too many is told why.
 STREAMS_OF_CONNECTION_MAX = 64
 STREAMS_MAX = 4096
+# Threads that look at processes, and how many of them may look at those of one account: a huge program takes seconds.
+LOOKERS_MAX = 4
+LOOKS_OF_ACCOUNT_MAX = 2
 
 
 class Crowd:
@@ -24,6 +28,15 @@ class Crowd:
         self._streams_of_connection_max = streams_of_connection_max
         self._open: dict[int, int] = {}
         self._all = 0
+        # Weak: whoever waits for one or looks by one holds it.
+        self._turns: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
+
+    def turn(self, uid: int) -> asyncio.Semaphore:
+        """Return what an account's looks are let through by, so that they never take every thread."""
+        turn = self._turns.get(uid)
+        if turn is None:
+            turn = self._turns[uid] = asyncio.Semaphore(LOOKS_OF_ACCOUNT_MAX)
+        return turn
 
     @contextlib.contextmanager
     def place(self, uid: int, *, of_connection: int) -> Iterator[None]:
@@ -43,6 +56,13 @@ class Crowd:
                 del self._open[uid]
 
 
+def _looked(turn: asyncio.Semaphore, done: "asyncio.Future[frozenset[Selector]]") -> None:
+    turn.release()
+    if not done.cancelled():
+        # Where nobody waits any more, a failure is nobody's news.
+        done.exception()
+
+
 class Seat:
     """A connection's caller."""
 
@@ -56,12 +76,16 @@ class Seat:
     async def marks(self) -> Collection[Selector]:
         """Return what is true of the process now. Raises NotAllowed (`caller_changed`), Unavailable (`caller_slow`)."""
         digest = await self.svids.wants_digest()
-        looking = asyncio.get_running_loop().run_in_executor(
-            self._lookers, lambda: self._caller.marks(digest=digest)
-        )
+        turn = self._crowd.turn(self._caller.uid)
         try:
             async with asyncio.timeout(LOOK_SEC_MAX):
-                return await looking
+                await turn.acquire()
+                looking = asyncio.get_running_loop().run_in_executor(
+                    self._lookers, lambda: self._caller.marks(digest=digest)
+                )
+                # A thread that was given up on goes on, and its turn ends when it does.
+                looking.add_done_callback(lambda done: _looked(turn, done))
+                return await asyncio.shield(looking)
         except TimeoutError:
             raise Unavailable("The process could not be looked at in time.", code="caller_slow") from None
 

@@ -21,12 +21,7 @@ def refusal(peer: Peer, *, banned: Collection[SpiffeId], revoked: Collection[str
     if peer.spiffe_id in banned:
         return banned_refusal(peer.spiffe_id)
     if any(serial in revoked for serial in peer.serials):
-        return Refusal(
-            IDENTITY_REVOKED,
-            f"The certificate {peer.serials[0]} of {peer.spiffe_id} was revoked.",
-            "Start it with a certificate that was issued since; 'crank identity list' shows them.",
-            "serial",
-        )
+        return revoked_refusal(peer.spiffe_id, peer.serials[0])
     if now_us >= peer.not_after_us:
         return Refusal(
             IDENTITY_EXPIRED,
@@ -35,6 +30,16 @@ def refusal(peer: Peer, *, banned: Collection[SpiffeId], revoked: Collection[str
             "not_after",
         )
     return None
+
+
+def revoked_refusal(spiffe_id: SpiffeId, serial: str) -> Refusal:
+    """Return what is told whoever shows a certificate that was revoked alone."""
+    return Refusal(
+        IDENTITY_REVOKED,
+        f"The certificate {serial} of {spiffe_id} was revoked.",
+        "Start it with a certificate that was issued since; 'crank identity list' shows them.",
+        "serial",
+    )
 
 
 def banned_refusal(spiffe_id: SpiffeId) -> Refusal:
