@@ -44,8 +44,9 @@ _MACHINE = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/loadavg", "/proc/uptime", "/proc/version", "/proc/stat"),
     "/sys/devices/system/cpu/online",
 )
-_NODES_READ = ("/dev/random", "/dev/urandom")
-_NODES = ("/dev/null", "/dev/zero", "/dev/full")
+# Zero is not to be written: what can be is memory shared without a file, when it is mapped (zero(4)).
+_NODES_READ = ("/dev/random", "/dev/urandom", "/dev/zero")
+_NODES = ("/dev/null", "/dev/full")
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,7 +256,7 @@ def _be_zygote(site: BareSite, base: str, control: socket.socket) -> None:
         bare.shut_in(_zygote_rules(base, site.devices))
     with layer("seccomp"):
         granted = seccomp.Permissions(
-            processes=True, programs=True, devices=bool(site.devices), raising=True, memory_files=True
+            processes=True, programs=True, devices=bool(site.devices), raising=True
         )
         call = native().numbers["seccomp"]
         guest_proof.install(seccomp.program(native(), granted), number=call, notify=False)

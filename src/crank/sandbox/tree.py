@@ -115,9 +115,10 @@ def _end(pid: int, parents: set[int]) -> None:
         os.close(process)
 
 
-def nameless_bytes(members: Iterable[int], device: int) -> int:
-    """Return what files on a device take that have no name any more, and that these processes hold open."""
+def held(members: Iterable[int], device: int) -> tuple[int, int]:
+    """Return what these processes hold open: the size of files on a device without a name, and how many sockets."""
     sizes: dict[int, int] = {}
+    sockets: set[int] = set()
     for pid in members:
         with contextlib.suppress(OSError):
             for number in os.listdir(f"/proc/{pid}/fd"):
@@ -125,7 +126,9 @@ def nameless_bytes(members: Iterable[int], device: int) -> int:
                     status = os.stat(f"/proc/{pid}/fd/{number}")
                     if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
                         sizes[status.st_ino] = status.st_blocks * 512
-    return sum(sizes.values())
+                    elif stat.S_ISSOCK(status.st_mode):
+                        sockets.add(status.st_ino)
+    return sum(sizes.values()), len(sockets)
 
 
 def tasks_of(uid: int) -> int:
