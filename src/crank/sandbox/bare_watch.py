@@ -5,6 +5,7 @@ two looks a job can write more than it may: as much as the disk takes in that ti
 """
 
 import contextlib
+import math
 import os
 import socket
 from dataclasses import replace
@@ -34,15 +35,16 @@ class BareTree:
         # What a reading has just seen is not looked for again.
         self._held: tuple[int, int] | None = None
 
-    def read(self, *, tasks_max: int = 1_000) -> TreeReading:
+    def read(self, *, tasks_max: int = 1_000, until: float = math.inf) -> TreeReading:
         """Add up what all processes use. What lies in the folders lies on disk, and is no memory.
 
         tasks_max  when there are more processes they are only counted, quickly: a bomb would be faster than we
+        until      see `watch.add_up`
         """
         members = tree.descendants(self._init)
         if len(members) > tasks_max:
             return TreeReading(0.0, 0, len(members))
-        reading = watch.add_up([self._init, *members], first=self._init)
+        reading = watch.add_up([self._init, *members], first=self._init, until=until)
         _, sockets = self._held = self._look(members)
         return replace(reading, memory_bytes=reading.memory_bytes + watch.socket_bytes(sockets))
 

@@ -90,6 +90,9 @@ _AF_UNIX = 1
 _MAP_SHARED_ANONYMOUS = 0x21
 _MAP_HUGETLB = 0x40000
 _SO_SNDBUF = 7
+# linux/sched.h: what runs when nobody else wants to, and alike, also with SCHED_RESET_ON_FORK.
+_SCHED_LOWER = (3, 5, 0x40000003, 0x40000005)
+_NEGATIVE = 0x80000000
 _PERSONALITY_QUERY = 0xFFFFFFFF
 
 # asm-generic/ioctls.h: questions about a descriptor, and the two switches that the standard library uses.
@@ -103,7 +106,7 @@ _ATTRIBUTES = """
 chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat
 """
 _SIGNALLING = "kill tgkill rt_sigqueueinfo rt_tgsigqueueinfo"
-_SCHEDULING = "sched_setparam sched_setscheduler sched_setaffinity sched_setattr"
+_SCHEDULING = "sched_setparam sched_setaffinity"
 # Stands in a filter where the process that installs it puts its own number; no process can have it.
 OWN_PID = guest_bare.OWN_PID
 _ALL_BITS = 0xFFFFFFFF
@@ -190,6 +193,7 @@ def _answers(machine: Machine, granted: Permissions) -> dict[int, "int | Rule"]:
     put("personality", Rule(0, "equal", (_PERSONALITY_QUERY,), hit=ALLOW, miss=_EPERM))
     if granted.bare:
         _keep_to_itself(put, forks=forks, scoped=granted.scoped)
+    _keep_in_turn(put)
     if granted.raising:
         put(_RAISING, ALLOW)
     return answers
@@ -216,13 +220,27 @@ def _keep_to_itself(put: Callable[[str, "int | Rule"], None], *, forks: bool, sc
     itself = Rule(0, "equal", (0, OWN_PID), hit=ALLOW, miss=_EPERM)
     put(_ATTRIBUTES, _EPERM)
     put(_SCHEDULING, itself)
-    put("setpriority", Rule(0, "bits", (_ALL_BITS,), hit=_EPERM, then=replace(itself, argument=1)))
     put("tkill", Rule(0, "equal", (OWN_PID,), hit=ALLOW, miss=_EPERM))
     if not (forks and scoped):
         put(_SIGNALLING, itself)
         put("pidfd_open pidfd_send_signal", _EPERM)
     if not scoped:
         put("fcntl", Rule(1, "equal", (*_FCNTLS_REFUSED, *_FCNTLS_SIGNALLING), hit=_EPERM))
+
+
+def _keep_in_turn(put: Callable[[str, "int | Rule"], None]) -> None:
+    """Leave every process its turn: one that has none while others work cannot end either, long after it was killed.
+
+    Of itself a process may ask for less; it is done, and without effect.
+    """
+    lower = Rule(2, "bits", (_NEGATIVE,), hit=_EPERM, miss=refuse(0))
+    put("setpriority", _of_itself(replace(_of_itself(lower), argument=1)))
+    put("sched_setscheduler", _of_itself(Rule(1, "equal", _SCHED_LOWER, hit=refuse(0))))
+    put("sched_setattr", _EPERM)
+
+
+def _of_itself(then: Rule) -> Rule:
+    return Rule(0, "bits", (_ALL_BITS,), hit=_EPERM, then=then)
 
 
 def _rule_code(rule: Rule) -> list[_Instruction]:

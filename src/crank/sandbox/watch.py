@@ -8,7 +8,9 @@ away from the job by the filter (`seccomp.Permissions.counted`).
 """
 
 import contextlib
+import math
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -103,22 +105,27 @@ def _used_bytes(folder: int) -> int:
     return (usage.f_blocks - usage.f_bfree) * usage.f_frsize
 
 
-def add_up(pids: Iterable[int], *, first: int, proc: int | None = None) -> TreeReading:
+def add_up(
+    pids: Iterable[int], *, first: int, proc: int | None = None, until: float = math.inf
+) -> TreeReading:
     """Add up what processes use; of the `first`, which is ours, only the CPU time.
 
-    proc  the /proc that numbers them so, None for the host's
+    proc   the /proc that numbers them so, None for the host's
+    until  when to have done with it: a look at many, while others take the time, may not make a deadline late
     """
     folder = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if proc is None else proc
     try:
-        return _add_up(folder, pids, first)
+        return _add_up(folder, pids, first, until)
     finally:
         if proc is None:
             os.close(folder)
 
 
-def _add_up(proc: int, pids: Iterable[int], first: int) -> TreeReading:
+def _add_up(proc: int, pids: Iterable[int], first: int, until: float) -> TreeReading:
     cpu_ticks = memory = tasks = 0
     for pid in pids:
+        if time.monotonic() >= until:
+            break
         try:
             fields = _read(proc, f"{pid}/stat").rpartition(b") ")[2].split()
             # utime, stime, and those of children already reaped (proc_pid_stat(5), fields 14 to 17).
@@ -145,15 +152,16 @@ class SpaceTree:
     def _pids(self) -> list[int]:
         return [int(name) for name in os.listdir(self._proc) if name.isdigit()]
 
-    def read(self, *, tasks_max: int = 1_000) -> TreeReading:
+    def read(self, *, tasks_max: int = 1_000, until: float = math.inf) -> TreeReading:
         """Add up every process in the job's /proc and every file in its private folders.
 
         tasks_max  when there are more processes they are only counted, quickly: a bomb would be faster than we
+        until      see `add_up`
         """
         pids = self._pids()
         if len(pids) - 1 > tasks_max:
             return TreeReading(0.0, 0, len(pids) - 1)
-        reading = add_up(pids, first=1, proc=self._proc)
+        reading = add_up(pids, first=1, proc=self._proc, until=until)
         files = sum(_used_bytes(folder) for folder in self._folders)
         return replace(reading, memory_bytes=reading.memory_bytes + files + socket_bytes(self._sockets()))
 

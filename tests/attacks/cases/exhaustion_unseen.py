@@ -141,6 +141,22 @@ total > 0
         limits={**_SMALL, "wall_sec": 10},
     ),
     Case(
+        "E03 X95 a process that wants no turn while others work, so that it ends long after its time",
+        """
+import os
+for attempt in (lambda: os.nice(19), lambda: os.setpriority(os.PRIO_USER, 0, 19), lambda: os.setpriority(os.PRIO_PGRP, 0, 19),
+                *(lambda policy=policy, pid=pid: os.sched_setscheduler(pid, policy, os.sched_param(0))
+                  for policy in (os.SCHED_BATCH, os.SCHED_IDLE, os.SCHED_IDLE | os.SCHED_RESET_ON_FORK) for pid in (0, 1, os.getpid())),
+                *(lambda pid=pid: os.setpriority(os.PRIO_PROCESS, pid, 19) for pid in (0, 1, os.getpid()))):
+    try:
+        attempt()
+    except OSError:
+        pass
+[os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
+""",
+        result=[0, 0],
+    ),
+    Case(
         "X94 what has another means where it is refused: shared memory, and a loop that waits",
         """
 import asyncio, mmap, os, selectors

@@ -50,7 +50,7 @@ def test_every_number_has_an_answer(machine: Machine, granted: Permissions) -> N
     known = set(machine.numbers.values())
     for number in [*range(700), 0x3FFFFFFF, 0x40000000, 0x40000029, 0x7FFFFFFF, 0xFFFFFFFF]:
         answer = run(code, machine.audit_arch, number)
-        assert answer in (ALLOW, _EPERM, _ENOSYS, _ENOTTY)
+        assert answer in (ALLOW, _EPERM, _ENOSYS, _ENOTTY, refuse(0))
         if number not in known:
             assert answer == _ENOSYS
     assert len(code) // 8 < 400
@@ -185,3 +185,19 @@ def test_what_the_kernel_holds_uncounted_is_kept_small(machine: Machine) -> None
     assert ask(machine, "epoll_create1", granted=uncounted) == _ENOSYS
     assert ask(machine, "epoll_create1", granted=Permissions(counted=False, programs=True)) == ALLOW
     assert ask(machine, "epoll_create1") == ALLOW
+
+
+@_MACHINES
+@pytest.mark.parametrize("bare", [False, True])
+def test_no_process_gives_up_its_turn(machine: Machine, *, bare: bool) -> None:
+    """One that ran only when nobody else wants to could not end either; asking for less is done, and has no effect."""
+    granted = Permissions(bare=bare)
+    done = refuse(0)
+    assert ask(machine, "setpriority", 0, 0, 19, granted=granted) == done
+    for which, who, value in ((0, 0, -1), (0, 1, 19), (1, 0, 19), (2, 0, 19)):
+        assert ask(machine, "setpriority", which, who, value, granted=granted) == _EPERM
+    for policy in (3, 5, 0x40000005):
+        assert ask(machine, "sched_setscheduler", 0, policy, granted=granted) == done
+        assert ask(machine, "sched_setscheduler", 1, policy, granted=granted) == _EPERM
+    assert ask(machine, "sched_setscheduler", 0, 0, granted=granted) == ALLOW
+    assert ask(machine, "sched_setattr", 0, granted=granted) == _EPERM
