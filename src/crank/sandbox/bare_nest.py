@@ -142,7 +142,8 @@ def _be_keeper(site: BareSite, life: socket.socket, control: socket.socket) -> N
             say(life, built=True)
             _keep(life, zygote, base)
     finally:
-        tree.end_children(limit_sec=END_SEC)
+        while not tree.end_children(limit_sec=END_SEC):
+            continue
         with contextlib.suppress(OSError):
             yard.remove(base)
 
