@@ -8,6 +8,7 @@ _ASKED = "Asked by listing / or /proc, which are closed here; T01, T04 and T06 a
 _IDS = "Weaker by name: the job has the account's own id, not a mapped one."
 _NAMED = "Weaker: the real place of its folders, and variables that tell it, can be seen by a job."
 _DISK = "Different: no write is refused for want of room; the job is ended as `disk` instead."
+_COUNTED = "Weaker where no control group counts: the kernel counts the processes of all jobs together, as their account's."
 _LOCKS = "Weaker: locks on files of the profile are shared by its jobs."
 
 LEFT_OUT_BARE = {
@@ -44,5 +45,6 @@ LEFT_OUT_BARE = {
     "J03 a started program inherits nothing more, and a program that is not listed does not start": (
         "A started program may not read /proc/self here, not even its own."
     ),
+    "X96 processes that one job has, as many as it may, leave another its own": _COUNTED,
     "H07 numbers of processes, mounts and groups, names and counters do not show the other job": _ASKED,
 }

@@ -90,6 +90,24 @@ assert passed > 512, passed
         together=True,
     ),
     Pair(
+        "X96 processes that one job has, as many as it may, leave another its own",
+        _holding(
+            """
+import os, time
+for _ in range(60):
+    if os.fork() == 0:
+        time.sleep(60)
+""",
+            programs=True,
+        ),
+        _second(
+            "import threading, time\nstarted = [threading.Thread(target=time.sleep, args=(0.5,)) for _ in range(40)]\n"
+            "for thread in started:\n    thread.start()\nfor thread in started:\n    thread.join()\n'had its own'",
+            "had its own",
+        ),
+        together=True,
+    ),
+    Pair(
         "H07 numbers of processes, mounts and groups, names and counters do not show the other job",
         _holding("import ctypes\nctypes.CDLL(None).prctl(15, b'meeting', 0, 0, 0)\nx = bytearray(64 << 20)\n"),
         _second(

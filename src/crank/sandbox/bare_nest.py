@@ -142,7 +142,8 @@ def _be_keeper(site: BareSite, life: socket.socket, control: socket.socket) -> N
             say(life, built=True)
             _keep(life, zygote, base)
     finally:
-        tree.end_children(limit_sec=END_SEC)
+        while not tree.end_children(limit_sec=END_SEC):
+            continue
         with contextlib.suppress(OSError):
             yard.remove(base)
 
@@ -256,7 +257,7 @@ def _be_zygote(site: BareSite, base: str, control: socket.socket) -> None:
         bare.shut_in(_zygote_rules(base, site.devices))
     with layer("seccomp"):
         granted = seccomp.Permissions(
-            processes=True, programs=True, devices=bool(site.devices), raising=True, memory_files=True
+            processes=True, programs=True, devices=bool(site.devices), raising=True
         )
         call = native().numbers["seccomp"]
         guest_proof.install(seccomp.program(native(), granted), number=call, notify=False)

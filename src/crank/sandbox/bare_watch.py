@@ -5,8 +5,10 @@ two looks a job can write more than it may: as much as the disk takes in that ti
 """
 
 import contextlib
+import math
 import os
 import socket
+from dataclasses import replace
 
 from crank.domain.outcome import End
 from crank.domain.profile import Limits
@@ -30,16 +32,24 @@ class BareTree:
         self._folders = folders
         self._meters = [yard.Meter(folder) for folder in folders]
         self._path = path
+        # What a reading has just seen is not looked for again.
+        self._held: tuple[int, int] | None = None
 
-    def read(self, *, tasks_max: int = 1_000) -> TreeReading:
+    def read(self, *, tasks_max: int = 1_000, until: float = math.inf) -> TreeReading:
         """Add up what all processes use. What lies in the folders lies on disk, and is no memory.
 
         tasks_max  when there are more processes they are only counted, quickly: a bomb would be faster than we
+        until      see `watch.add_up`
         """
         members = tree.descendants(self._init)
         if len(members) > tasks_max:
             return TreeReading(0.0, 0, len(members))
-        return watch.add_up([self._init, *members], first=self._init)
+        reading = watch.add_up([self._init, *members], first=self._init, until=until)
+        _, sockets = self._held = self._look(members)
+        return replace(reading, memory_bytes=reading.memory_bytes + watch.socket_bytes(sockets))
+
+    def _look(self, members: list[int]) -> tuple[int, int]:
+        return tree.held(members, os.fstat(self._folders[0]).st_dev)
 
     def left(self) -> int:
         """Return how many processes there are beside the init and the guest."""
@@ -47,7 +57,7 @@ class BareTree:
 
     def passed(self, limits: Limits) -> End | None:
         """Return how a job ends whose folders hold more than they may, None while they do not."""
-        nameless = tree.nameless_bytes(tree.descendants(self._init), os.fstat(self._folders[0]).st_dev)
+        (nameless, _), self._held = self._held or self._look(tree.descendants(self._init)), None
         for meter in self._meters:
             meter.step(limit_sec=_STEP_SEC, most=limits.inodes)
             if meter.usage.inodes > limits.inodes:

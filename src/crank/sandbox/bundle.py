@@ -31,6 +31,7 @@ _MODULES = (
     "sandbox/guest_proof",
     "sandbox/guest_result",
     "sandbox/guest_script",
+    "sandbox/guest_stand_in",
     "sandbox/guest_torch",
     "sandbox/guest_trace",
     "sandbox/guest_watch",

@@ -355,7 +355,9 @@ def _file_rules(cell: Cell, version: int) -> list[tuple[str, int]]:
     changeable = everything & ~landlock.EXECUTE & ~landlock.IOCTL_DEV
     rules = [("/", landlock.READ)]
     rules += [(place, changeable) for place in mounts.WRITABLE]
-    rules += [(f"/dev/{node}", landlock.READ_FILE | landlock.WRITE_FILE) for node in ("null", "zero", "full")]
+    rules += [(f"/dev/{node}", landlock.READ_FILE | landlock.WRITE_FILE) for node in ("null", "full")]
+    # Not to be written: what can be is memory shared without a file, when it is mapped (zero(4)).
+    rules += [("/dev/zero", landlock.READ_FILE)]
     rules += [(device, everything) for device in cell.devices]
     rules += [(program, landlock.READ_FILE | landlock.EXECUTE) for program in cell.programs]
     return rules

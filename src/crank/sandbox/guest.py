@@ -20,7 +20,7 @@ import struct
 import sys
 from typing import Any
 
-from crank.sandbox import guest_calls, guest_trace
+from crank.sandbox import guest_calls, guest_stand_in, guest_trace
 from crank.sandbox.guest_script import FILE_NAME, Script, is_in
 from crank.sandbox.guest_watch import Walls, Watcher
 
@@ -362,6 +362,7 @@ def _prove(
         ceilings.settle()
     except OSError as fault:
         _fail(channel, dumps, {"limits": str(fault)})
+    guest_stand_in.stand_in()
     missing, standing = proof.examine(landlock=walls.landlock, environment=environment)
     if missing:
         _fail(channel, dumps, missing)

@@ -184,7 +184,7 @@ class Launcher:
             processes=wanted.processes,
             programs=bool(wanted.programs),
             devices=bool(wanted.devices),
-            memory_files=self._groups is not None,
+            counted=self._groups is not None,
             notify=self._notify,
         )
 

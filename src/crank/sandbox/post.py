@@ -83,6 +83,8 @@ def take(
         # Where the kernel shares processors out by session (sched(7), autogroup), a bomb whose members all leave theirs
         # would leave what all supervisors and the launcher have in common next to nothing.
         os.setsid()
+        with contextlib.suppress(OSError):
+            kernel.ask_for_short_turns()
         _drop(order.identity)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)

@@ -21,6 +21,7 @@ _JUMP = 0x05  # BPF_JMP | BPF_JA
 _IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _IF_ATLEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _IF_BITS = 0x45  # BPF_JMP | BPF_JSET | BPF_K
+_KEEP_BITS = 0x54  # BPF_ALU | BPF_AND | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
 
 # struct seccomp_data: nr, arch, instruction_pointer, args[6]; both machines are little-endian.
@@ -60,6 +61,7 @@ epoll_pwait epoll_pwait2 signalfd signalfd4 timerfd_create timerfd_settime timer
 epoll_create1 dup3 pipe2 preadv pwritev preadv2 pwritev2 rt_tgsigqueueinfo syncfs getcpu sched_getattr sched_setattr
 renameat2 getrandom membarrier mlock2 copy_file_range pkey_mprotect pkey_alloc pkey_free statx rseq pidfd_send_signal
 pidfd_open close_range openat2 futex_waitv futex_wake futex_wait futex_requeue get_mempolicy set_mempolicy
+memfd_create
 """
 
 _FORBIDDEN = """
@@ -81,8 +83,16 @@ _STARTING = "execve execveat"
 
 # linux/sched.h. CLONE_NEWTIME shares its bit with the exit signal and exists in clone3 and unshare only.
 _CLONE_THREAD = 0x00010000
+_CLONE_THREAD_FILES = _CLONE_THREAD | 0x00000400
 _CLONE_NAMESPACES = 0x7E020000
 _AF_UNIX = 1
+# asm-generic/mman-common.h: memory shared without a file, and pages that the host keeps for somebody else.
+_MAP_SHARED_ANONYMOUS = 0x21
+_MAP_HUGETLB = 0x40000
+_SO_SNDBUF = 7
+# linux/sched.h: what runs when nobody else wants to, and alike, also with SCHED_RESET_ON_FORK.
+_SCHED_LOWER = (3, 5, 0x40000003, 0x40000005)
+_NEGATIVE = 0x80000000
 _PERSONALITY_QUERY = 0xFFFFFFFF
 
 # asm-generic/ioctls.h: questions about a descriptor, and the two switches that the standard library uses.
@@ -96,7 +106,7 @@ _ATTRIBUTES = """
 chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat
 """
 _SIGNALLING = "kill tgkill rt_sigqueueinfo rt_tgsigqueueinfo"
-_SCHEDULING = "sched_setparam sched_setscheduler sched_setaffinity sched_setattr"
+_SCHEDULING = "sched_setparam sched_setaffinity"
 # Stands in a filter where the process that installs it puts its own number; no process can have it.
 OWN_PID = guest_bare.OWN_PID
 _ALL_BITS = 0xFFFFFFFF
@@ -113,7 +123,7 @@ _PRCTLS = (1, 2, 3, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 41, 42, 0x53564D
 class Rule:
     """One look at an argument: `compare` it with any of `values`, answer `hit`, else `miss`.
 
-    compare  `equal`: the low 32 bits are one of the values; `bits`: any bit of the one value is set
+    compare  `equal`: the low 32 bits are one of the values; `bits`: any bit of the one value is set; `all`: each
     then     a second rule to ask instead of answering `miss`
     """
 
@@ -132,7 +142,7 @@ class Permissions:
     processes  the job may fork
     programs   the job may start programs, and processes for them
     devices    the job was given device nodes, which are driven by ioctl
-    memory_files  memfd_create: only where a cgroup counts what is written there
+    counted    a control group counts what the kernel holds for the job; else nothing that holds much unseen
     notify     what is dangerous is refused by the supervisor, which keeps it as evidence, not by the filter
     bare       no namespaces: nothing of other processes and of files' attributes may be changed
     scoped     Landlock keeps signals in the sandbox; else, where bare, a process reaches itself alone
@@ -142,7 +152,7 @@ class Permissions:
     processes: bool = False
     programs: bool = False
     devices: bool = False
-    memory_files: bool = True
+    counted: bool = True
     notify: bool = False
     bare: bool = False
     scoped: bool = False
@@ -166,10 +176,12 @@ def _answers(machine: Machine, granted: Permissions) -> dict[int, "int | Rule"]:
     forks = granted.processes or granted.programs
     put(_FORKING, ALLOW if forks else forbidden)
     put(_STARTING, ALLOW if granted.programs else forbidden)
-    put("memfd_create", ALLOW if granted.memory_files else _ENOSYS)
     put("socketpair", Rule(0, "equal", (_AF_UNIX,), hit=ALLOW, miss=_EPERM))
-    threads_only = None if forks else Rule(0, "bits", (_CLONE_THREAD,), hit=ALLOW, miss=_EPERM)
-    put("clone", Rule(0, "bits", (_CLONE_NAMESPACES,), hit=_EPERM, then=threads_only))
+    put("clone", Rule(0, "bits", (_CLONE_NAMESPACES,), hit=_EPERM, then=_cloned(forks=forks)))
+    no_huge = Rule(3, "bits", (_MAP_HUGETLB,), hit=refuse(errno.ENOMEM))
+    put("mmap", no_huge if granted.counted else Rule(3, "all", (_MAP_SHARED_ANONYMOUS,), hit=_EPERM, then=no_huge))
+    if not granted.counted:
+        _keep_countable(put, programs=granted.programs)
     if granted.devices:
         refused = (_TIOCSTI, _TIOCLINUX, _TIOCSCTTY, _TIOCCONS)
         put("ioctl", Rule(1, "equal", refused, hit=_EPERM))
@@ -181,9 +193,26 @@ def _answers(machine: Machine, granted: Permissions) -> dict[int, "int | Rule"]:
     put("personality", Rule(0, "equal", (_PERSONALITY_QUERY,), hit=ALLOW, miss=_EPERM))
     if granted.bare:
         _keep_to_itself(put, forks=forks, scoped=granted.scoped)
+    _keep_in_turn(put)
     if granted.raising:
         put(_RAISING, ALLOW)
     return answers
+
+
+def _cloned(*, forks: bool) -> Rule:
+    """Return what may be cloned: a thread shares the descriptors of its process, where they can be counted."""
+    thread = Rule(0, "bits", (_CLONE_THREAD,), hit=_EPERM, miss=ALLOW if forks else _EPERM)
+    return Rule(0, "all", (_CLONE_THREAD_FILES,), hit=ALLOW, then=thread)
+
+
+def _keep_countable(put: Callable[[str, "int | Rule"], None], *, programs: bool) -> None:
+    """Keep away what holds memory of the kernel that nobody could see from outside, or takes all of an account's."""
+    put("memfd_create", _ENOSYS)
+    # Done, and without effect: the kernel itself takes of a wish for a larger buffer as much as it likes.
+    put("setsockopt", Rule(2, "equal", (_SO_SNDBUF,), hit=refuse(0)))
+    if not programs:
+        # Watches are counted by account: a job that had them all would leave the node none. Python has poll instead.
+        put("epoll_create epoll_create1", _ENOSYS)
 
 
 def _keep_to_itself(put: Callable[[str, "int | Rule"], None], *, forks: bool, scoped: bool) -> None:
@@ -191,7 +220,6 @@ def _keep_to_itself(put: Callable[[str, "int | Rule"], None], *, forks: bool, sc
     itself = Rule(0, "equal", (0, OWN_PID), hit=ALLOW, miss=_EPERM)
     put(_ATTRIBUTES, _EPERM)
     put(_SCHEDULING, itself)
-    put("setpriority", Rule(0, "bits", (_ALL_BITS,), hit=_EPERM, then=replace(itself, argument=1)))
     put("tkill", Rule(0, "equal", (OWN_PID,), hit=ALLOW, miss=_EPERM))
     if not (forks and scoped):
         put(_SIGNALLING, itself)
@@ -200,12 +228,29 @@ def _keep_to_itself(put: Callable[[str, "int | Rule"], None], *, forks: bool, sc
         put("fcntl", Rule(1, "equal", (*_FCNTLS_REFUSED, *_FCNTLS_SIGNALLING), hit=_EPERM))
 
 
+def _keep_in_turn(put: Callable[[str, "int | Rule"], None]) -> None:
+    """Leave every process its turn: one that has none while others work cannot end either, long after it was killed.
+
+    Of itself a process may ask for less; it is done, and without effect.
+    """
+    lower = Rule(2, "bits", (_NEGATIVE,), hit=_EPERM, miss=refuse(0))
+    put("setpriority", _of_itself(replace(_of_itself(lower), argument=1)))
+    put("sched_setscheduler", _of_itself(Rule(1, "equal", _SCHED_LOWER, hit=refuse(0))))
+    put("sched_setattr", _EPERM)
+
+
+def _of_itself(then: Rule) -> Rule:
+    return Rule(0, "bits", (_ALL_BITS,), hit=_EPERM, then=then)
+
+
 def _rule_code(rule: Rule) -> list[_Instruction]:
     low_word = 16 + 8 * rule.argument
     compare = _IF_BITS if rule.compare == "bits" else _IF_EQUAL
     after = _rule_code(rule.then) if rule.then else [(_RETURN, 0, 0, rule.miss)]
     count = len(rule.values)
     code: list[_Instruction] = [(_LOAD, 0, 0, low_word)]
+    if rule.compare == "all":
+        code.append((_KEEP_BITS, 0, 0, rule.values[0]))
     code += [(compare, count - 1 - place, 0, value) for place, value in enumerate(rule.values)]
     # Every hit jumps over the rest of the values to the answer; the last miss steps over it.
     code[-1] = (compare, 0, 1, rule.values[-1])

@@ -325,11 +325,14 @@ class Supervisor:
 
     def _check_counters(self, run: Run) -> None:
         # Its own CPU time: a bomb that keeps us from running must not also make us look more rarely.
-        looking = time.process_time()
+        looking, began = time.process_time(), time.monotonic()
         cpu_sec, over = self._look()
         tick = _TICK_WATCHED_SEC if self._standing.group is None else _TICK_COUNTED_SEC
         # A look at a big tree is dear; never spend more than a tenth of the time looking.
-        self._next_look = time.monotonic() + max(tick, 10 * (time.process_time() - looking))
+        now, ending = time.monotonic(), run.began + run.limits.wall_sec
+        after = now + max(tick, 10 * (time.process_time() - looking))
+        # Where others take the time, what we have of it is for the end, not for a look that may not be over by then.
+        self._next_look = ending if after + 2 * (now - began) >= ending else after
         run.worked(cpu_sec - self._cpu_before)
         if over is not None:
             self._kill(over)
@@ -343,7 +346,8 @@ class Supervisor:
             memory_kills, process_refusals = self._read_group()
             over = verdict.memory_end(limits) if memory_kills else self._tree.passed(limits)
             return self._cpu_sec, verdict.processes_end(limits) if process_refusals else over
-        tree = self._tree.read(tasks_max=limits.processes)
+        until = float("inf") if self._run is None else self._run.began + limits.wall_sec
+        tree = self._tree.read(tasks_max=limits.processes, until=until)
         self._cpu_sec = max(self._cpu_sec, tree.cpu_sec)
         memory_bytes, tasks = self._peaks
         self._peaks = max(memory_bytes or 0, tree.memory_bytes), max(tasks or 0, tree.tasks)

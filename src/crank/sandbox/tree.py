@@ -80,15 +80,21 @@ def end_children(*, limit_sec: float, spare: Collection[int] = ()) -> bool:
     """Kill everything that descends from this process, a subreaper; tell whether nothing is left.
 
     spare  children that are left alone, with all that descends from them
-    Each is kept from forking before it is killed, so that a bomb cannot outrun us.
+    All are kept from forking before the first is killed: in its place another could be made, by one not yet reached.
     """
     own = os.getpid()
     deadline = time.monotonic() + limit_sec
+    stilled: set[int] = set()
     while True:
         heads = [pid for pid in children(own) if pid not in spare]
         members = [*heads, *(pid for head in heads for pid in descendants(head))]
-        for pid in members:
-            _end(pid, {own, *members})
+        parents, fresh = {own, *members}, [pid for pid in members if pid not in stilled]
+        for pid in fresh or members:
+            _end(pid, parents, kill=not fresh)
+        if fresh and time.monotonic() < deadline:
+            stilled.update(fresh)
+            continue
+        stilled.clear()
         for pid in heads:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
@@ -99,8 +105,8 @@ def end_children(*, limit_sec: float, spare: Collection[int] = ()) -> bool:
         time.sleep(_PAUSE_SEC)
 
 
-def _end(pid: int, parents: set[int]) -> None:
-    """Kill one process, if its number still is that of a child of ours: numbers are used again."""
+def _end(pid: int, parents: set[int], *, kill: bool) -> None:
+    """Keep one process from forking, or kill it, if its number still is that of a child of ours: they are used again."""
     try:
         process = os.pidfd_open(pid)
     except OSError:
@@ -108,24 +114,37 @@ def _end(pid: int, parents: set[int]) -> None:
     try:
         if parent_of(pid) in parents:
             with contextlib.suppress(OSError):
-                resource.prlimit(pid, resource.RLIMIT_NPROC, (0, 0))
-            with contextlib.suppress(OSError):
-                kernel.send_signal(process, signal.SIGKILL)
+                if kill:
+                    kernel.send_signal(process, signal.SIGKILL)
+                else:
+                    resource.prlimit(pid, resource.RLIMIT_NPROC, (0, 0))
     finally:
         os.close(process)
 
 
-def nameless_bytes(members: Iterable[int], device: int) -> int:
-    """Return what files on a device take that have no name any more, and that these processes hold open."""
+def _descriptors(pid: int) -> list[str]:
+    """Return the paths of a process's descriptors; where its first thread has ended and shows none, of one that goes on."""
+    with contextlib.suppress(OSError):
+        for thread in [str(pid), *sorted(os.listdir(f"/proc/{pid}/task"))]:
+            folder = f"/proc/{pid}/task/{thread}/fd"
+            if names := os.listdir(folder):
+                return [f"{folder}/{name}" for name in names]
+    return []
+
+
+def held(members: Iterable[int], device: int) -> tuple[int, int]:
+    """Return what these processes hold open: the size of files on a device without a name, and how many sockets."""
     sizes: dict[int, int] = {}
+    sockets: set[int] = set()
     for pid in members:
-        with contextlib.suppress(OSError):
-            for number in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{pid}/fd/{number}")
-                    if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
-                        sizes[status.st_ino] = status.st_blocks * 512
-    return sum(sizes.values())
+        for path in _descriptors(pid):
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
+                    sizes[status.st_ino] = status.st_blocks * 512
+                elif stat.S_ISSOCK(status.st_mode):
+                    sockets.add(status.st_ino)
+    return sum(sizes.values()), len(sockets)
 
 
 def tasks_of(uid: int) -> int:

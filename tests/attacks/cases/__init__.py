@@ -6,6 +6,7 @@ from tests.attacks.cases.channel import CHANNEL_CASES
 from tests.attacks.cases.endings import ENDINGS
 from tests.attacks.cases.exhaustion import EXHAUSTION
 from tests.attacks.cases.exhaustion_tricks import EXHAUSTION_TRICKS
+from tests.attacks.cases.exhaustion_unseen import EXHAUSTION_UNSEEN
 from tests.attacks.cases.files import FILES
 from tests.attacks.cases.files_tricks import FILES_TRICKS
 from tests.attacks.cases.identity import IDENTITY
@@ -25,6 +26,7 @@ ALL: tuple[Case, ...] = (
     *FILES_TRICKS,
     *EXHAUSTION,
     *EXHAUSTION_TRICKS,
+    *EXHAUSTION_UNSEEN,
     *LIFETIME,
     *ENDINGS,
     *OUTPUT,

@@ -123,6 +123,17 @@ def test_a_tree_is_counted_from_its_proc() -> None:
     assert reading.cpu_sec > 0
 
 
+def test_a_look_is_over_in_time() -> None:
+    """What a look has not come to when its time is up is left out, so that a deadline is not late."""
+    assert watch.add_up([os.getppid(), os.getpid()], first=os.getppid(), until=0.0) == watch.TreeReading(0.0, 0, -1)
+
+
+def test_short_turns_change_nothing_else() -> None:
+    """Whoever asks for short turns keeps its priority and its policy."""
+    work = "os.nice(3)\nkernel.ask_for_short_turns()\nassert (os.getpriority(0, 0), os.sched_getscheduler(0)) == (3, 0)"
+    assert _in_child(work) == 0
+
+
 def test_missing_walls_are_found() -> None:
     """Outside every sandbox, the guest's own proof finds the walls that are not there."""
     missing, _ = examine(landlock=True, environment=[])

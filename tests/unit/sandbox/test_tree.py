@@ -100,6 +100,6 @@ def test_files_without_a_name_are_counted() -> None:
         again = os.dup(held.fileno())
         try:
             device = os.fstat(held.fileno()).st_dev
-            assert 300_000 <= tree.nameless_bytes([os.getpid()], device) < 600_000
+            assert 300_000 <= tree.held([os.getpid()], device)[0] < 600_000
         finally:
             os.close(again)
