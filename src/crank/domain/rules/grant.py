@@ -6,7 +6,7 @@ made by `narrow`, and a call is let through by `covering`, for the grant itself 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 
 from crank.domain.grant import (
     CONSTRAINTS_MAX,
@@ -104,10 +104,13 @@ def meet_rights(left: Sequence[Right], right: Sequence[Right]) -> tuple[Right, .
 
     Where one limited right meets several, its limit is shared out among them: their sum is never more than it was.
     """
-    pairs = [(a, b, met) for a, b in product(left, right) if (met := meet(a, b)) is not None]
-    among = [met for _, _, met in pairs[: _PAIRS_MAX + 1]]
-    kept = [pair for place, pair in enumerate(pairs[: len(among)]) if not _is_idle(pair[2], place, among)]
-    if len(pairs) > _PAIRS_MAX or len(kept) > RIGHTS_MAX:
+    texts = _Texts()
+    met_ones = ((a, b, met) for a, b in product(left, right) if (met := meet(a, b, texts)) is not None)
+    pairs = list(islice(met_ones, _PAIRS_MAX + 1))
+    among = [met for _, _, met in pairs]
+    is_too_much = len(pairs) > _PAIRS_MAX
+    kept = [] if is_too_much else [one for place, one in enumerate(pairs) if not _is_idle(one[2], place, among, texts)]
+    if is_too_much or len(kept) > RIGHTS_MAX:
         return Refusal(
             "too_many_rights",
             f"What both sides allow takes more than {RIGHTS_MAX} rights to write down.",
@@ -128,6 +131,20 @@ def meet_rights(left: Sequence[Right], right: Sequence[Right]) -> tuple[Right, .
 _Pair = tuple[Right, Right, Right]
 
 
+class _Texts:
+    """Constraints in their canonical form: rights are compared each with each, and each is written once."""
+
+    def __init__(self) -> None:
+        # With the right itself, so that its number is nobody else's meanwhile.
+        self._known: dict[int, tuple[Right, dict[bytes, JsonObject]]] = {}
+
+    def of(self, right: Right) -> dict[bytes, JsonObject]:
+        known = self._known.get(id(right))
+        if known is None:
+            known = self._known[id(right)] = right, {canonical(schema): schema for schema in right.constraints}
+        return known[1]
+
+
 def _share(sources: Sequence[tuple[Right, int | None]], kept: Sequence[_Pair], place: int) -> int | None:
     """Return what this result gets of its sources' limits: the first ones get what cannot be divided."""
     limit = None
@@ -141,21 +158,22 @@ def _share(sources: Sequence[tuple[Right, int | None]], kept: Sequence[_Pair], p
     return limit
 
 
-def _is_idle(right: Right, place: int, among: Sequence[Right]) -> bool:
+def _is_idle(right: Right, place: int, among: Sequence[Right], texts: _Texts) -> bool:
     """Tell whether another result allows all of this one; of equal ones the first stays."""
     return any(
-        is_within(right, other) and (index < place or not is_within(other, right))
+        is_within(right, other, texts) and (index < place or not is_within(other, right, texts))
         for index, other in enumerate(among)
         if index != place
     )
 
 
-def meet(left: Right, right: Right) -> Right | None:
+def meet(left: Right, right: Right, texts: _Texts | None = None) -> Right | None:
     """Return what both rights allow, or None when that is nothing that could be used or written down."""
+    texts = texts or _Texts()
     capability = _narrower(left.capability, right.capability)
     if capability is None or (None not in (left.version, right.version) and left.version != right.version):
         return None
-    constraints = {canonical(schema): schema for schema in (*left.constraints, *right.constraints)}
+    constraints = {**texts.of(left), **texts.of(right)}
     if len(constraints) > CONSTRAINTS_MAX:
         return None
     return Right(
@@ -184,12 +202,13 @@ def _least(left: int | None, right: int | None) -> int | None:
     return min((limit for limit in (left, right) if limit is not None), default=None)
 
 
-def is_within(inner: Right, outer: Right) -> bool:
+def is_within(inner: Right, outer: Right, texts: _Texts | None = None) -> bool:
     """Tell whether one right allows nothing that the other does not, in any field."""
+    texts = texts or _Texts()
     return (
         within(inner.capability, outer.capability)
         and outer.version in (None, inner.version)
-        and {canonical(one) for one in outer.constraints} <= {canonical(one) for one in inner.constraints}
+        and texts.of(outer).keys() <= texts.of(inner).keys()
         and (outer.mounts is None or (inner.mounts is not None and set(inner.mounts) <= set(outer.mounts)))
         and _at_most(inner.calls_max, outer.calls_max)
         and _at_most(inner.budget_max, outer.budget_max)

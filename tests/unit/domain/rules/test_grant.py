@@ -174,3 +174,15 @@ def test_a_grant_lives_from_its_beginning_until_its_end_or_its_revocation():
     grant = Grant(GrantId("g"), LOCAL_TENANT, CredentialId("k"), "s", (Right("*"),), issued_us=10, expires_us=20)
     assert [rules.lives(grant, now) for now in (9, 10, 19, 20)] == [False, True, True, False]
     assert not rules.lives(replace(grant, revoked_us=15), 12)
+
+
+def test_each_constraint_is_written_once_however_many_rights_are_compared(monkeypatch):
+    """Two lists of one right each with many constraints cost what writing them costs, not that times their pairs."""
+    written = []
+    monkeypatch.setattr(rules, "canonical", lambda schema: written.append(schema) or canonical(schema))
+    left = [Right("*", constraints=({"minProperties": n}, {"maxProperties": 99})) for n in range(11)]
+    right = [Right("*", constraints=({"maxProperties": 100 + n},)) for n in range(11)]
+    met = rules.meet_rights(left, right)
+    assert isinstance(met, Refusal)
+    # Once for each side, and once for each of the 121 results, which hold three.
+    assert len(written) <= 2 * 11 + 11 + 3 * 121
