@@ -409,6 +409,26 @@ async def test_a_federation_that_ended_while_its_publisher_was_asked_stays_ended
     assert desk.trust.bundles.find(THEIRS) is None
 
 
+@pytest.mark.parametrize("late", [bundle(6), None], ids=["an older bundle", "no answer"])
+async def test_a_look_that_took_long_brings_nothing_older_back(desk, api, web, late):
+    """Two looks at once: whatever the slow one ends with, the news that the quick one brought stay, in the store as well."""
+    await api.post("/v1/federation", json=by_web(web))
+    begun = await desk.store.read(lambda tx: tx.federation.find(THEIRS))
+    assert begun is not None
+    newest = replace(bundle(7), x509_authorities=(root(THEIRS, **LATELY).der,))
+    web.show(newest)
+    assert (await api.post(f"/v1/federation/{THEIRS}/refresh")).json()["sequence"] == 7
+    web.answers.clear()
+    if late is not None:
+        web.show(late)
+    told = await poll(desk, begun)
+    assert (told.failure is None) == (late is not None)
+    kept = await desk.store.read(lambda tx: tx.federation.find(THEIRS))
+    assert kept is not None
+    assert desk.trust.bundle_format.read(THEIRS, kept.bundle.encode()) == newest == desk.trust.bundles.find(THEIRS)
+    assert await kinds(desk) == ["federation.added", "federation.bundle_changed"]
+
+
 async def test_what_was_kept_is_believed_after_a_start(desk, api, web):
     """The store's bundle counts at once after a restart, until its time; one that cannot be read counts for nothing."""
     await api.post("/v1/federation", json=by_web(web))

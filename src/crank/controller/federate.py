@@ -148,30 +148,35 @@ async def poll(desk: Desk, federated: Federated) -> Federated:
         bundle = await _fetch(trust, federated, kept_bundle(trust, federated))
     except CrankError as fault:
         failure = f"{fault.error_code}: {fault.message}"
-    now_us = desk.clock.now_us()
-    kept = federated if bundle is None else replace(
-        federated, bundle=trust.bundle_format.write(bundle).decode(), fetched_us=now_us
-    )  # fmt: skip
-    kept = replace(kept, tried_us=now_us, failure=failure)
-
-    def commit(tx: Transaction) -> None:
-        before = tx.federation.find(kept.trust_domain)
-        if before is None or before.added_us != federated.added_us:
-            raise _none(kept.trust_domain)
-        tx.federation.update(kept)
-        if before.bundle != kept.bundle and bundle is not None:
-            facts = {"trust_domain": kept.trust_domain, "sequence": bundle.sequence, "keys": len(bundle.x509_authorities)}
-            node = desk.policy.controller_id
-            tx.records.append(
-                desk.record("federation.bundle_changed", tenant=LOCAL_TENANT, subject=node, job_id=None, facts=facts)
-            )
-
-    await desk.store.transact(commit)
-    if bundle is not None:
+    kept, taken = await desk.store.transact(lambda tx: _keep(desk, tx, federated, bundle, failure))
+    if bundle is not None and taken:
         trust.bundles.put(bundle, believed_until_us(kept))
-    elif failure != federated.failure:
+    elif failure is not None and failure != federated.failure:
         _log.warning("federation_poll_failed", trust_domain=kept.trust_domain, cause=failure)
     return kept
+
+
+def _keep(
+    desk: Desk, tx: Transaction, asked: Federated, bundle: TrustBundle | None, failure: str | None
+) -> tuple[Federated, bool]:
+    """Keep what a look ended with; tell whether its bundle was taken: another look may have brought a newer one meanwhile."""
+    trust, now_us = trust_of(desk), desk.clock.now_us()
+    before = tx.federation.find(asked.trust_domain)
+    if before is None or before.added_us != asked.added_us:
+        raise _none(asked.trust_domain)
+    newest = kept_bundle(trust, before)
+    taken = bundle is not None and (newest is None or may_follow(newest, bundle) is None)
+    kept = replace(before, tried_us=now_us, failure=failure)
+    if bundle is not None and taken:
+        kept = replace(kept, bundle=trust.bundle_format.write(bundle).decode(), fetched_us=now_us)
+    tx.federation.update(kept)
+    if bundle is not None and before.bundle != kept.bundle:
+        facts = {"trust_domain": kept.trust_domain, "sequence": bundle.sequence, "keys": len(bundle.x509_authorities)}
+        node = desk.policy.controller_id
+        tx.records.append(
+            desk.record("federation.bundle_changed", tenant=LOCAL_TENANT, subject=node, job_id=None, facts=facts)
+        )
+    return kept, taken
 
 
 async def _fetch(trust: Trust, federated: Federated, current: TrustBundle | None) -> TrustBundle:
