@@ -179,7 +179,12 @@ def test_a_grant_lives_from_its_beginning_until_its_end_or_its_revocation():
 def test_each_constraint_is_written_once_however_many_rights_are_compared(monkeypatch):
     """Two lists of one right each with many constraints cost what writing them costs, not that times their pairs."""
     written = []
-    monkeypatch.setattr(rules, "canonical", lambda schema: written.append(schema) or canonical(schema))
+
+    def write(schema):
+        written.append(schema)
+        return canonical(schema)
+
+    monkeypatch.setattr(rules, "canonical", write)
     left = [Right("*", constraints=({"minProperties": n}, {"maxProperties": 99})) for n in range(11)]
     right = [Right("*", constraints=({"maxProperties": 100 + n},)) for n in range(11)]
     met = rules.meet_rights(left, right)
