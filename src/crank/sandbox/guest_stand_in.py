@@ -32,6 +32,9 @@ class _Shared(mmap.mmap):
         try:
             os.ftruncate(file, length)
             return super().__new__(cls, file, length, flags & ~mmap.MAP_ANONYMOUS, *more, **named)
+        except PermissionError:
+            # No file there may be run; a page for code of one's own has nobody to be shared with.
+            return super().__new__(cls, -1, length, flags & ~mmap.MAP_SHARED | mmap.MAP_PRIVATE, *more, **named)
         finally:
             os.close(file)
 

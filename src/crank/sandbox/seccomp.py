@@ -193,7 +193,8 @@ def _answers(machine: Machine, granted: Permissions) -> dict[int, "int | Rule"]:
     put("personality", Rule(0, "equal", (_PERSONALITY_QUERY,), hit=ALLOW, miss=_EPERM))
     if granted.bare:
         _keep_to_itself(put, forks=forks, scoped=granted.scoped)
-    _keep_in_turn(put)
+    if granted.bare or not granted.counted:
+        _keep_in_turn(put)
     if granted.raising:
         put(_RAISING, ALLOW)
     return answers
@@ -231,7 +232,8 @@ def _keep_to_itself(put: Callable[[str, "int | Rule"], None], *, forks: bool, sc
 def _keep_in_turn(put: Callable[[str, "int | Rule"], None]) -> None:
     """Leave every process its turn: one that has none while others work cannot end either, long after it was killed.
 
-    Of itself a process may ask for less; it is done, and without effect.
+    A control group has a turn of its own, whatever its members ask for. Elsewhere a process may ask for less; it is
+    done, and without effect.
     """
     lower = Rule(2, "bits", (_NEGATIVE,), hit=_EPERM, miss=refuse(0))
     put("setpriority", _of_itself(replace(_of_itself(lower), argument=1)))

@@ -191,7 +191,8 @@ def test_what_the_kernel_holds_uncounted_is_kept_small(machine: Machine) -> None
 @pytest.mark.parametrize("bare", [False, True])
 def test_no_process_gives_up_its_turn(machine: Machine, *, bare: bool) -> None:
     """One that ran only when nobody else wants to could not end either; asking for less is done, and has no effect."""
-    granted = Permissions(bare=bare)
+    granted = Permissions(bare=bare, counted=bare)
+    assert ask(machine, "setpriority", 0, 0, 19, granted=Permissions()) == ALLOW
     done = refuse(0)
     assert ask(machine, "setpriority", 0, 0, 19, granted=granted) == done
     for which, who, value in ((0, 0, -1), (0, 1, 19), (1, 0, 19), (2, 0, 19)):
