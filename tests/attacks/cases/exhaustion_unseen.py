@@ -15,7 +15,7 @@ for _ in range(20):
     area.write(bytes(16 << 20))
     area.madvise(mmap.MADV_DONTNEED)
     kept.append(area)
-time.sleep(1)
+time.sleep(30)
 """,
         # In the tier `landlock` the file that stands in for it lies on disk.
         reasons=("memory", "disk"),
@@ -57,7 +57,7 @@ start = libc.mmap(None, size, 1, 0x4022, -1, 0)
 libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), 15)
 for place in range(start, start + size, 2 << 20):
     ctypes.c_char.from_address(place).value
-time.sleep(1)
+time.sleep(30)
 """,
         reasons=("memory",),
         limits=_SMALL,
@@ -81,7 +81,7 @@ try:
                 pass
 except OSError:
     pass
-time.sleep(1)
+time.sleep(30)
 """,
         reasons=("memory",),
         limits={**_SMALL, "memory_bytes": 48 << 20},
@@ -98,7 +98,7 @@ def fill():
     for _ in range(20):
         kept.append(mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         kept[-1].write(bytes(b"x") * (16 << 20))
-    time.sleep(1)
+    time.sleep(30)
     os._exit(0)
 threading.Thread(target=fill).start()
 raw(60 if x86 else 93, 0)
