@@ -6,6 +6,7 @@ runs one after another; contexts run beside each other.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import signal
@@ -43,6 +44,7 @@ class Cell:
         self.pid = 0
         self.control: socket.socket | int = -1
         self.outputs: dict[int, str] = {}
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
         self._orders = -1
         self._held = b""
 
@@ -65,6 +67,8 @@ class Cell:
         """Start its process, which holds none of the steward's descriptors (`close`)."""
         (out, their_out), (error, their_error) = os.pipe(), os.pipe()
         self.outputs = {out: "stdout", error: "stderr"}
+        # A character may lie across two reads.
+        self._decoders = {number: codecs.getincrementaldecoder("utf-8")("replace") for number in self.outputs}
         if self.language == "bash":
             self._start_bash(their_out, their_error)
         else:
@@ -141,6 +145,20 @@ class Cell:
             given = "; ".join(f"export {name}={_quoted(value)}" for name, value in request["env"].items())
             code = f"( {given}; eval {_quoted(code)} )"
         os.write(self._orders, code.replace("\0", "").encode() + b"\0")
+
+    def read(self, number: int, bytes_max: int = _CHUNK) -> dict[str, Any] | None:
+        """Return what lies in one of its outputs as an event; None when there is nothing. An ended one is closed."""
+        try:
+            chunk = os.read(number, bytes_max)
+        except BlockingIOError:
+            return None
+        except OSError:
+            chunk = b""
+        text, kind = self._decoders[number].decode(chunk, final=not chunk), self.outputs[number]
+        if not chunk:
+            os.close(number)
+            del self.outputs[number], self._decoders[number]
+        return {"type": kind, "text": text} if text else None
 
     def words(self) -> list[dict[str, Any]] | None:
         """Return what the process said since the last look; None when it has ended."""

@@ -13,6 +13,8 @@ from crank.sandbox.guest_shelf import Refused
 
 PROCESSES_MAX = 64
 _CHUNK = 48 * 1024
+# No pipe holds more: one read of so much takes all that lies in it, and no more however fast somebody writes.
+PIPE_BYTES_MAX = 1024 * 1024
 _STDIN_HELD_MAX = 4 * 1024 * 1024
 # How long after a program's end we wait for what it left behind to close its output.
 _LINGER_SEC = 0.25
@@ -60,10 +62,10 @@ class Process:
             found["tag"] = self.tag
         return found
 
-    def read(self, number: int) -> dict[str, Any] | None:
+    def read(self, number: int, bytes_max: int = _CHUNK) -> dict[str, Any] | None:
         """Return what lies in one of its outputs as an event; None when there is nothing. An ended one is closed."""
         try:
-            chunk = os.read(number, _CHUNK)
+            chunk = os.read(number, bytes_max)
         except BlockingIOError:
             return None
         except OSError:

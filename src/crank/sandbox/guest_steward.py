@@ -95,6 +95,10 @@ class Steward(FileCalls):
             last = at + _PIECE_CHARS >= len(text)
             self._put(guest_shelf.line_of({"id": request_id, "part": text[at : at + _PIECE_CHARS], "last": last}))
 
+    @property
+    def _has_room(self) -> bool:
+        return self._out_bytes < _HELD_BYTES_MAX
+
     def _put(self, text: str) -> None:
         line = text.encode() + b"\n"
         self._out.append(line)
@@ -280,26 +284,13 @@ class Steward(FileCalls):
         cell.close()
 
     def _drain(self, cell: Cell) -> None:
+        # One read of all that a pipe may hold: who goes on writing (a thread, a program left behind) holds nobody up.
         for number in list(cell.outputs):
-            while self._carry_output(cell, number):
-                pass
+            self._carry_output(cell, cell.read(number, guest_processes.PIPE_BYTES_MAX))
 
-    def _carry_output(self, cell: Cell, number: int) -> bool:
-        """Carry what lies in an output; tell whether there was something. An ended one is closed."""
-        try:
-            chunk = os.read(number, 64 * 1024)
-        except BlockingIOError:
-            return False
-        except OSError:
-            chunk = b""
-        if not chunk:
-            os.close(number)
-            del cell.outputs[number]
-            return False
-        if cell.running is not None:
-            text = chunk.decode("utf-8", "replace")
-            self._say(cell.running["id"], event={"type": cell.outputs[number], "text": text})
-        return True
+    def _carry_output(self, cell: Cell, event: dict[str, Any] | None) -> None:
+        if event is not None and cell.running is not None:
+            self._say(cell.running["id"], event=event)
 
     def _hear(self, cell: Cell) -> None:
         words = cell.words()
@@ -388,8 +379,7 @@ class Steward(FileCalls):
             if pid in self._processes:
                 self._processes[pid].note_end(status)
 
-    def _carry_process(self, process: Process, number: int) -> None:
-        event = process.read(number)
+    def _carry_process(self, process: Process, event: dict[str, Any] | None) -> None:
         if event is not None:
             for listener in process.listeners:
                 self._say(listener, event=event)
@@ -397,9 +387,10 @@ class Steward(FileCalls):
     def _settle(self) -> None:
         """Tell of commands that are over, and use force where an interrupt was not heard."""
         for process in list(self._processes.values()):
-            if process.is_over:
+            # Without room its last words stay in its pipes, and it is not over before they are taken.
+            if process.is_over and (self._has_room or not process.outputs):
                 for number in list(process.outputs):
-                    self._carry_process(process, number)
+                    self._carry_process(process, process.read(number, guest_processes.PIPE_BYTES_MAX))
                 for listener in process.listeners:
                     self._say(listener, event=process.end())
                     self._say(listener, done={})
@@ -422,7 +413,7 @@ class Steward(FileCalls):
         writes = self._attached and (self._out or self._leaving)
         waiting.register(self._line, select.POLLIN | (select.POLLOUT if writes else 0))
         waiting.register(self._woken, select.POLLIN)
-        room = self._out_bytes < _HELD_BYTES_MAX
+        room = self._has_room
         cells = {number: cell for cell in self._cells.values() for number in cell.descriptors} if room else {}
         outputs = {number: each for each in self._processes.values() for number in each.outputs} if room else {}
         inputs = {each.stdin: each for each in self._processes.values() if each.stdin is not None}
@@ -439,7 +430,7 @@ class Steward(FileCalls):
             elif number in cells and number in cells[number].descriptors:
                 self._serve_cell(cells[number], number)
             elif number in outputs and number in outputs[number].outputs:
-                self._carry_process(outputs[number], number)
+                self._carry_process(outputs[number], outputs[number].read(number))
             elif number in inputs:
                 inputs[number].flush()
         self._settle()
@@ -448,7 +439,7 @@ class Steward(FileCalls):
 
     def _serve_cell(self, cell: Cell, number: int) -> None:
         if number in cell.outputs:
-            self._carry_output(cell, number)
+            self._carry_output(cell, cell.read(number))
         else:
             self._hear(cell)
 
