@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +74,24 @@ async def _running(
     finally:
         await session.close()
         await asyncio.wait({task}, timeout=_SOON_SEC)
+
+
+async def test_a_closed_session_is_gone_with_its_last_reference(link: LauncherLink, build: ProfileBuild) -> None:
+    """What a job returned lies nowhere once its session is closed and its outcome dropped, although no collector ran."""
+    gc.disable()
+    try:
+        for code in ("1", FOREVER):
+            session = await NamespaceRunner(link, parked=0).open(SandboxSpec(build, Limits(wall_sec=1)))
+            await session.run_python(code, None, RecordingSink())
+            await session.close()
+            kept = weakref.ref(session)
+            del session
+            # Callbacks of what has just ended are still to be called.
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert kept() is None, code
+    finally:
+        gc.enable()
 
 
 async def test_every_supervisor_has_a_session_of_its_own(link: LauncherLink, build: ProfileBuild) -> None:

@@ -20,6 +20,10 @@ _CHUNK = 256 * KIB
 _DOORS_MAX = 4
 
 
+def _told_nobody(*_: Frame) -> None:
+    """Stand where somebody listened until the channel was closed."""
+
+
 def _kinds(limits: Limits) -> dict[str, int]:
     """Return the frames that a supervisor may send, and their longest payloads."""
     rich = limits.result_bytes + 64 * KIB
@@ -115,6 +119,8 @@ class Channel:
         if self.is_open:
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
+        # Whoever was told of frames holds us: without this, what a job said would lie here until the collector comes.
+        self._take, self._lost = _told_nobody, _told_nobody
         self._waiting.clear()
         self._sent.set()
         self._socket.close()

@@ -5,6 +5,7 @@ import itertools
 import os
 import secrets
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -48,7 +49,8 @@ class NamespaceRunner:
         # A launcher that was handed over may serve more than one runner.
         self._name = secrets.token_hex(4)
         self._numbers = itertools.count(1)
-        self._sessions: set[NamespaceSession] = set()
+        # One that is closed is kept by nobody but whoever used it.
+        self._sessions: weakref.WeakSet[NamespaceSession] = weakref.WeakSet()
         self._starting = asyncio.Lock()
         self._parked = parked
         self._pool: Pool[NamespaceSession] = Pool(
@@ -131,7 +133,6 @@ class NamespaceRunner:
             async with asyncio.timeout(_STAND_SEC):
                 await session.stand()
         except TimeoutError:
-            self._sessions.discard(session)
             await session.close()
             raise SandboxError(
                 f"The sandbox did not stand within {_STAND_SEC:g} s.",
@@ -139,10 +140,8 @@ class NamespaceRunner:
                 fix="Look whether this machine is overloaded, and into the worker's log.",
             ) from None
         except BaseException:
-            self._sessions.discard(session)
             await session.close()
             raise
-        self._sessions = {known for known in self._sessions if known.channel.is_open}
         return session
 
     async def _look_after(self) -> None:
@@ -156,8 +155,7 @@ class NamespaceRunner:
         if self._looking_after is not None:
             self._looking_after.cancel()
         await self._pool.stop()
-        await asyncio.gather(*(session.close() for session in self._sessions))
-        self._sessions.clear()
+        await asyncio.gather(*(session.close() for session in tuple(self._sessions)))
         if self._link is not None:
             await asyncio.to_thread(self._link.close)
             self._link = None

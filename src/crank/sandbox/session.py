@@ -381,9 +381,10 @@ class NamespaceSession:
         seen = ended["seen"] if ended is not None else [0, 0]
         stdout = run.texts["O"].finish(seen[0], run.tails["o"])
         stderr = run.texts["E"].finish(seen[1], run.tails["e"])
+        result, displays = run.hand_over()
         if ended is None:
             end = End(Reason.SANDBOX_FAILED, message="The sandbox was lost while the job ran.")
-            return Outcome(end, stdout, stderr, displays=tuple(run.displays), tier=self.tier, layers=self.layers)
+            return Outcome(end, stdout, stderr, displays=displays, tier=self.tier, layers=self.layers)
         end = verdict.violation_end(run.broken) if run.broken is not None else _end(ended["end"])
         has_result = ended["has_result"] and run.broken is None
         return Outcome(
@@ -391,8 +392,8 @@ class NamespaceSession:
             stdout=stdout,
             stderr=stderr,
             has_result=has_result,
-            result=run.result if has_result else None,
-            displays=tuple(run.displays),
+            result=result if has_result else None,
+            displays=displays,
             usage=Usage(
                 wall_sec=ended["wall_sec"],
                 cpu_sec=ended["cpu_sec"],

@@ -104,6 +104,12 @@ class SessionRun:
         for kind, text in self.texts.items():
             self._emit(kind, *text.rest())
 
+    def hand_over(self) -> tuple[JsonValue, tuple[JsonValue, ...]]:
+        """Return the result and what was displayed. A session that lives on does not keep them."""
+        result, displays = self.result, tuple(self.displays)
+        self.result, self.displays = None, []
+        return result, displays
+
     def _emit(self, kind: str, text: str, offset: int) -> None:
         if text:
             self.sink.output("stdout" if kind == "O" else "stderr", text, offset, self._at_sec)
