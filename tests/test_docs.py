@@ -5,10 +5,12 @@ its own. One that cannot be run has a line `<!-- not run: reason -->` right befo
 """
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,9 @@ FENCE = re.compile(
 )
 LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
 SNIPPET_SEC = 180
+START = "crank up --detach"
+# What changes a node, or needs one that nobody else uses.
+OWN_NODE = re.compile(r"crank up|CRANK_|worker serve|identity (rotate|revoke)|crank (node (invite|join|forget)|doctor|federation|key revoke)")
 
 
 @dataclass(frozen=True)
@@ -46,22 +51,28 @@ def runnable(document: Path) -> list[Snippet]:
     return [entry for entry in snippets(document) if entry.language in {"bash", "python"} and entry.reason is None]
 
 
+PAGES = [path for path in DOCUMENTS if runnable(path)]
+
+
 def name_of(document: Path) -> str:
     """Return a document's name for test reports."""
     return str(document.relative_to(REPO))
 
 
-@pytest.mark.system
-@pytest.mark.parametrize("document", [path for path in DOCUMENTS if runnable(path)], ids=name_of)
-def test_snippets_run(document: Path, tmp_path: Path, builds: Path) -> None:
-    """What a reader copies works, from the first line of the page to its last."""
-    home, folder = tmp_path / "home", tmp_path / "here"
-    folder.mkdir()
+def wants_its_own_node(document: Path) -> bool:
+    """Tell whether a page must be run word for word: the first pages, and what starts, serves or changes a node."""
+    if document.parent.name in {"tutorials", REPO.name} or document.parent == REPO:
+        return True
+    lines = [line.strip() for entry in runnable(document) for line in entry.code.splitlines()]
+    starts = [line for line in lines if line.startswith("crank up")]
+    return len(starts) > 1 or any(OWN_NODE.search(line) for line in lines if line != START)
+
+
+def environment_of(home: Path, person: Path, builds: Path) -> dict[str, str]:
+    """Return the variables of a reader whose node lives in `home`, and whose own settings in `person`."""
     # What a page writes into a person's own settings is not written into the tester's.
-    person = tmp_path / "person"
     person.mkdir()
-    binaries = Path(sys.executable).parent
-    environment = {
+    return {
         **os.environ,
         "HOME": str(person),
         "XDG_CONFIG_HOME": "",
@@ -69,25 +80,61 @@ def test_snippets_run(document: Path, tmp_path: Path, builds: Path) -> None:
         "CRANK_API_PORT": "0",
         "CRANK_WORKERS_PORT": "0",
         "CRANK_PROFILES_BUILDS": str(builds),
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    entries = runnable(document)
-    # Pages that show only the Python side rely on a running node, as their reader does.
-    starts_itself = any("crank up" in entry.code for entry in entries)
+
+
+def play(document: Path, folder: Path, environment: dict[str, str], *, shared: bool) -> None:
+    """Run the snippets of a page; on a node that others use, it is neither started nor stopped."""
+    for number, entry in enumerate(runnable(document), 1):
+        code = re.sub(rf"^({START}|crank down)$", ":", entry.code, flags=re.MULTILINE) if shared else entry.code
+        home = Path(environment["CRANK_HOME"])
+        if entry.language == "python" and not (home / "run" / "node.json").exists():
+            run(["crank", "up", "--detach"], folder, environment, "start again")
+        argv = ["bash", "-euo", "pipefail", "-c", code] if entry.language == "bash" else [sys.executable, "-c", code]
+        run(argv, folder, environment, f"snippet {number}")
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("document", [path for path in PAGES if wants_its_own_node(path)], ids=name_of)
+def test_snippets_run(document: Path, tmp_path: Path, builds: Path) -> None:
+    """What a reader copies works, from the first line of the page to its last."""
+    environment = environment_of(tmp_path / "home", tmp_path / "person", builds)
+    folder = tmp_path / "here"
+    folder.mkdir()
     try:
-        if not starts_itself:
+        # Pages that show only the Python side rely on a running node, as their reader does.
+        if not any("crank up" in entry.code for entry in runnable(document)):
             run(["crank", "up", "--detach"], folder, environment, "start")
-        for number, entry in enumerate(entries, 1):
-            if entry.language == "python" and not (home / "run" / "node.json").exists():
-                run(["crank", "up", "--detach"], folder, environment, "start again")
-            argv = (
-                ["bash", "-euo", "pipefail", "-c", entry.code]
-                if entry.language == "bash"
-                else [sys.executable, "-c", entry.code]
-            )
-            run(argv, folder, environment, f"snippet {number}")
+        play(document, folder, environment, shared=False)
     finally:
         subprocess.run(["crank", "down"], env=environment, cwd=folder, capture_output=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def used_node(tmp_path_factory: pytest.TempPathFactory, builds: Path) -> Iterator[dict[str, str]]:
+    """Give the variables of a node that many pages use: starting one for each was a tenth of all tests' time."""
+    folder = tmp_path_factory.mktemp("pages")
+    environment = environment_of(folder / "home", folder / "person", builds)
+    run(["crank", "up", "--detach"], folder, environment, "start")
+    try:
+        yield environment
+    finally:
+        subprocess.run(["crank", "down"], env=environment, cwd=folder, capture_output=True, timeout=120, check=False)
+
+
+@pytest.mark.system
+@pytest.mark.xdist_group("pages")
+@pytest.mark.parametrize("document", [path for path in PAGES if not wants_its_own_node(path)], ids=name_of)
+def test_snippets_run_on_a_node_in_use(document: Path, tmp_path: Path, used_node: dict[str, str]) -> None:
+    """What a reader copies works on a node that has done other things."""
+    try:
+        play(document, tmp_path, used_node, shared=True)
+    finally:
+        # A folder's name belongs to one folder, and pages call different ones the same.
+        listed = subprocess.run(["crank", "mount", "list", "--json"], env=used_node, capture_output=True, check=True)
+        for mount in json.loads(listed.stdout)["mounts"]:
+            subprocess.run(["crank", "mount", "remove", mount["mount_id"]], env=used_node, capture_output=True, check=True)
 
 
 def run(argv: list[str], folder: Path, environment: dict[str, str], what: str) -> None:
