@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.node import Node, running_node, until
 
-KILLS = int(os.environ.get("CRANK_SOAK_KILLS", "25"))
+KILLS = int(os.environ.get("CRANK_SOAK_KILLS", "10"))
 ENDS = {"succeeded", "failed", "timed_out", "cancelled", "lost"}
 SEED = 20261123
 

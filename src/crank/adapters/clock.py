@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
+# A clock before the year this was written is wrong, and every certificate would be invalid.
+EARLIEST_US = 1_767_225_600_000_000
 # RFC 9562, section 5.7: 48 bits of Unix milliseconds, then 74 bits that this source counts up.
 _TAIL_BITS = 74
 _TAIL_MASK = (1 << _TAIL_BITS) - 1

@@ -54,6 +54,11 @@ class EnvFailpoints:
             _act(action)
 
 
+def make_failpoints(spec: str) -> NoFailpoints | EnvFailpoints:
+    """Return the failpoints that a text names; none in ordinary life. Raises ConfigurationError."""
+    return EnvFailpoints(spec) if spec else NoFailpoints()
+
+
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and int(text) > 0
 

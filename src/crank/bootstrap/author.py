@@ -10,17 +10,17 @@ import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.failpoints import make_failpoints
 from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.authority import open_authority
 from crank.bootstrap.confinement import dialer_to, give_folders, log_layers, shut_in, spool_dir, worker_view
-from crank.bootstrap.controller import make_failpoints
 from crank.bootstrap.declare import declare
+from crank.bootstrap.files import worker_id_of
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
 from crank.bootstrap.module import describe
 from crank.bootstrap.node import node_info
-from crank.bootstrap.own_identities import worker_id_of
 from crank.bootstrap.processes import watched
 from crank.bootstrap.verifying import connector_to, own_identity
 from crank.bootstrap.worker import leave_when_lost, run_until_told
@@ -95,7 +95,7 @@ def run_author_worker(settings: Settings, target: str, *, name: str | None, slot
                     spool=FileSpool(spool_dir(settings)),
                     clock=clock,
                     ids=ids,
-                    failpoints=make_failpoints(settings),
+                    failpoints=make_failpoints(settings.failpoints),
                 ),
                 slots=slots,
             )

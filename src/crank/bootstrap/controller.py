@@ -12,8 +12,8 @@ import crank
 from crank.adapters.authority import Identity
 from crank.adapters.blobs import FileBlobStore
 from crank.adapters.certificate_request import read_request
-from crank.adapters.clock import SystemClock, SystemIdSource
-from crank.adapters.failpoints import EnvFailpoints, NoFailpoints
+from crank.adapters.clock import EARLIEST_US, SystemClock, SystemIdSource
+from crank.adapters.failpoints import make_failpoints
 from crank.adapters.https_download import HttpsDownloads
 from crank.adapters.json_schema import JsonSchemaChecker
 from crank.adapters.mount_register import FileMountRegister
@@ -45,16 +45,8 @@ from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
 from crank.domain.quantity import OUTPUT_BYTES_MAX
 from crank.errors import ConfigurationError, CrankError
-from crank.ports import Failpoints
 
-# A clock before the year this was written is wrong, and every certificate would be invalid.
-EARLIEST_US = 1_767_225_600_000_000
 _log = structlog.get_logger(__name__)
-
-
-def make_failpoints(settings: Settings) -> Failpoints:
-    """Return the failpoints that the settings name; none in ordinary life."""
-    return EnvFailpoints(settings.failpoints) if settings.failpoints else NoFailpoints()
 
 
 async def serve_controller(settings: Settings, leash: Leash) -> None:
@@ -65,9 +57,9 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
     make_home(settings)
     clock, ids = SystemClock(), SystemIdSource()
     _check_clock(clock)
-    authority = start_authority(settings, clock, ids, make_failpoints(settings))
+    authority = start_authority(settings, clock, ids, make_failpoints(settings.failpoints))
     async with AsyncExitStack() as opened:
-        store = SqliteStore(settings.database, failpoints=make_failpoints(settings))
+        store = SqliteStore(settings.database, failpoints=make_failpoints(settings.failpoints))
         await store.start()
         opened.push_async_callback(store.stop)
         desk = Desk(
@@ -77,7 +69,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             clock=clock,
             ids=ids,
             schemas=JsonSchemaChecker(),
-            failpoints=make_failpoints(settings),
+            failpoints=make_failpoints(settings.failpoints),
             policy=_policy(settings),
             mount_register=FileMountRegister(settings.mounts_register),
             downloads=HttpsDownloads() if settings.actions_file_hosts else None,

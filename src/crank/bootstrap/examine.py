@@ -8,10 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from crank.adapters.clock import SystemClock
+from crank.adapters.clock import EARLIEST_US, SystemClock
 from crank.adapters.nvml import NvmlProbe
 from crank.bootstrap.confinement import try_confinement
-from crank.bootstrap.controller import EARLIEST_US
 from crank.bootstrap.examine_identity import identities
 from crank.bootstrap.examine_public import own_certificate
 from crank.bootstrap.files import is_locked

@@ -71,6 +71,11 @@ def node_id(settings: Settings) -> str:
         return name
 
 
+def worker_id_of(settings: Settings) -> str:
+    """Return the name of this node's own worker in the trust domain."""
+    return f"{settings.worker_name}-{node_id(settings)}"
+
+
 @contextlib.contextmanager
 def held_lock(settings: Settings) -> Iterator[None]:
     """Hold the node's lock. Raises Conflict when another node holds it.

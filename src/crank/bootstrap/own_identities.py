@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 
 from crank.adapters.authority import FileAuthority, Identity
-from crank.bootstrap.files import node_id
+from crank.bootstrap.files import node_id, worker_id_of
 from crank.config import Settings
 from crank.controller.desk import Desk
 from crank.controller.issue import note_issued
@@ -16,11 +16,6 @@ from crank.errors import CrankError
 # Of workers of this machine whose certificates are noted.
 _FOLDERS_MAX = 200
 _log = structlog.get_logger(__name__)
-
-
-def worker_id_of(settings: Settings) -> str:
-    """Return the name of this node's own worker in the trust domain."""
-    return f"{settings.worker_name}-{node_id(settings)}"
 
 
 class OwnIdentities:

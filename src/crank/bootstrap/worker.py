@@ -14,15 +14,14 @@ import structlog
 
 import crank
 from crank.adapters.clock import SystemClock, SystemIdSource
+from crank.adapters.failpoints import make_failpoints
 from crank.adapters.nvml import NvmlProbe
 from crank.adapters.signed import FileManifestSigner
 from crank.adapters.spool import FileSpool
 from crank.bootstrap.confinement import dialer_to, document, give_folders, log_layers, shut_in, spool_dir, worker_view
-from crank.bootstrap.controller import make_failpoints
-from crank.bootstrap.files import node_id
+from crank.bootstrap.files import node_id, worker_id_of
 from crank.bootstrap.leash import Leash
 from crank.bootstrap.logs import log_to_stderr
-from crank.bootstrap.own_identities import worker_id_of
 from crank.bootstrap.processes import telling, watched
 from crank.bootstrap.profiles import Profiles
 from crank.bootstrap.verifying import connector_to, own_identity
@@ -174,7 +173,7 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
                 spool=FileSpool(spool_dir(settings)),
                 clock=SystemClock(),
                 ids=SystemIdSource(),
-                failpoints=make_failpoints(settings),
+                failpoints=make_failpoints(settings.failpoints),
             ),
             slots=settings.worker_slots,
             bounds=SessionBounds(settings.worker_sessions, settings.worker_sessions_bytes),

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 
 from crank.adapters.authority import FileAuthority
 from crank.adapters.authority.files import FILE_BYTES_MAX
-from crank.bootstrap.files import make_home
-from crank.bootstrap.own_identities import OwnIdentities, worker_id_of
+from crank.bootstrap.files import make_home, worker_id_of
+from crank.bootstrap.own_identities import OwnIdentities
 from crank.config import load
 from crank.controller.identities import allow_identity, revoke_identity
 from crank.errors import ConfigurationError
