@@ -14,6 +14,7 @@ from crank.api.app import build_api
 from crank.bootstrap.federation import open_trust
 from crank.controller import proof_window
 from crank.controller.identities import revoke_identity
+from crank.controller.proof_window import ProofWindow
 from crank.domain.grant import Right
 from crank.domain.role import Role
 from crank.errors import NotAuthenticated
@@ -209,6 +210,17 @@ async def test_strangers_fill_no_memory_with_their_proofs(http, desk, thief, mon
     assert (await thief.use(token, "GET", "/v1/jobs")).status_code == 200
     check_problem(await thief.use(token, "GET", "/v1/jobs"), 503, "too_many_proofs")
     assert (await Agent(http, desk).ask(form())).status_code == 200
+
+
+async def test_a_proof_does_not_count_again_after_a_restart(agent, desk, clock):
+    """A node that has just started knows no proof that was used before, so it believes none that is older than itself."""
+    token = await agent.token()
+    used = {"DPoP": agent.proof("GET", f"{PLACE}/v1/jobs", token)}
+    assert (await agent.use(token, "GET", "/v1/jobs", headers=used)).status_code == 200
+    clock.advance(2)
+    desk.tokens.seen = ProofWindow(clock.now_us())
+    check_problem(await agent.use(token, "GET", "/v1/jobs", headers=used), 401, "invalid_dpop_proof")
+    assert (await agent.use(token, "GET", "/v1/jobs")).status_code == 200
 
 
 async def test_room_comes_back_when_proofs_are_old(agent, desk, clock):

@@ -285,3 +285,15 @@ async def test_a_slow_head_is_not_waited_for(node, monkeypatch):
     writer.write(b"GET /hea")
     assert await asyncio.wait_for(reader.read(), 10) == b""
     writer.close()
+
+
+async def test_a_handshake_that_stops_is_not_waited_for(desk, tmp_path, monkeypatch):
+    """Whoever connects and says nothing, or half a greeting, is cut off on both listeners."""
+    monkeypatch.setattr("crank.api.server.HANDSHAKE_SEC_MAX", 0.1)
+    async with open_listeners(desk, tmp_path / "identities") as node:
+        for port in (node.api_port, node.workers_port):
+            for greeting in (b"", b"\x16\x03\x01\x02\x00\x01\x00"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(greeting)
+                assert await asyncio.wait_for(reader.read(), 10) == b""
+                writer.close()

@@ -20,6 +20,8 @@ from crank.wire import MESSAGE_BYTES_MAX
 # Request line and headers together.
 HEAD_BYTES_MAX = 32 * 1024
 HEAD_SEC_MAX = 10.0
+# Until its end a handshake holds a descriptor and a TLS session, and anybody may begin one.
+HANDSHAKE_SEC_MAX = 10.0
 KEEP_ALIVE_SEC = 30
 GRACE_SEC = 3
 CONNECTIONS_MAX = 2_000
@@ -131,7 +133,25 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Accept on these sockets. Uvicorn's own way leaves a handshake a whole minute."""
+        config, loop = self.config, asyncio.get_running_loop()
+        limit_sec = HANDSHAKE_SEC_MAX if config.ssl is not None else None
+
+        def speak() -> asyncio.Protocol:
+            return PeerProtocol(config, self.server_state, app_state={})
+
+        self.servers = [
+            await loop.create_server(
+                speak,
+                sock=taken,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=limit_sec,
+                ssl_shutdown_timeout=limit_sec,
+            )
+            for taken in sockets or ()
+        ]
+        self.started = True
         self.accepting.set()
 
 

@@ -5,6 +5,7 @@ from crank.adapters.jwt_svid import JoseSvidReader
 from crank.bootstrap.biscuits import open_biscuits
 from crank.bootstrap.roles import read_roles
 from crank.config import Settings
+from crank.controller.proof_window import ProofWindow
 from crank.controller.token_desk import TokenDesk, TokenSigner
 from crank.domain.rules.token import ACCESS_TYPE
 from crank.ports import Clock
@@ -18,6 +19,7 @@ def open_tokens(settings: Settings, signer: TokenSigner, clock: Clock) -> TokenD
         proofs=JoseProofs(),
         chains=open_biscuits(settings, clock),
         roles=read_roles(settings),
+        seen=ProofWindow(clock.now_us()),
         svids=JoseSvidReader(),
         place=settings.public_url.rstrip("/"),
     )

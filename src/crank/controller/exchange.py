@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from crank.controller.access import authenticate
 from crank.controller.desk import Desk
 from crank.controller.keys import hash_of
-from crank.controller.present import bound_to, identity_of, over, present, token_desk
+from crank.controller.present import bound_to, identity_of, look, over, present, token_desk
 from crank.controller.scope import desk_for
 from crank.controller.spend import note_refusal
 from crank.controller.token_desk import TokenDesk
@@ -221,7 +221,7 @@ async def _acting(desk: Desk, shown: str) -> tuple[str, str | None]:
             field="actor_token",
             fix="Send an actor's token that is bound to a key.",
         )
-    _, grant = await present(desk, shown, bound)
+    grant = (await look(desk, shown))[-1]
     return grant.holder, grant.holder_jkt
 
 

@@ -2,7 +2,7 @@
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
-from crank.controller.present import bound_to, present, token_desk
+from crank.controller.present import bound_to, look, present, token_desk
 from crank.controller.withdraw import withdraw_grants
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant, GrantId
@@ -24,33 +24,32 @@ async def introspect(desk: Desk, shown: str) -> JsonObject:
 
     Everybody else, and whoever shows what is no living token, is told that it is not active, and nothing more.
     """
-    grant = await _alive(desk, shown)
-    if grant is None or not await _may_know(desk, grant):
+    chain = await _alive(desk, shown)
+    if not chain or not _may_know(desk, chain):
         return dict(INACTIVE)
+    grant = chain[-1]
     tokens = token_desk(desk)
     claims = token.claims_of(grant, issuer=tokens.issuer, audience=tokens.issuer)
     kind = "Bearer" if grant.holder_jkt is None else "DPoP"
     return {"active": True, "token_type": kind, "depth_left": grant.depth_left, **claims}
 
 
-async def _alive(desk: Desk, shown: str) -> Grant | None:
+async def _alive(desk: Desk, shown: str) -> tuple[Grant, ...]:
     try:
         # To be told of it nobody has to hold its key; to use it they do.
-        _, grant = await present(desk, shown, bound_to(desk, shown))
+        return await look(desk, shown)
     except NotAuthenticated:
-        return None
-    return grant
+        return ()
 
 
-async def _may_know(desk: Desk, grant: Grant) -> bool:
+def _may_know(desk: Desk, chain: tuple[Grant, ...]) -> bool:
+    """Tell whether the caller may know of the last of these grants; the others are above it."""
     asker = desk.asker
     if asker is None or (desk.grant is None and not asker.bounded):
         return True
     if desk.grant is None:
-        return grant.credential_id == asker.credential_id
-    own = desk.grant.grant_id
-    chain = await desk.store.read(lambda tx: tx.grants.chain(grant.tenant, grant.grant_id))
-    return own in [one.grant_id for one in chain]
+        return chain[-1].credential_id == asker.credential_id
+    return desk.grant.grant_id in [one.grant_id for one in chain]
 
 
 async def grants_page(desk: Desk, *, tenant: TenantId, limit: int, before: str | None) -> list[Grant]:
@@ -72,7 +71,8 @@ async def revoke_grant(desk: Desk, *, tenant: TenantId, subject: str, grant_id: 
     Raises NotFound for one that is not there, or not the caller's to end.
     """
     found = await desk.store.read(lambda tx: tx.grants.find(tenant, grant_id))
-    if found is None or not await _may_know(desk, found):
+    chain = await desk.store.read(lambda tx: tx.grants.chain(tenant, grant_id))
+    if found is None or not _may_know(desk, (*reversed(chain),)):
         raise NotFound(
             "There is no such token.", code="grant_not_found", field="token", fix="'crank token list' shows them."
         )
@@ -93,9 +93,11 @@ async def revoke_grant(desk: Desk, *, tenant: TenantId, subject: str, grant_id: 
 
 async def revoke_token(desk: Desk, *, tenant: TenantId, subject: str, shown: str) -> None:
     """End the grant of a token, as `revoke_grant` does; one that is over, or none of ours, is over already (RFC 7009)."""
-    grant = await _alive(desk, shown)
-    if grant is not None and await _may_know(desk, grant):
-        await revoke_grant(desk, tenant=tenant, subject=subject, grant_id=grant.grant_id)
+    chain = await _alive(desk, shown)
+    if chain and _may_know(desk, chain):
+        # A hop that was never shown before has to be there to be ended.
+        await present(desk, shown, bound_to(desk, shown))
+        await revoke_grant(desk, tenant=tenant, subject=subject, grant_id=chain[-1].grant_id)
 
 
 async def roles_of(desk: Desk) -> list[Role]:

@@ -7,8 +7,8 @@ key that it is bound to, and the store still has its grant alive under a credent
 from collections.abc import Sequence
 
 from crank.controller.desk import Desk
-from crank.controller.present_chain import present_chain, present_holder
-from crank.controller.scope import unknown
+from crank.controller.present_chain import present_chain, present_holder, walk_chain
+from crank.controller.scope import node_desk, unknown
 from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import looks_like_chain
 from crank.domain.credential import Credential
@@ -52,18 +52,36 @@ async def present(desk: Desk, shown: str, jkt: str | None, peer: str | None = No
             fix="Send a DPoP proof (RFC 9449) by that key with the request, or use its client certificate.",
         )
 
-    def look(tx: Transaction) -> tuple[Credential, Grant] | None:
+    def stored(tx: Transaction) -> tuple[Credential, Grant] | None:
         grant = tx.grants.find(LOCAL_TENANT, said.grant_id)
         if grant is None or not token.agrees(said, grant):
             return None
         credential = tx.credentials.find(grant.tenant, grant.credential_id)
         return None if credential is None else (credential, grant)
 
-    found = await desk.store.read(look)
+    found = await desk.store.read(stored)
     now_us = desk.clock.now_us()
     if found is None or not access.lives(found[0], now_us) or not rules.lives(found[1], now_us):
         raise over()
     return found
+
+
+async def look(desk: Desk, shown: str) -> tuple[Grant, ...]:
+    """Return the grant of a token, with those above it first, for whoever need not prove its key. Nothing is kept of it.
+
+    Raises as `present`.
+    """
+    tokens = token_desk(desk)
+    bound = bound_to(desk, shown)
+    if tokens.chains is not None and looks_like_chain(shown):
+        _, hops = await walk_chain(desk, tokens, tokens.chains, shown, bound)
+        grant, hops = hops[0], hops[1:]
+    else:
+        _, grant = await present(desk, shown, bound)
+        hops = ()
+    # The chain of the store begins with the grant itself.
+    known = await node_desk(desk).store.read(lambda tx: tx.grants.chain(grant.tenant, grant.grant_id))
+    return (*reversed(known), *hops)
 
 
 def bound_to(desk: Desk, shown: str) -> str | None:

@@ -33,11 +33,26 @@ from crank.ports import ChainIssuer, Transaction
 async def present_chain(
     desk: Desk, tokens: TokenDesk, issuer: ChainIssuer, shown: str, jkt: str | None, peer: str | None = None
 ) -> tuple[Credential, Grant]:
-    """Return whose token this is and what is left of its grant.
+    """Return whose token this is and what is left of its grant. Its hops are kept.
 
     jkt, peer  what the caller proved, as in `present`
-    Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`: nothing was decided), NotAllowed
-    (`too_many_hops`).
+    Raises as `walk_chain`, and NotAllowed (`too_many_hops`).
+    """
+    credential, found = await walk_chain(desk, tokens, issuer, shown, jkt, peer)
+    desk = node_desk(desk)
+    new = await desk.store.read(lambda tx: _unknown(tx, found[1:]))
+    if new:
+        tokens.hops.take(found[0].grant_id, new)
+        await desk.store.transact(lambda tx: _keep(desk, tx, found))  # 6
+    return credential, found[-1]
+
+
+async def walk_chain(
+    desk: Desk, tokens: TokenDesk, issuer: ChainIssuer, shown: str, jkt: str | None, peer: str | None = None
+) -> tuple[Credential, tuple[Grant, ...]]:
+    """Return whose token this is, the grant that it was issued for, and what each hop left of it. Nothing is kept.
+
+    Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`: nothing was decided).
     """
     if jkt is None:
         raise NotAuthenticated(
@@ -68,11 +83,7 @@ async def present_chain(
         # One who was revoked may sign hops for ever, away from here.
         raise _over()
     opened.evaluate(presenter, now_us)  # 5
-    new = await desk.store.read(lambda tx: _unknown(tx, found[1:]))
-    if new:
-        tokens.hops.take(root.grant_id, new)
-        await desk.store.transact(lambda tx: _keep(desk, tx, found))  # 6
-    return credential, found[-1]
+    return credential, found
 
 
 def present_holder(issuer: ChainIssuer, shown: str) -> str:

@@ -8,12 +8,16 @@ from crank.errors import NotAuthenticated, Unavailable
 SEEN_MAX = 262_144
 # One holder cannot shut out the others.
 SEEN_OF_ONE_MAX = SEEN_MAX // 4
+# Proofs tell their time in whole seconds.
+_SECOND_US = 1_000_000
 
 
 class ProofWindow:
     """Lives as long as the controller; only the event loop touches it."""
 
-    def __init__(self) -> None:
+    def __init__(self, began_us: int = 0) -> None:
+        """Take the time from which on it knows what was used."""
+        self._began_us = began_us
         self._seen: set[bytes] = set()
         self._until: deque[tuple[int, bytes, str]] = deque()
         self._of: dict[str, int] = {}
@@ -24,6 +28,12 @@ class ProofWindow:
     def take(self, proven: Proven, now_us: int) -> None:
         """Let a proof count, this once. Raises NotAuthenticated (`invalid_dpop_proof`), Unavailable (`too_many_proofs`)."""
         self._forget(now_us)
+        if proven.made_us + _SECOND_US <= self._began_us:
+            raise NotAuthenticated(
+                "This proof of possession was made before the node started, which does not know any more what was used then.",
+                code="invalid_dpop_proof",
+                fix="Make another proof for this request; if that is refused, too, set your clock.",
+            )
         if proven.replay_key in self._seen:
             raise NotAuthenticated(
                 "This proof of possession was used before.",

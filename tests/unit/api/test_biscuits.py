@@ -11,9 +11,11 @@ from crank.adapters.biscuit import BiscuitHolder, BiscuitIssuer
 from crank.adapters.biscuit.keys import point_of
 from crank.api.app import build_api
 from crank.bootstrap.attenuation import Narrowing, attenuate
+from crank.controller import hop_count
 from crank.controller.desk import Desk
 from crank.domain.chain import Holder, looks_like_chain
 from crank.domain.credential import CredentialKind
+from crank.domain.ids import LOCAL_TENANT
 from crank.domain.rules.access import make_secret
 from crank.domain.rules.exchange import ACCESS_TOKEN, BISCUIT
 from tests.support.biscuits import Keys
@@ -193,6 +195,24 @@ async def test_introspection_tells_what_is_left(ann, bob, api, key):
     stranger = {"Authorization": f"Bearer {other}"}
     answer = await ann.http.post("/v1/token/introspect", data={"token": theirs}, headers=stranger)
     assert answer.json() == {"active": False}
+
+
+async def test_who_only_looks_uses_nothing_up(ann, bob, api, key, node, monkeypatch):
+    """Hops that nobody proved the key of are not kept, whoever asks about them: no stranger spends what a token may become."""
+    monkeypatch.setattr(hop_count, "HOPS_MAX", 1)
+    mine = await biscuit(ann, key)
+    kept = await node.store.read(lambda tx: len(tx.grants.page(LOCAL_TENANT, limit=100, before=None)))
+    other = (await api.post("/v1/keys", json={"name": "other"})).json()["secret"]
+    for secret in (other, SECRET):
+        for _ in range(3):
+            shown = {"token": passed(mine, ann, bob)}
+            asked = await ann.http.post("/v1/token/introspect", data=shown, headers={"Authorization": f"Bearer {secret}"})
+            assert asked.status_code == 200
+    theirs = {"token": passed(mine, ann, bob)}
+    gone = await ann.http.post("/v1/token/revoke", data=theirs, headers={"Authorization": f"Bearer {other}"})
+    assert gone.status_code == 200
+    assert await node.store.read(lambda tx: len(tx.grants.page(LOCAL_TENANT, limit=100, before=None))) == kept
+    assert (await bob.use(passed(mine, ann, bob), "GET", "/v1/jobs")).status_code == 200
 
 
 async def test_it_is_asked_for_with_a_key_and_for_oneself(ann, bob, key):

@@ -147,10 +147,12 @@ def _invalid(cause: str) -> Refusal:
 class Proven:
     """What a fresh proof of possession establishes.
 
+    made_us     when its maker's clock says that it was made
     replay_key  is seen once only, until `until_us`
     """
 
     jkt: str
+    made_us: int
     replay_key: bytes
     until_us: int
 
@@ -173,7 +175,7 @@ def read_proof(
     if token is not None and claims.get("ath") != _hash(token):
         return _unproven("It was not made for this token.")
     key = hashlib.sha256(f"{jkt}\0{jti}".encode("utf-8", "surrogatepass")).digest()
-    return Proven(jkt, key, issued * _US + PROOF_AGE_US + LEEWAY_US)
+    return Proven(jkt, issued * _US, key, issued * _US + PROOF_AGE_US + LEEWAY_US)
 
 
 def _without_query(url: Any) -> str | None:
