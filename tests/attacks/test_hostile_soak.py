@@ -19,6 +19,7 @@ from tests.attacks.cases import ALL
 from tests.attacks.pairs import PAIRS
 from tests.attacks.profiles import make_source
 from tests.attacks.traces import descendants, title
+from tests.soak.stock import LATE_GROWTH_BYTES
 from tests.support.node import Node, running_node, until
 
 pytestmark = [
@@ -134,13 +135,17 @@ def test_ten_thousand_hostile_jobs(node: Node, lanes: list[Canary]) -> None:
     arena, chance = ApiArena(node, lanes), random.Random(_SEED)
     quick = [case for case in ALL if case.limits.get("wall_sec", 0) != 1]
     before = arena.warm([judge.NEXT, replace(judge.NEXT, programs=True), replace(judge.NEXT, limits={"inodes": 100})])
-    memory = arena.worker_memory_bytes()
+    memory = [arena.worker_memory_bytes()]
     wrong: dict[str, list[str]] = {}
     for _ in range(_JOBS // (3 * 100)):
         found = arena.all_wrongs(chance.sample(quick, 100), [])
         wrong |= {name: what for name, what in found.items() if what}
+        memory.append(arena.worker_memory_bytes())
     with ThreadPoolExecutor(_LANES) as pool:
         list(pool.map(lambda canary: _right(arena, canary), lanes))
     assert wrong == {}
     assert not arena.settled(before).has_more_than(before)
-    assert arena.worker_memory_bytes() <= memory + judge.GROWTH_BYTES
+    # What an attack of half a million lists takes comes and goes; what stays shows in the lowest values alone.
+    third = len(memory) // 3
+    assert memory[-1] <= memory[0] + 2 * judge.GROWTH_BYTES, memory
+    assert min(memory[-third:]) <= min(memory[third:-third]) + LATE_GROWTH_BYTES, memory
