@@ -22,6 +22,9 @@ from crank.sandbox.ledger import StreamLedger
 
 HALF_FRAME_SEC = 1.0
 PROGRESS_GAP_SEC = 0.05
+# So much progress in one chunk is a flood.
+_PROGRESS_AT_ONCE = 100
+_QUIET_SEC = 0.02
 _NOTES_MAX = 20
 _DENIALS_MAX = 100
 # Bytes alone do not bound what the worker needs to hold: an empty list is two bytes there and sixty here.
@@ -55,6 +58,8 @@ class Run:
         self.displays: list[bytes] = []
         self.progress: bytes | None = None
         self.progress_at = 0.0
+        # Until then nothing more is heard: who talks without end may wait, and others have the processor.
+        self.quiet_until = 0.0
         self.half_since: float | None = None
         self.notes: list[str] = []
         self.denials: dict[tuple[str, str, str], int] = {}
@@ -81,11 +86,20 @@ class Run:
 
     def take_words(self, chunk: bytes) -> None:
         """Take what the guest says. Raises ProtocolError at the first thing that it may not say."""
+        progress: list[bytes] = []
         try:
             for frame in self._words.feed(chunk):
-                self._take(frame.kind, frame.payload)
+                if frame.kind == "g" and self.reached and self.claim is None:
+                    progress.append(frame.payload)
+                else:
+                    self._take(frame.kind, frame.payload)
+            if progress:
+                # A thousand may lie in one chunk; nobody is shown more than the last, so nobody reads more.
+                self._take_progress(progress[-1])
         except (InvalidRequest, KeyError, TypeError, ValueError) as fault:
             raise ProtocolError("it carried something that is not strict JSON of the agreed shape.") from fault
+        if len(progress) > _PROGRESS_AT_ONCE:
+            self.quiet_until = time.monotonic() + _QUIET_SEC
         self.half_since = time.monotonic() if self._words.pending else None
 
     def _take(self, kind: str, payload: bytes) -> None:
@@ -104,13 +118,7 @@ class Run:
                 raise ProtocolError("it gave two results.")
             self.result = payload
         else:
-            word = loads_strict(payload)
-            if not isinstance(word, dict):
-                raise ProtocolError("it carried something other than an object.")
-            if kind == "g":
-                self._take_progress(word["fraction"], word["message"])
-            else:
-                self._take_end(word)
+            self._take_end(_object(payload))
 
     def answered(self, payload: bytes) -> None:
         """Take the worker's answer to a call."""
@@ -128,7 +136,9 @@ class Run:
         forward, calls.forward = calls.forward, []
         return forward
 
-    def _take_progress(self, fraction: Any, message: Any) -> None:
+    def _take_progress(self, payload: bytes) -> None:
+        word = _object(payload)
+        fraction, message = word["fraction"], word["message"]
         # Compared before it is converted: an integer may be larger than any float.
         numeric = isinstance(fraction, int | float) and not isinstance(fraction, bool) and 0 <= fraction <= 1
         if not isinstance(message, str) or not (fraction is None or numeric):
@@ -249,3 +259,8 @@ class Run:
         ]
 
 
+def _object(payload: bytes) -> dict[str, Any]:
+    word = loads_strict(payload)
+    if not isinstance(word, dict):
+        raise ProtocolError("it carried something other than an object.")
+    return word

@@ -133,16 +133,16 @@ class Supervisor:
         return handlers
 
     def _is_deaf(self) -> bool:
-        """Tell whether the guest is not listened to, because it does not take the answers that it asked for."""
-        return self._inlet.backlog_bytes > BACKLOG_BYTES_MAX
+        """Tell whether the guest is not listened to: it does not take the answers that it asked for, or talks too fast."""
+        flooded = self._run is not None and time.monotonic() < self._run.quiet_until
+        return flooded or self._inlet.backlog_bytes > BACKLOG_BYTES_MAX
 
     def _patience_ms(self) -> float:
         if self._run is None or self._dead:
             return _FOREVER_MS
         now = time.monotonic()
-        moments = [self._run.next_moment(), self._next_look]
-        if self._refusals is not None and self._refusals.paused_until > now:
-            moments.append(self._refusals.paused_until)
+        pauses = [self._run.quiet_until, 0.0 if self._refusals is None else self._refusals.paused_until]
+        moments = [self._run.next_moment(), self._next_look, *(until for until in pauses if until > now)]
         return max(0.0, min(moments) - now) * 1000 + 0.5
 
     # --- what arrives ---

@@ -1,10 +1,11 @@
 """One run as it is counted: which clock is late, what the guest may say, and evidence that stays small."""
 
+import time
 from typing import Any
 
 import pytest
 
-from crank.domain.json import dumps
+from crank.domain.json import dumps, loads_strict
 from crank.domain.outcome import Clock
 from crank.domain.profile import Limits
 from crank.errors import ProtocolError
@@ -135,3 +136,27 @@ def test_what_the_kernel_is_asked_for_is_counted_and_not_kept_without_bound() ->
     assert len(evidence) <= 110
     assert sum(each["count"] for each in evidence if each["told_by"] == "kernel") == 5_000
     assert len(dumps(evidence).encode()) < 128 << 10
+
+
+def test_a_flood_of_progress_costs_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what comes at once only the last is read, so that no flood keeps the supervisor from its clocks; it must hold."""
+    read: list[bytes] = []
+
+    def counted(octets: bytes) -> Any:
+        read.append(octets)
+        return loads_strict(octets)
+
+    monkeypatch.setattr("crank.sandbox.run.loads_strict", counted)
+    told, words = run(), [dumps({"fraction": n / 1_000, "message": "x"}).encode() for n in range(1_000)]
+    told.take_words(b"".join(TOKEN + encode("g", word) for word in words))
+    assert read == words[-1:]
+    assert told.progress is not None
+    # Then it is not heard for a moment; a few words at once, as honest code says them, are no flood.
+    assert 0 < told.quiet_until - time.monotonic() < 0.1
+    few = run()
+    few.take_words(b"".join(TOKEN + encode("g", word) for word in words[:20]))
+    assert few.quiet_until == 0.0
+    assert loads_strict(told.progress) == {"fraction": 0.999, "message": "x"}
+    for wrong in (b"[]", b'{"fraction": 2, "message": ""}', b'{"fraction": 1}', b"{"):
+        with pytest.raises(ProtocolError):
+            told.take_words(TOKEN + encode("g", words[0]) + TOKEN + encode("g", wrong))
