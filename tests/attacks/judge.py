@@ -97,8 +97,11 @@ def seen_document(document: dict[str, Any]) -> Seen:
     )
 
 
-def wrongs(case: Case, seen: Seen, *, wall_sec: float | None = None) -> list[str]:
-    """Return everything that was not as it must be about one job itself."""
+def wrongs(case: Case, seen: Seen, *, wall_sec: float | None = None, machine_late_sec: float = 0.0) -> list[str]:
+    """Return everything that was not as it must be about one job itself.
+
+    machine_late_sec  how long the machine kept even a process waiting that wanted nothing
+    """
     wrong = []
     tail = f"message {seen.message!r}, stderr {seen.stderr[-800:]!r}"
     if seen.reason not in case.reasons:
@@ -116,6 +119,6 @@ def wrongs(case: Case, seen: Seen, *, wall_sec: float | None = None) -> list[str
     if "NEIGHBOUR-SECRET" in seen.everything:
         wrong.append("it read its neighbour's secret")
     limit_sec = wall_sec or dict(case.limits).get("wall_sec", WALL_SEC)
-    if seen.wall_sec > limit_sec + OVERTIME_SEC:
-        wrong.append(f"it ran {seen.wall_sec:.2f} s instead of {limit_sec:g} s")
+    if seen.wall_sec > limit_sec + OVERTIME_SEC + machine_late_sec:
+        wrong.append(f"it ran {seen.wall_sec:.2f} s instead of {limit_sec:g} s (the machine: {machine_late_sec:.2f} s)")
     return wrong

@@ -31,6 +31,7 @@ from tests.attacks.canary import Canary, canaries
 from tests.attacks.case import ANY, Case
 from tests.attacks.cases import ON_RUNNER
 from tests.soak.honest import MARK, Honest, honest
+from tests.soak.sleeper import Sleeper, sleeper
 from tests.soak.stock import LATE_GROWTH_BYTES, Stock, take_stock
 
 SEED = 20_261_123
@@ -113,6 +114,7 @@ class Ground:
     rootfs: Path
     canary: Canary
     told: Told
+    sleeper: Sleeper
 
     @property
     def builds(self) -> tuple[ProfileBuild, ProfileBuild]:
@@ -139,12 +141,13 @@ class Ground:
                 outcome = await self._run(self.builds[0], Limits(), job.code, job.args, job.files)
                 self.told.add(f"honest {name}", outcome, [wrong] if (wrong := job.wrong(outcome)) else [])
                 return
-            case = softened(job)
+            case, began = softened(job), time.monotonic()
             limits = replace(Limits(), **case.limits)  # type: ignore[arg-type]
             outcome = await self._run(self.builds[case.programs], limits, case.code, {"host": self.canary.facts}, {})
             if outcome.end.reason is Reason.TIMEOUT:
                 case = replace(case, result=ANY, stdout="", codes=(), artifacts=None)
-            self.told.add(name, outcome, judge.wrongs(case, judge.seen_outcome(outcome)))
+            late_sec = self.sleeper.late_sec(began, time.monotonic())
+            self.told.add(name, outcome, judge.wrongs(case, judge.seen_outcome(outcome), machine_late_sec=late_sec))
         except Exception as fault:
             self.told.complain(f"{name}: {type(fault).__name__}: {fault}")
 
@@ -189,12 +192,16 @@ def all_threads_at_once() -> None:
 
 
 def late_growth(memory: list[dict[str, int]]) -> list[str]:
-    """Return whose memory still grew in the second half of a run, when every kind of job had come."""
-    half, last = memory[len(memory) // 2], memory[-1]
+    """Return whose memory still grew in the last third of a run, when every kind of job had come.
+
+    What one job took comes and goes; what stays shows in the lowest values alone.
+    """
+    third = len(memory) // 3
+    least = [{name: min(look[name] for look in part) for name in memory[-1]} for part in (memory[third:-third], memory[-third:])]
     return [
-        f"memory of the {name} grew from {half[name] >> 20} to {size >> 20} MiB in the second half"
-        for name, size in last.items()
-        if size > half[name] + LATE_GROWTH_BYTES
+        f"memory of the {name} grew from {least[0][name] >> 20} to {size >> 20} MiB in the last third"
+        for name, size in least[1].items()
+        if size > least[0][name] + LATE_GROWTH_BYTES
     ]
 
 
@@ -206,8 +213,8 @@ async def soak(rootfs: Path, folder: Path, jobs: int) -> dict[str, Any]:
     began = time.monotonic()
     try:
         await runner.start()
-        with canaries(1) as (canary,):
-            ground = Ground(runner, rootfs, canary, Told())
+        with canaries(1) as (canary,), sleeper(folder) as reference:
+            ground = Ground(runner, rootfs, canary, Told(), reference)
             # Every kind of sandbox once, so that what is kept for good is there before it is counted.
             for build in ground.builds:
                 await ground.run_alone(build)
@@ -220,6 +227,7 @@ async def soak(rootfs: Path, folder: Path, jobs: int) -> dict[str, Any]:
             after = await settled_stock(ground, link, folder, before)
             for wrong in canary.wrongs():
                 ground.told.complain(wrong)
+            machine_late_sec = reference.worst_sec
         counts = asdict(runner.pool_counts())
     finally:
         await runner.stop()
@@ -236,6 +244,7 @@ async def soak(rootfs: Path, folder: Path, jobs: int) -> dict[str, Any]:
         "before": before.to_json(),
         "after": after.to_json(),
         "memory_bytes": memory,
+        "machine_late_sec": round(machine_late_sec, 3),
     }
 
 

@@ -34,6 +34,7 @@ pytestmark = [
     pytest.mark.timeout(LIMIT_SEC + 60),
     pytest.mark.xdist_group("attacks"),
 ]
+MACHINE_LATE_SEC_MAX = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,8 @@ def _kept(report: Path, name: str) -> dict[str, Any]:
 def _check(report: dict[str, Any]) -> None:
     assert report["wrongs"] == []
     assert report["leaks"] == []
+    # What the machine itself was late is no fault of a job's supervisor; a machine that sleeps proves nothing.
+    assert report["machine_late_sec"] < MACHINE_LATE_SEC_MAX
     assert sum(report["jobs"].values()) >= JOBS
     assert abs(report["jobs"]["honest"] - report["jobs"]["hostile"]) <= 1
 
