@@ -22,9 +22,12 @@ from crank.sandbox.ledger import StreamLedger
 
 HALF_FRAME_SEC = 1.0
 PROGRESS_GAP_SEC = 0.05
-# So much progress in one chunk is a flood.
-_PROGRESS_AT_ONCE = 100
+# More reads than this within the time are a flood; then the job is not heard for a moment, and what it says gathers.
+_READS_MAX = 50
+_READS_SEC = 0.05
 _QUIET_SEC = 0.02
+# So many words cost what a read costs.
+_WORDS_A_READ = 20
 _NOTES_MAX = 20
 _DENIALS_MAX = 100
 # Bytes alone do not bound what the worker needs to hold: an empty list is two bytes there and sixty here.
@@ -58,8 +61,10 @@ class Run:
         self.displays: list[bytes] = []
         self.progress: bytes | None = None
         self.progress_at = 0.0
-        # Until then nothing more is heard: who talks without end may wait, and others have the processor.
+        # Until then nothing more is heard. A job that could have us read without end would take the time that we need
+        # to end it, and its neighbours: of who used much the kernel lets others go first.
         self.quiet_until = 0.0
+        self._reads, self._reads_since = 0, self.began
         self.half_since: float | None = None
         self.notes: list[str] = []
         self.denials: dict[tuple[str, str, str], int] = {}
@@ -81,6 +86,7 @@ class Run:
         """Count output; return where it began, when it came, and the part of it that is kept."""
         ledger = self.streams[kind]
         offset = ledger.seen_bytes
+        self._count_read()
         self._wrote_at = time.monotonic()
         return offset, self._wrote_at - self.began, ledger.take(chunk)
 
@@ -88,7 +94,9 @@ class Run:
         """Take what the guest says. Raises ProtocolError at the first thing that it may not say."""
         progress: list[bytes] = []
         try:
-            for frame in self._words.feed(chunk):
+            frames = self._words.feed(chunk)
+            self._count_read(len(frames))
+            for frame in frames:
                 if frame.kind == "g" and self.reached and self.claim is None:
                     progress.append(frame.payload)
                 else:
@@ -98,9 +106,16 @@ class Run:
                 self._take_progress(progress[-1])
         except (InvalidRequest, KeyError, TypeError, ValueError) as fault:
             raise ProtocolError("it carried something that is not strict JSON of the agreed shape.") from fault
-        if len(progress) > _PROGRESS_AT_ONCE:
-            self.quiet_until = time.monotonic() + _QUIET_SEC
         self.half_since = time.monotonic() if self._words.pending else None
+
+    def _count_read(self, words: int = 0) -> None:
+        now = time.monotonic()
+        if now > self._reads_since + _READS_SEC:
+            self._reads, self._reads_since = 0, now
+        self._reads += 1 + words // _WORDS_A_READ
+        if self._reads > _READS_MAX:
+            self._reads, self._reads_since = 0, now + _QUIET_SEC
+            self.quiet_until = now + _QUIET_SEC
 
     def _take(self, kind: str, payload: bytes) -> None:
         if self.claim is not None:

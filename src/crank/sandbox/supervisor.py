@@ -120,7 +120,8 @@ class Supervisor:
         handlers |= self._inlet.handlers()
         if self._refusals is not None and time.monotonic() >= self._refusals.paused_until:
             handlers[self._refusals.listener] = (select.POLLIN, self._on_refusal)
-        if len(self._outbox) < _QUEUE_BYTES_MAX:
+        flooded = self._run is not None and time.monotonic() < self._run.quiet_until
+        if len(self._outbox) < _QUEUE_BYTES_MAX and not flooded:
             for descriptor in self._kinds:
                 handlers[descriptor] = (select.POLLIN, self._on_output)
             if not self._is_deaf():
@@ -133,9 +134,8 @@ class Supervisor:
         return handlers
 
     def _is_deaf(self) -> bool:
-        """Tell whether the guest is not listened to: it does not take the answers that it asked for, or talks too fast."""
-        flooded = self._run is not None and time.monotonic() < self._run.quiet_until
-        return flooded or self._inlet.backlog_bytes > BACKLOG_BYTES_MAX
+        """Tell whether the guest is not listened to, because it does not take the answers that it asked for."""
+        return self._inlet.backlog_bytes > BACKLOG_BYTES_MAX
 
     def _patience_ms(self) -> float:
         if self._run is None or self._dead:

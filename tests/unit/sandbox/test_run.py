@@ -151,12 +151,27 @@ def test_a_flood_of_progress_costs_one_look(monkeypatch: pytest.MonkeyPatch) -> 
     told.take_words(b"".join(TOKEN + encode("g", word) for word in words))
     assert read == words[-1:]
     assert told.progress is not None
-    # Then it is not heard for a moment; a few words at once, as honest code says them, are no flood.
-    assert 0 < told.quiet_until - time.monotonic() < 0.1
-    few = run()
-    few.take_words(b"".join(TOKEN + encode("g", word) for word in words[:20]))
-    assert few.quiet_until == 0.0
     assert loads_strict(told.progress) == {"fraction": 0.999, "message": "x"}
     for wrong in (b"[]", b'{"fraction": 2, "message": ""}', b'{"fraction": 1}', b"{"):
         with pytest.raises(ProtocolError):
             told.take_words(TOKEN + encode("g", words[0]) + TOKEN + encode("g", wrong))
+
+
+@pytest.mark.parametrize("how", ["words", "bytes", "chunk"])
+def test_who_has_us_read_without_end_is_not_heard_for_a_moment(how: str) -> None:
+    """Thousands of reads of one word or byte are a flood, as are thousands of words in one; honest code is no flood."""
+    word = TOKEN + encode("g", dumps({"fraction": 0.5, "message": "x"}).encode())
+    told, now = run(), time.monotonic()
+    for _ in range(20):
+        told.take_words(word)
+        told.take_output("O", b"x" * 64_000)
+    assert told.quiet_until == 0.0
+    if how == "words":
+        for _ in range(60):
+            told.take_words(word)
+    elif how == "bytes":
+        for _ in range(60):
+            told.take_output("E", b"x")
+    else:
+        told.take_words(word * 1_200)
+    assert now < told.quiet_until <= time.monotonic() + 0.1
