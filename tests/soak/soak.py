@@ -38,6 +38,9 @@ SEED = 20_261_123
 IN_FLIGHT = 4
 # A hostile job that holds on to its time is cut here: the soak is about what is left, not about patience.
 HOSTILE_SEC = 3.0
+# Where no control group holds jobs, processors are shared out by session, and a bomb may be sixty of them: what its
+# supervisor does next to a deadline is done in turns that long. The documents say so.
+UNCOUNTED_SEC = 0.75
 _WARM_UP = 24
 _SETTLE_SEC = 20.0
 _FULL_SEC = 60.0
@@ -146,7 +149,7 @@ class Ground:
             outcome = await self._run(self.builds[case.programs], limits, case.code, {"host": self.canary.facts}, {})
             if outcome.end.reason is Reason.TIMEOUT:
                 case = replace(case, result=ANY, stdout="", codes=(), artifacts=None)
-            late_sec = self.sleeper.late_sec(began, time.monotonic())
+            late_sec = self.sleeper.late_sec(began, time.monotonic()) + (UNCOUNTED_SEC if os.geteuid() else 0.0)
             self.told.add(name, outcome, judge.wrongs(case, judge.seen_outcome(outcome), machine_late_sec=late_sec))
         except Exception as fault:
             self.told.complain(f"{name}: {type(fault).__name__}: {fault}")

@@ -37,6 +37,8 @@ _CHUNK = 64 * KIB
 _QUEUE_BYTES_MAX = 1 * MIB
 _TICK_COUNTED_SEC = 0.05
 _TICK_WATCHED_SEC = 0.02
+# Near a deadline nothing is looked at.
+_END_SEC = 0.25
 _FLUSH_SEC = 10.0
 _FOREVER_MS = 60_000.0
 _PLAIN_END = b'{"how":"done","code":0,"error":null,"hint":null,"note":null,"told":[]}'
@@ -73,7 +75,7 @@ class Supervisor:
         self._cpu_before = self._cpu_sec = 0.0
         self._refused_before = (0, 0)
         self._peaks: tuple[int | None, int | None] = (None, None)
-        self._next_look = 0.0
+        self._next_look = self._look_sec = 0.0
         self.clean = True
 
     # --- the loop ---
@@ -122,15 +124,10 @@ class Supervisor:
             handlers[self._refusals.listener] = (select.POLLIN, self._on_refusal)
         flooded = self._run is not None and time.monotonic() < self._run.quiet_until
         if len(self._outbox) < _QUEUE_BYTES_MAX and not flooded:
-            for descriptor in self._kinds:
-                handlers[descriptor] = (select.POLLIN, self._on_output)
+            heard: dict[int, Callable[[int], None]] = dict.fromkeys(self._kinds, self._on_output)
             if not self._is_deaf():
-                handlers[lines.result] = (select.POLLIN, self._on_word)
-            handlers = {
-                descriptor: entry
-                for descriptor, entry in handlers.items()
-                if descriptor in self._open or descriptor not in (*self._kinds, lines.result)
-            }
+                heard[lines.result] = self._on_word
+            handlers |= {descriptor: (select.POLLIN, take) for descriptor, take in heard.items() if descriptor in self._open}
         return handlers
 
     def _is_deaf(self) -> bool:
@@ -328,11 +325,12 @@ class Supervisor:
         looking, began = time.process_time(), time.monotonic()
         cpu_sec, over = self._look()
         tick = _TICK_WATCHED_SEC if self._standing.group is None else _TICK_COUNTED_SEC
-        # A look at a big tree is dear; never spend more than a tenth of the time looking.
+        # A look is dear: never spend more than a tenth of the time on it, nor, where others take the time, what is for the end.
         now, ending = time.monotonic(), run.began + run.limits.wall_sec
-        after = now + max(tick, 10 * (time.process_time() - looking))
-        # Where others take the time, what we have of it is for the end, not for a look that may not be over by then.
-        self._next_look = ending if after + 2 * (now - began) >= ending else after
+        self._look_sec = max(now - began, self._look_sec / 2)
+        after = now + max(tick, 10 * (time.process_time() - looking), now - began)
+        last = ending - max(2 * self._look_sec, min(_END_SEC, run.limits.wall_sec / 4))
+        self._next_look = after if after < last else ending
         run.worked(cpu_sec - self._cpu_before)
         if over is not None:
             self._kill(over)
