@@ -115,6 +115,21 @@ async def test_an_error_that_is_raised_leaves_the_session(
         assert (await _run(session, "held = None\nkept + 1")).result == 42
 
 
+@pytest.mark.parametrize("once_more", range(3))
+async def test_a_child_killed_for_memory_ends_the_session(link: LauncherLink, build: ProfileBuild, once_more: int) -> None:
+    """Also when the script ends before anybody had time to look: its session is not what it was, and says so."""
+    if link.cgroup is None:
+        pytest.skip("no control group holds jobs here: the kernel kills nobody for a job's memory")
+    forking = replace(build, profile=replace(build.profile, processes=True))
+    code = "import os\nif os.fork() == 0:\n    x = bytearray(b'1') * (200 << 20)\nos.wait()"
+    async with _lasting(link, forking, memory_bytes=64 * _MIB) as session:
+        outcome = await _run(session, code)
+        assert outcome.end.reason is Reason.MEMORY
+        assert not session.alive
+        with pytest.raises(SandboxError):
+            await _run(session, "1")
+
+
 async def test_a_lower_limit_is_that_of_one_run(link: LauncherLink, build: ProfileBuild) -> None:
     """Memory and descriptors that one run was given less of are whole again in the next run."""
     async with _lasting(link, build) as session:

@@ -37,8 +37,7 @@ _CHUNK = 64 * KIB
 _QUEUE_BYTES_MAX = 1 * MIB
 _TICK_COUNTED_SEC = 0.05
 _TICK_WATCHED_SEC = 0.02
-# Near a deadline nothing is looked at.
-_END_SEC = 0.25
+_END_SEC = 0.25  # So near a deadline nothing is looked at.
 _FLUSH_SEC = 10.0
 _FOREVER_MS = 60_000.0
 _PLAIN_END = b'{"how":"done","code":0,"error":null,"hint":null,"note":null,"told":[]}'
@@ -402,9 +401,12 @@ class Supervisor:
         if run is not None and run.claim is not None and run.cause is None and not self._lost:
             # What the guest wrote before its last word lies in the pipes. The rest of the tree is not asked.
             self._drain()
-            if run.violation is None:
+            refused = self._read_group()
+            if self._lasting and refused[0]:
+                run.cause = verdict.memory_end(run.limits)  # Seen now or before its last word, it is the same end.
+            elif run.violation is None:
                 self._note_left(run)
-                self._report(run, self._read_group(), alive=self._lasting)
+                self._report(run, refused, alive=self._lasting)
                 told = True
                 self._send()
         if told and self._lasting:
