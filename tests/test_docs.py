@@ -61,7 +61,7 @@ def name_of(document: Path) -> str:
 
 def wants_its_own_node(document: Path) -> bool:
     """Tell whether a page must be run word for word: the first pages, and what starts, serves or changes a node."""
-    if document.parent.name in {"tutorials", REPO.name} or document.parent == REPO:
+    if document.parent in {REPO, REPO / "docs" / "tutorials"}:
         return True
     lines = [line.strip() for entry in runnable(document) for line in entry.code.splitlines()]
     starts = [line for line in lines if line.startswith("crank up")]

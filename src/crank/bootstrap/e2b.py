@@ -25,8 +25,8 @@ _STEWARD = (
     "guest_voice",
     "guest_fixed",
     "guest_kernel",
-    "guest_cells",
     "guest_processes",
+    "guest_cells",
     "guest_steward",
     "guest_relay",
 )

@@ -17,6 +17,7 @@ from collections import deque
 from typing import Any
 
 from crank.sandbox import guest_kernel
+from crank.sandbox.guest_processes import take_output
 from crank.sandbox.guest_shelf import Refused
 
 LANGUAGES = ("python", "bash")
@@ -148,12 +149,9 @@ class Cell:
 
     def read(self, number: int, bytes_max: int = _CHUNK) -> dict[str, Any] | None:
         """Return what lies in one of its outputs as an event; None when there is nothing. An ended one is closed."""
-        try:
-            chunk = os.read(number, bytes_max)
-        except BlockingIOError:
+        chunk = take_output(number, bytes_max)
+        if chunk is None:
             return None
-        except OSError:
-            chunk = b""
         text, kind = self._decoders[number].decode(chunk, final=not chunk), self.outputs[number]
         if not chunk:
             os.close(number)

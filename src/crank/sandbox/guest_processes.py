@@ -21,6 +21,16 @@ _LINGER_SEC = 0.25
 SIGNALS = {"SIGNAL_SIGTERM": signal.SIGTERM, "SIGNAL_SIGKILL": signal.SIGKILL, "SIGNAL_SIGINT": signal.SIGINT}
 
 
+def take_output(number: int, bytes_max: int) -> bytes | None:
+    """Return what lies in a pipe; None when nothing does, and nothing at all when it has ended."""
+    try:
+        return os.read(number, bytes_max)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 class Process:
     """One command: what was asked for, its pipes, who listens, and how it ended."""
 
@@ -64,12 +74,9 @@ class Process:
 
     def read(self, number: int, bytes_max: int = _CHUNK) -> dict[str, Any] | None:
         """Return what lies in one of its outputs as an event; None when there is nothing. An ended one is closed."""
-        try:
-            chunk = os.read(number, bytes_max)
-        except BlockingIOError:
+        chunk = take_output(number, bytes_max)
+        if chunk is None:
             return None
-        except OSError:
-            chunk = b""
         if not chunk:
             self.shut(number)
             return None
