@@ -68,7 +68,9 @@ class NamespaceSession:
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == "R":
-            self._ready.set_result(loads_strict(frame.payload))
+            # Whoever waited for it may have left a moment ago.
+            if not self._ready.done():
+                self._ready.set_result(loads_strict(frame.payload))
         elif frame.kind == "F" and not self._ready.done():
             self._ready.set_exception(refusal(loads_strict(frame.payload)))
         elif frame.kind == "F":
