@@ -57,9 +57,12 @@ async def events(
             if job.status is not told:
                 told = job.status
                 yield position, "status", {"status": str(job.status), "attempts": job.attempts}
-            while page := await desk.streams.read(job_id, position, _PAGE_EVENTS):
-                for position, event in page:
-                    yield position, event.kind, _body(event)
+            page = await desk.streams.read(job_id, position, _PAGE_EVENTS)
+            for position, event in page:
+                yield position, event.kind, _body(event)
+            if page:
+                # There may be more. Before that the job is asked for again: whoever follows may have lost the right to.
+                continue
             if job.ended:
                 yield position + 1, "end", await job_document(desk, tenant=tenant, job_id=job_id)
                 return
