@@ -1,6 +1,7 @@
 """What every test has in common: an environment that is not the developer's, and profiles built once."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ REPO = Path(__file__).resolve().parents[1]
 for _name in [name for name in os.environ if name.startswith("CRANK_") and not name.startswith("CRANK_TEST_")]:
     if _name not in {"CRANK_SOAK_KILLS", "CRANK_SOAK_JOBS", "CRANK_SOAK_DOCUMENTS", "CRANK_SOAK_DRILL_SEC"}:
         del os.environ[_name]
+
+# Whoever starts tests in the background may ignore Ctrl-C for them, and all that they start would ignore it, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -155,9 +155,9 @@ def test_limits_of_a_job_end_its_session_and_say_so(node: Node) -> None:
     ):
         session_id = opened(node)
         job = run(node, session_id, code, constraints=constraints)
-        if job["end"]["reason"] == "raised":
+        if "MemoryError" in job["end"]["message"]:
             # Python itself saw that the memory is not there: the session lives, as after any exception.
-            assert job["end"]["message"].startswith("MemoryError")
+            assert job["end"]["reason"] == reason
             assert run(node, session_id, "1")["result"] == 1
             continue
         end = over(node, session_id)

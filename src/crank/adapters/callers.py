@@ -22,7 +22,7 @@ from pathlib import Path
 
 from crank.domain.rules.workload import unit_of
 from crank.domain.workload import Selector, SelectorKind, is_plain_path
-from crank.errors import ConfigurationError, NotAllowed
+from crank.errors import ConfigurationError, NotAllowed, Unavailable
 from crank.ports import Caller, Clock
 
 # Linux 6.5, asm-generic/socket.h; before it, nothing but the account can be told for certain.
@@ -33,6 +33,7 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_CREDENTIALS.size)
 # sun_path, with its closing zero.
 SOCKET_PATH_BYTES_MAX = 107
 _BACKLOG = 512
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _PROGRAM_BYTES_MAX = 1 << 30
 _DIGESTS_MAX = 256
 _PIECE_BYTES = 1 << 20
@@ -175,7 +176,7 @@ class _KernelCaller:
                 self._program = _program(folder)
 
     def marks(self, *, digest: bool) -> frozenset[Selector]:
-        """Return what is true of the process now. Blocking. Raises NotAllowed (`caller_changed`)."""
+        """Return what is true of the process now. Blocking. Raises NotAllowed (`caller_changed`), Unavailable (`machine_short`)."""
         found = set()
         if self._uid != self._nobody[0]:
             # The number that stands for every account which has none here stands for nobody.
@@ -187,7 +188,8 @@ class _KernelCaller:
                 if folder is not None:
                     found |= self._look(folder, digest=digest)
         except OSError as fault:
-            raise _changed() from fault
+            # That we are short of something says nothing of the caller.
+            raise (_short() if fault.errno in _SHORT else _changed()) from fault
         return frozenset(found)
 
     def _look(self, folder: str, *, digest: bool) -> set[Selector]:
@@ -237,6 +239,14 @@ def _still_there(descriptor: int) -> None:
     waiting.register(descriptor, select.POLLIN)
     if waiting.poll(0):
         raise ProcessLookupError(errno.ESRCH, "the process has ended")
+
+
+def _short() -> Unavailable:
+    return Unavailable(
+        "The node is short of descriptors or memory, and cannot look at the process.",
+        code="machine_short",
+        fix="Try again; if it lasts, give the node more open files (LimitNOFILE= of its unit, or 'ulimit -n').",
+    )
 
 
 def _changed() -> NotAllowed:

@@ -41,7 +41,8 @@ class Caller(Protocol):
         """Return what is true of the process now. Blocking; looks anew at each call.
 
         digest  whether the program's SHA-256 is wanted, too
-        Raises NotAllowed (`caller_changed`) when the process ended, became another program, or cannot be vouched for.
+        Raises NotAllowed (`caller_changed`) when the process ended, became another program, or cannot be vouched for;
+        Unavailable (`machine_short`) when this machine has no room to look.
         """
         ...
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from crank.adapters import callers
 from crank.adapters.callers import KernelWitness
 from crank.adapters.clock import SystemClock
 from crank.domain.workload import Selector, SelectorKind, parse_selector
-from crank.errors import ConfigurationError, NotAllowed
+from crank.errors import ConfigurationError, NotAllowed, Unavailable
 from crank.ports import Caller
 from tests.support.node import until
 
@@ -121,6 +122,20 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def marked(caller: Caller, kind: SelectorKind, *, digest: bool = False) -> set[str]:
     """Return the values of one kind that are true of a caller."""
     return {mark.value for mark in caller.marks(digest=digest) if mark.kind is kind}
+
+
+def test_a_node_without_descriptors_denies_nobody(place: Place) -> None:
+    """Who cannot be looked at because the node is short of descriptors is told to try again, and then is who they are."""
+    _, _, caller = place.puppet()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(Unavailable) as caught:
+            caller.marks(digest=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.error_code == "machine_short"
+    assert marked(caller, SelectorKind.UID) == {str(os.geteuid())}
 
 
 def test_what_is_true_of_a_process(place: Place) -> None:

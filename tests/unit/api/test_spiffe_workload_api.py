@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from crank.adapters.clock import SystemClock
 from crank.api.spiffe.messages import workload_pb2
 from crank.controller.identities import allow_identity, revoke_identity
 from crank.errors import Unavailable
+from crank.sandbox.link import allow_descriptors
 from tests.support.authority import CountedAuthority
 from tests.support.spiffe_socket import next_of, open_socket
 
@@ -207,7 +209,7 @@ async def test_an_authority_that_cannot_sign_costs_nobody_what_they_have(tmp_pat
         async with client.watch_x509() as stream:
             before = await next_of(stream)
             socket.authority.fault = Unavailable("The key store is away.")
-            await socket.register("agent/b", "unix:uid:0")
+            await socket.register("agent/b", f"unix:uid:{os.getuid()}")
             assert await status_of(late.fetch_x509()) is Status.UNAVAILABLE
             socket.authority.fault = None
             assert (await next_of(stream)).svids[0].spiffe_id == before.svids[0].spiffe_id
@@ -215,6 +217,8 @@ async def test_an_authority_that_cannot_sign_costs_nobody_what_they_have(tmp_pat
 
 async def test_five_hundred_watchers_share_the_work(tmp_path: Path) -> None:
     """A rotation reaches 500 open streams of one workload at the cost of one signature."""
+    # As the controller does where it serves the socket; here both ends are in one process.
+    allow_descriptors(4096)
     async with open_socket(tmp_path) as socket, asyncio.TaskGroup() as group:
         await socket.register("agent/a")
         seen: list[set[bytes]] = [set() for _ in range(500)]

@@ -74,7 +74,7 @@ class Seat:
         self.svids = svids
 
     async def marks(self) -> Collection[Selector]:
-        """Return what is true of the process now. Raises NotAllowed (`caller_changed`), Unavailable (`caller_slow`)."""
+        """Return what is true of the process now. Raises NotAllowed (`caller_changed`), Unavailable."""
         digest = await self.svids.wants_digest()
         turn = self._crowd.turn(self._caller.uid)
         try:
