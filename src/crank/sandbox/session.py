@@ -67,12 +67,8 @@ class NamespaceSession:
     # --- frames ---
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind == "R":
-            # Whoever waited for it may have left a moment ago.
-            if not self._ready.done():
-                self._ready.set_result(loads_strict(frame.payload))
-        elif frame.kind == "F" and not self._ready.done():
-            self._ready.set_exception(refusal(loads_strict(frame.payload)))
+        if frame.kind == "R" or (frame.kind == "F" and not self._ready.done()):
+            self._set_ready(frame)
         elif frame.kind == "F":
             self._never_began(refusal(loads_strict(frame.payload)))
         elif frame.kind == "C":
@@ -92,6 +88,15 @@ class NamespaceSession:
             self._run.begin_call(frame.payload, lambda answer: self.channel.send("a", answer))
         elif self._run is not None:
             self._run.take(frame)
+
+    def _set_ready(self, frame: Frame) -> None:
+        if self._ready.done():
+            # Whoever waited for it has left.
+            return
+        if frame.kind == "R":
+            self._ready.set_result(loads_strict(frame.payload))
+        else:
+            self._ready.set_exception(refusal(loads_strict(frame.payload)))
 
     def _answer(self, answer: JsonObject) -> None:
         door = self.channel.doors.pop(0) if answer["door"] else None

@@ -24,6 +24,7 @@ from crank.sandbox.assembly import Order, Standing
 from crank.sandbox.bundle import order_bytes
 from crank.sandbox.calls import BACKLOG_BYTES_MAX, Calls
 from crank.sandbox.cell import LINK_BYTES_MAX
+from crank.sandbox.counters import Counters
 from crank.sandbox.frames import Frame, FrameReader, encode
 from crank.sandbox.inlet import Inlet
 from crank.sandbox.outbox import Outbox
@@ -71,9 +72,7 @@ class Supervisor:
         self._runs = 0
         self._dead = False
         self._lost = False
-        self._cpu_before = self._cpu_sec = 0.0
-        self._refused_before = (0, 0)
-        self._peaks: tuple[int | None, int | None] = (None, None)
+        self._counters = Counters(standing)
         self._next_look = self._look_sec = 0.0
         self.clean = True
 
@@ -209,7 +208,7 @@ class Supervisor:
         }
         self._lasting = head["lasting"]
         self._settle_leftovers()
-        self._cpu_before = self._look()[0]
+        self._counters.begin(limits)
         handles = head.get("handles")
         if handles:
             order["handles"] = handles
@@ -322,7 +321,7 @@ class Supervisor:
     def _check_counters(self, run: Run) -> None:
         # Its own CPU time: a bomb that keeps us from running must not also make us look more rarely.
         looking, began = time.process_time(), time.monotonic()
-        cpu_sec, over = self._look()
+        over = self._counters.look(run.limits, until=run.began + run.limits.wall_sec)
         tick = _TICK_WATCHED_SEC if self._standing.group is None else _TICK_COUNTED_SEC
         # A look is dear: never spend more than a tenth of the time on it, nor, where others take the time, what is for the end.
         now, ending = time.monotonic(), run.began + run.limits.wall_sec
@@ -330,41 +329,11 @@ class Supervisor:
         after = now + max(tick, 10 * (time.process_time() - looking), now - began)
         last = ending - max(2 * self._look_sec, min(_END_SEC, run.limits.wall_sec / 4))
         self._next_look = after if after < last else ending
-        run.worked(cpu_sec - self._cpu_before)
+        run.worked(self._counters.cpu_sec)
         if over is not None:
             self._kill(over)
-        elif cpu_sec - self._cpu_before > run.limits.cpu_sec:
+        elif self._counters.cpu_sec > run.limits.cpu_sec:
             self._kill(verdict.timeout_end(run.limits, Clock.CPU))
-
-    def _look(self) -> tuple[float, End | None]:
-        """Read what the tree has used; return its CPU time and the limit that it has passed, if any."""
-        limits = self._run.limits if self._run is not None else self._limits
-        if self._standing.group is not None:
-            memory_kills, process_refusals = self._read_group()
-            over = verdict.memory_end(limits) if memory_kills else self._tree.passed(limits)
-            return self._cpu_sec, verdict.processes_end(limits) if process_refusals else over
-        until = float("inf") if self._run is None else self._run.began + limits.wall_sec
-        tree = self._tree.read(tasks_max=limits.processes, until=until)
-        self._cpu_sec = max(self._cpu_sec, tree.cpu_sec)
-        memory_bytes, tasks = self._peaks
-        self._peaks = max(memory_bytes or 0, tree.memory_bytes), max(tasks or 0, tree.tasks)
-        if tree.memory_bytes > limits.memory_bytes:
-            return self._cpu_sec, verdict.memory_end(limits)
-        return self._cpu_sec, verdict.processes_end(limits) if tree.tasks > limits.processes else self._tree.passed(limits)
-
-    def _read_group(self) -> tuple[int, int]:
-        """Read the group's counters; return how often it killed for memory and refused a process in this run."""
-        group = self._standing.group
-        if group is None:
-            return 0, 0
-        reading = group.read()
-        # The sandbox's own first process is not the job's.
-        tasks_peak = None if reading.tasks_peak is None else max(0, reading.tasks_peak - 1)
-        self._cpu_sec, self._peaks = reading.cpu_sec, (reading.peak_memory_bytes, tasks_peak)
-        now = reading.memory_kills, reading.process_refusals
-        if self._run is None:
-            self._refused_before = now
-        return now[0] - self._refused_before[0], now[1] - self._refused_before[1]
 
     # --- the end ---
 
@@ -401,7 +370,7 @@ class Supervisor:
         if run is not None and run.claim is not None and run.cause is None and not self._lost:
             # What the guest wrote before its last word lies in the pipes. The rest of the tree is not asked.
             self._drain()
-            refused = self._read_group()
+            refused = self._counters.refused()
             if self._lasting and refused[0]:
                 run.cause = verdict.memory_end(run.limits)  # Seen now or before its last word, it is the same end.
             elif run.violation is None:
@@ -416,7 +385,7 @@ class Supervisor:
         self._take_down()
         if run is not None and not told:
             self._drain()
-            refused = self._read_group_gone()
+            refused = self._counters.last_refused()
             # In a session that ran before, earlier runs may be what broke it: that is an end, and no accident.
             began = run.reached or self._runs > 1
             if began or run.cause is not None or run.violation is not None or any(refused):
@@ -424,11 +393,6 @@ class Supervisor:
             else:
                 self._tell_never_began()
         self._outbox.put("C", dumps({"clean": self.clean}).encode())
-
-    def _read_group_gone(self) -> tuple[int, int]:
-        with contextlib.suppress(OSError):
-            return self._read_group()
-        return 0, 0
 
     def _take_down(self) -> None:
         self._dead = True
@@ -468,13 +432,7 @@ class Supervisor:
             disk_full=full[0],
             inodes_full=full[1],
         )
-        usage = {
-            "cpu_sec": max(0.0, self._cpu_sec - self._cpu_before),
-            "peak_memory_bytes": self._peaks[0],
-            "tasks_peak": self._peaks[1],
-            "alive": alive,
-        }
-        return run.last_words(facts, usage)
+        return run.last_words(facts, {**self._counters.usage(), "alive": alive})
 
     def rehearse(self) -> None:
         """Go once through everything that an ordinary run does, so that its memory is touched before a job waits for it."""
@@ -482,7 +440,7 @@ class Supervisor:
             os.set_blocking(descriptor, False)
         run = Run(self._limits, self._standing.token)
         self._settle_leftovers()
-        self._cpu_before = self._look()[0]
+        self._counters.begin(self._limits)
         order_bytes({"code": "1", "args": b"null", "limits": None})
         for kind, payload in (("b", b""), ("d", b"{}"), ("v", b"1"), ("e", _PLAIN_END)):
             run.take_words(self._standing.token + encode(kind, payload))
@@ -490,7 +448,7 @@ class Supervisor:
         run.late_clock(run.began)
         run.next_moment()
         self._note_left(run)
-        self._told(run, self._read_group(), alive=False)
+        self._told(run, self._counters.refused(), alive=False)
         self._handlers()
 
 
