@@ -35,6 +35,7 @@ FIRST_SEC_MAX = 20.0
 COMMAND_SEC_MAX = 60.0
 RETRY_SEC_MIN = 0.5
 RETRY_SEC_MAX = 15.0
+_PID_BYTES_MAX = 32
 _FOREIGN = "bundle.*.pem"
 
 
@@ -44,7 +45,7 @@ class Wish:
 
     hint     which one, where there are several; the first unless said
     command  run after each change, as one line without a shell
-    signal   sent to the process whose number stands in `pid_file` after each change
+    signal   sent to the process whose number stands in the first line of `pid_file` after each change
     """
 
     folder: Path
@@ -222,7 +223,9 @@ def _run(command: list[str]) -> None:
 
 def _send(number: Signals, pid_file: Path) -> None:
     try:
-        pid = int(pid_file.read_text("ascii").strip())
+        with pid_file.open("rb") as source:
+            # Some write more beneath it, as PostgreSQL does.
+            pid = int(source.readline(_PID_BYTES_MAX))
         if pid <= 1:
             # 0 and below mean whole groups of processes.
             raise ValueError(pid)

@@ -24,7 +24,7 @@ class After:
         str | None, Parameter(help="Command to run after each change, such as 'nginx -s reload'; no shell is used.")
     ] = None
     signal: Annotated[str | None, Parameter(help="Signal to send after each change, such as HUP; needs --pid-file.")] = None
-    pid_file: Annotated[Path | None, Parameter(help="File with the number of the process to send it to.")] = None
+    pid_file: Annotated[Path | None, Parameter(help="File in whose first line stands the number of the process to send it to.")] = None
 
 
 def fetch(

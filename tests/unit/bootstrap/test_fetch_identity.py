@@ -84,7 +84,7 @@ async def test_a_watch_writes_anew_and_tells(tmp_path: Path) -> None:
     ) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
-        (tmp_path / "pid").write_text(f"{server.pid}\n")
+        (tmp_path / "pid").write_text(f"{server.pid}\n/var/lib/data\n5432\n")
         wish = Wish(
             tmp_path / "id", None, f"{sys.executable} -c \"open('{tmp_path}/ran', 'a').write('x')\"", signal.SIGHUP, tmp_path / "pid",
         )  # fmt: skip
