@@ -5,7 +5,9 @@ CRANK_SOAK_DRILL_SEC says how long it lasts. The same with clocks in hand is in 
 
 import base64
 import hashlib
+import json
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -146,6 +148,40 @@ def long(http: httpx2.Client) -> Steps:
         ended = until(lambda: (found := http.get(f"/v1/jobs/{job_id}").json())["end"] and found, what="the long job to end")
         heard = "".join(f"heard {line}\n" for line in sent.decode().splitlines())
         assert (ended["status"], ended["attempts"], ended["stdout"]) == ("succeeded", 1, heard)
+
+
+def test_a_joined_machine_outlives_a_change_of_the_root(node: Node, tmp_path: Path) -> None:
+    """Its worker and its files renew below the new root; when the old one is gone it works on, and after a restart, too."""
+    there = Node(tmp_path / "there")
+    invite = json.loads(node.crank("node", "invite", "--name", "box", "--json").stdout)
+    program = there.begin(["sh", "-c", invite["command"].replace("crank node", f"{sys.executable} -m crank node")])
+
+    def box() -> bool:
+        assert program.poll() is None, there.said()
+        # What it pinned may be gone.
+        node.hang_up()
+        found = [one for one in node.client().http.get("/v1/nodes").json()["nodes"] if one["name"] == "box"]
+        return bool(found and found[0]["connected"])
+
+    def step(name: str) -> bool:
+        return node.crank("identity", "rotate", name).returncode == 0
+
+    try:
+        until(box, what="the machine to join")
+        assert step("prepare")
+        until(lambda: step("activate"), what="every worker to know the new root")
+        until(lambda: step("retire"), what="the last certificate of the old root to expire", deadline_sec=4 * LEAF_SEC)
+        until(box, what="the machine to be connected below the new root")
+        threading.Event().wait(2 * LEAF_SEC)
+        assert box()
+        assert "identity_not_renewed" not in there.said()
+    finally:
+        there.end(program)
+    program = there.begin([sys.executable, "-m", "crank", "node", "join"])
+    try:
+        until(box, what="the machine to come back with nothing but its home")
+    finally:
+        there.end(program)
 
 
 def test_no_request_fails_while_identities_expire(node: Node) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,24 @@ class Node:
         if self._api is not None:
             self._api.http.close()
             self._api = None
+
+    def begin(self, argv: Sequence[str]) -> "subprocess.Popen[bytes]":
+        """Start a line that goes on in this home, as somebody pastes it; `said` returns what it says."""
+        self.home.parent.mkdir(parents=True, exist_ok=True)
+        with (self.home.parent / "begun.log").open("ab") as log:
+            return subprocess.Popen(
+                argv, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def said(self) -> str:
+        """Return what such lines have said until now."""
+        return (self.home.parent / "begun.log").read_text()
+
+    def end(self, program: "subprocess.Popen[bytes]") -> None:
+        """Stop such a line with all that it started, as Ctrl-C does, and insist that it ends."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGINT)
+        program.wait(timeout=60)
 
     def stop(self) -> None:
         """End the node as an operator does, and insist that it ends."""

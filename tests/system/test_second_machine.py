@@ -262,6 +262,21 @@ def test_a_folder_of_the_first_machine_is_never_looked_for_on_the_second(both: B
     assert both.get(f"/v1/jobs/{ran['job_id']}")["worker_id"] != both.box()["worker_id"]
 
 
+def test_a_new_root_reaches_what_it_keeps(both: Both) -> None:
+    """Its program keeps the roots that its worker hears of, before the new one signs: with those it comes back and renews."""
+    both.here.crank("identity", "rotate", "prepare")
+    files = [both.there.home / "member" / "ca.pem", both.there.home / "worker" / "joined" / "identity" / "ca.pem"]
+    until(lambda: all(path.read_text().count("BEGIN CERTIFICATE") == 2 for path in files), what="both roots to be kept")
+
+    def activated() -> bool:
+        with contextlib.suppress(AssertionError):
+            both.here.crank("identity", "rotate", "activate")
+            return True
+        return False
+
+    until(activated, what="every worker to have acknowledged the new root")
+
+
 def test_it_comes_back_without_the_token(both: Both) -> None:
     """Ended and started again, with nothing but its home, it serves as before."""
     both.leave()

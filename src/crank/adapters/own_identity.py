@@ -12,7 +12,7 @@ import os
 import ssl
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,22 @@ class HeldIdentity:
         self._now_us = now_us
         self._lock = threading.Lock()
         self._ask: Ask | None = None
+        self._tell_roots: Callable[[bytes], None] | None = None
         self._doubted = False
         self._sequence = 0
         self._revoked_ids: frozenset[str] = frozenset()
         self._revoked_serials: frozenset[str] = frozenset()
         self._seen: tuple[int, int] | None = None
-        self._adopt(self._read())
+        self._held = self._read()
+        self._adopt(self._held)
 
     def through(self, ask: Ask) -> None:
         """Say by which way the controller is asked."""
         self._ask = ask
+
+    def tell_roots(self, to: Callable[[bytes], None]) -> None:
+        """Hand `to` the roots, as PEM, whenever they are others: for whoever keeps them in files."""
+        self._tell_roots = to
 
     # --- what connections are made with ---------------------------------------------------------
 
@@ -137,8 +143,7 @@ class HeldIdentity:
         roots = _certificates(trust.roots)
         with self._lock:
             if roots != self._held.roots:
-                held = self._held
-                self._adopt(_Held(held.spiffe_id, held.key, held.key_pem, held.chain, roots))
+                self._adopt(replace(self._held, roots=roots))
             self._sequence = trust.sequence
             self._revoked_ids = frozenset(trust.revoked_ids)
             self._revoked_serials = frozenset(trust.revoked_serials)
@@ -166,7 +171,10 @@ class HeldIdentity:
             _in_memory("roots", b"".join(map(_pem, held.roots))) as ca_file,
         ):
             self._context = self._make_context(certificate_file=certificate_file, key_file=key_file, ca_file=ca_file)
+        told = self._tell_roots if held.roots != self._held.roots else None
         self._held = held
+        if told is not None:
+            told(b"".join(map(_pem, held.roots)))
 
     def _stamp(self) -> tuple[int, int] | None:
         try:

@@ -101,13 +101,14 @@ def _pinned(wanted: JoinWanted) -> tuple[str, tuple[bytes, ...]]:
             fix="Nothing was sent. Make a new invite on the controller; if this comes again, somebody stands between.",
         )
     # A root names its own trust domain, so the pin vouches for that name, too.
-    names = {_domain_of(one) for one in found}
+    names = {domain_of(one) for one in found}
     if len(names) != 1:
         raise UntrustedPeer("The pinned roots are of several trust domains.", code="root_mismatch")
     return names.pop(), found
 
 
-def _domain_of(root: bytes) -> str:
+def domain_of(root: bytes) -> str:
+    """Return the trust domain that a root names. Raises UntrustedPeer (`root_mismatch`)."""
     try:
         names = x509.load_der_x509_certificate(root).extensions.get_extension_for_class(x509.SubjectAlternativeName)
         (uri,) = names.value.get_values_for_type(x509.UniformResourceIdentifier)

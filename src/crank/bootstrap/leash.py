@@ -11,16 +11,20 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from crank import errors
 from crank.config import Settings, child_environment, interpreter
-from crank.domain.json import JsonObject
-from crank.errors import CrankError, Problem, Unavailable
+from crank.domain.json import JsonObject, loads_strict
+from crank.errors import CrankError, InvalidRequest, Problem, Unavailable
 
 LINE_BYTES_MAX = 1024 * 1024
+Hear = Callable[[JsonObject], Awaitable[None]]
+_log = structlog.get_logger(__name__)
 
 
 def fault_document(fault: CrankError) -> JsonObject:
@@ -106,6 +110,7 @@ class Child:
         self.role = role
         self._process = process
         self._end = end
+        self._hearing: asyncio.Task[None] | None = None
 
     @classmethod
     def spawn(cls, role: str, settings: Settings, log: Path | None) -> "Child":
@@ -135,20 +140,26 @@ class Child:
         """Return the process id."""
         return self._process.pid
 
-    async def ready(self, timeout_sec: float) -> JsonObject:
+    async def ready(self, timeout_sec: float, *, hear: Hear | None = None) -> JsonObject:
         """Return what the child said when it was ready.
+
+        hear  called with whatever it says later; without it, that is never read
 
         Raises the fault that it told of, or Unavailable when it ended or stayed silent.
         """
         reader, writer = await asyncio.open_connection(sock=self._end.dup(), limit=LINE_BYTES_MAX)
+        line = b""
         try:
             line = await asyncio.wait_for(reader.readline(), timeout_sec)
         except TimeoutError:
             raise self._silent(f"did not become ready within {timeout_sec:g} s") from None
         except ConnectionError:
-            line = b""
+            pass
         finally:
-            writer.close()
+            if hear is None or not line:
+                writer.close()
+        if hear is not None and line:
+            self._hearing = asyncio.create_task(_hear(reader, writer, hear), name=f"hear-{self.role}")
         if not line:
             raise self._silent("ended while it started")
         document: JsonObject = json.loads(line)
@@ -187,4 +198,17 @@ class Child:
         """Kill what is left of its session now."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        if self._hearing is not None:
+            self._hearing.cancel()
         self._end.close()
+
+
+async def _hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hear: Hear) -> None:
+    """Hand on what a child says, until it ends or says what nobody can read."""
+    try:
+        while line := await reader.readline():
+            await hear(loads_strict(line))
+    except (ConnectionError, ValueError, InvalidRequest) as fault:
+        _log.error("child_unreadable", cause=str(fault))
+    finally:
+        writer.close()

@@ -7,25 +7,29 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.own_identity import HeldIdentity
 from crank.bootstrap.files import held_lock, make_home, write_whole
-from crank.bootstrap.joining import ROOTS_MAX, JoinWanted, join
+from crank.bootstrap.joining import ROOTS_MAX, JoinWanted, domain_of, join
 from crank.bootstrap.keeper import GRACE_SEC, READY_SEC, next_delay_sec
 from crank.bootstrap.leash import Child, Leash
 from crank.bootstrap.logs import log_to_stderr
-from crank.bootstrap.member import Member, as_member, expires_us, member_dir, node_key, read_chain, read_member
+from crank.bootstrap.member import Member, as_member, expires_us, member_dir, node_key, pem, read_chain, read_member
 from crank.bootstrap.verifying import connector_to, own_identity
 from crank.bootstrap.worker import Place, run_worker
 from crank.config import Settings
 from crank.domain.ids import Digest
-from crank.errors import ConfigurationError, Conflict, CrankError, Unavailable
+from crank.domain.json import JsonObject
+from crank.errors import ConfigurationError, Conflict, CrankError, ProtocolError, Unavailable, UntrustedPeer
 
 LOOK_SEC = 5.0
 Say = Callable[[str], None]
@@ -107,11 +111,12 @@ def _roots(settings: Settings) -> tuple[Digest, ...]:
 async def _keep(settings: Settings, member: Member, say: Say) -> None:
     leash = Leash(None)
     leash.watch()
-    child = await _start(settings)
+    files = MemberFiles(settings)
+    child = await _start(settings, files)
     say(f"worker {member.worker_id} serves {member.workers} (home {settings.home}); Ctrl-C ends it")
-    guarding = asyncio.create_task(_guard(settings, member, child))
+    guarding = asyncio.create_task(_guard(settings, member, child, files))
     renewing = asyncio.create_task(_renew(leash, child))
-    keeping = asyncio.create_task(keep_files(settings))
+    keeping = asyncio.create_task(files.keep())
     stopping = asyncio.create_task(leash.wait())
     try:
         await asyncio.wait({guarding, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,17 +129,17 @@ async def _keep(settings: Settings, member: Member, say: Say) -> None:
         await child[0].stop(settings.drain_sec + GRACE_SEC)
 
 
-async def _start(settings: Settings) -> list[Child]:
+async def _start(settings: Settings, files: "MemberFiles") -> list[Child]:
     child = Child.spawn("member", settings, settings.logs_dir / "member.log")
     try:
-        await child.ready(READY_SEC)
+        await child.ready(READY_SEC, hear=files.heard)
     except BaseException:
         await child.stop(GRACE_SEC)
         raise
     return [child]
 
 
-async def _guard(settings: Settings, member: Member, child: list[Child]) -> None:
+async def _guard(settings: Settings, member: Member, child: list[Child], files: "MemberFiles") -> None:
     """Restart the worker whenever it ends; get a new identity when the old one has. Raises ConfigurationError."""
     delay_sec: float | None = None
     while True:
@@ -151,7 +156,7 @@ async def _guard(settings: Settings, member: Member, child: list[Child]) -> None
         settings = dataclasses.replace(settings, failpoints="")
         await asyncio.sleep(delay_sec)
         try:
-            child[:] = await _start(settings)
+            child[:] = await _start(settings, files)
         except CrankError as fault:
             _log.error("process_not_started", role="member", code=fault.error_code, message=fault.message)
 
@@ -174,31 +179,74 @@ async def _renew(leash: Leash, child: list[Child]) -> None:
         child[0].ask_to_renew()
 
 
-async def keep_files(settings: Settings) -> None:
-    """Renew what lies in files, for as long as the program runs: a worker that starts anew finds a certificate that holds.
+class MemberFiles:
+    """What lies in files, kept fresh for as long as the program runs: a worker that starts anew finds what holds.
 
     The worker itself renews in memory, because inside its walls it writes to no folder but its spool.
     """
-    kept: dict[Path, HeldIdentity] = {}
-    while True:
-        for folder in (settings.identity_dir, member_dir(settings)):
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._kept: dict[Path, HeldIdentity] = {}
+        # An answer of before must not be written over what was heard after it.
+        self._gate = asyncio.Lock()
+
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """Return where an identity lies: the worker's, and the node's."""
+        return self._settings.identity_dir, member_dir(self._settings)
+
+    async def keep(self) -> None:
+        """Renew whatever is due, again and again."""
+        while True:
+            for folder in self.folders:
+                await self._renew(folder)
+            await asyncio.sleep(LOOK_SEC * (0.5 + SystemIdSource().jitter() / 2))
+
+    async def _renew(self, folder: Path) -> None:
+        async with self._gate:
             try:
-                own = kept.get(folder) or _held(settings, folder)
-                kept[folder] = own
+                own = self._kept.get(folder) or self._held(folder)
+                self._kept[folder] = own
                 if own.due_in_sec() <= 0:
                     await own.renew()
                     await asyncio.to_thread(_write_files, folder, own)
             except (CrankError, OSError) as fault:
                 # Read anew: perhaps the node has joined again since.
-                kept.pop(folder, None)
+                self._kept.pop(folder, None)
                 _log.error("identity_not_renewed", folder=str(folder), cause=str(fault))
-        await asyncio.sleep(LOOK_SEC * (0.5 + SystemIdSource().jitter() / 2))
+
+    async def heard(self, told: JsonObject) -> None:
+        """Take the controller's roots from the worker, who hears of others before one of them signs anything."""
+        async with self._gate:
+            try:
+                roots = check_roots(told["roots"], self._settings.trust_domain, known=_roots(self._settings))
+                for folder in self.folders:
+                    await asyncio.to_thread(write_whole, folder / "ca.pem", pem(roots), mode=0o644)
+            except (CrankError, OSError, KeyError) as fault:
+                _log.error("roots_not_taken", cause=str(fault))
+                return
+            self._kept.clear()
+            _log.info("roots_taken", count=len(roots))
+
+    def _held(self, folder: Path) -> HeldIdentity:
+        own = own_identity(self._settings, folder)
+        connector_to(self._settings, place_of(self._settings).url, own, None)
+        return own
 
 
-def _held(settings: Settings, folder: Path) -> HeldIdentity:
-    own = own_identity(settings, folder)
-    connector_to(settings, place_of(settings).url, own, None)
-    return own
+def check_roots(told: Any, trust_domain: str, *, known: Collection[Digest]) -> list[bytes]:
+    """Return roots that may take the place of those that are known: one of them stays. Raises UntrustedPeer, ProtocolError."""
+    try:
+        loaded = x509.load_pem_x509_certificates(told.encode("ascii"))[: ROOTS_MAX + 1]
+    except (AttributeError, ValueError) as fault:
+        raise ProtocolError("The worker told of roots that cannot be read.") from fault
+    roots = [one.public_bytes(serialization.Encoding.DER) for one in loaded]
+    if len(roots) > ROOTS_MAX or {domain_of(one) for one in roots} != {trust_domain}:
+        raise UntrustedPeer("The worker told of roots of another trust domain, or of too many.", code="root_mismatch")
+    if not {hashlib.sha256(one).hexdigest() for one in roots} & set(known):
+        raise UntrustedPeer("The worker told of roots of which none is known.", code="root_mismatch")
+    return roots
 
 
 def _write_files(folder: Path, own: HeldIdentity) -> None:
@@ -220,6 +268,7 @@ def place_of(settings: Settings) -> Place:
         # Mounts are of the controller's own node: none of this machine's folders is for its jobs.
         mounts_register=Path(os.devnull),
         allowed=member.capabilities,
+        tells_roots=True,
     )
 
 

@@ -101,6 +101,22 @@ async def test_what_is_not_its_own_is_refused(own, issuer):
     assert own.context() is before
 
 
+async def test_other_roots_are_told_to_whoever_keeps_them(own, issuer, tmp_path):
+    """Whoever asked hears of roots that are others, by a push or with a renewal, and of the same ones nothing."""
+    told: list[bytes] = []
+    own.tell_roots(told.append)
+    roots = encoded(issuer.bundle().x509_authorities)
+    own.believe(Trust(5, roots, 1, [], []))
+    assert told == []
+    more = [*roots, *encoded(authority(tmp_path / "next").bundle().x509_authorities)]
+    own.believe(Trust(6, more, 2, [], []))
+    assert [one.count(b"BEGIN CERTIFICATE") for one in told] == [2]
+    own.through(lambda request: answer(issuer, request))
+    await own.renew()
+    assert [one.count(b"BEGIN CERTIFICATE") for one in told] == [2, 1]
+    assert told[-1] == own.files()[1]
+
+
 def test_trust_is_believed_whole_or_not_at_all(own, issuer):
     """New roots make a new context and are what peers are checked by; what cannot be read changes nothing."""
     before = own.context()

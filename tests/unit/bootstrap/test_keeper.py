@@ -1,7 +1,9 @@
 """When a dead process is started again, and what must be whole on disk."""
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,9 @@ import pytest
 
 from crank.bootstrap.files import held_lock, is_locked, make_home, node_id, read_json, write_whole
 from crank.bootstrap.keeper import DELAY_MAX_SEC, DELAY_MIN_SEC, SOUND_AFTER_SEC, next_delay_sec
-from crank.bootstrap.leash import fault_document, parse_fault
+from crank.bootstrap.leash import Child, fault_document, parse_fault
 from crank.config import Settings, load
+from crank.domain.json import JsonObject
 from crank.errors import ConfigurationError, Conflict, Problem, SandboxError, StoreError, Unavailable
 
 
@@ -103,3 +106,29 @@ def test_every_problem_crosses_processes() -> None:
     """A list of mistakes stays a list of mistakes."""
     fault = ConfigurationError("Two.", problems=[Problem("a", "b", "c"), Problem("d", "e", "f")])
     assert parse_fault(fault_document(fault)).problems == fault.problems
+
+
+async def test_a_child_is_heard_for_as_long_as_it_speaks(settings: Settings, tmp_path: Path) -> None:
+    """Every line after the first one is handed on, also those that came with it; what cannot be read ends the listening alone."""
+    program = """
+import socket, sys, time
+end = socket.socket(fileno=int(sys.argv[1]))
+end.sendall(b'{"ready": 1}\\n{"said": 1}\\n')
+end.recv(1)
+end.sendall(b'{"said": 2}\\n{"said": \\n{"said": 4}\\n')
+end.recv(1)
+"""
+    mine, its = socket.socketpair()
+    process = subprocess.Popen([sys.executable, "-c", program, str(its.fileno())], pass_fds=(its.fileno(),), start_new_session=True)
+    its.close()
+    child = Child("test", process, mine)
+    heard: asyncio.Queue[JsonObject] = asyncio.Queue()
+    async with asyncio.timeout(30):
+        assert await child.ready(20, hear=heard.put) == {"ready": 1}
+        assert await heard.get() == {"said": 1}
+        mine.send(b"x")
+        assert await heard.get() == {"said": 2}
+        assert child._hearing is not None
+        await child._hearing
+        assert heard.empty()
+        await child.stop(10)
