@@ -19,7 +19,7 @@ from cryptography import x509
 from crank.adapters.clock import SystemClock
 from crank.bootstrap.joining import JoinWanted, join
 from crank.bootstrap.member import as_member, expires_us, read_member
-from crank.bootstrap.member_keeper import _held, _joined, _write_files, come_back, place_of, run_member, thumbprint
+from crank.bootstrap.member_keeper import MemberFiles, _joined, _write_files, come_back, place_of, run_member, thumbprint
 from crank.config import Settings, load
 from crank.controller import identities
 from crank.controller.nodes import Invited, NodeWanted, forget, invite, list_nodes, register
@@ -363,7 +363,7 @@ async def test_files_are_renewed_for_the_worker_that_starts_next(desk, node: Lis
     joined = as_member(settings, member.trust_domain)
     folders = (joined.identity_dir, settings.home / "member")
     before = [(folder / "cert.pem").read_bytes() for folder in folders]
-    held = [_held(joined, folder) for folder in folders]
+    held = [MemberFiles(joined)._held(folder) for folder in folders]
     for folder, own in zip(folders, held, strict=True):
         await own.renew()
         await asyncio.to_thread(_write_files, folder, own)
@@ -378,7 +378,7 @@ async def joins_again(desk, joined: Settings) -> list[str]:
     """Return what is wrong with the files by which a worker would start next."""
     wrong = []
     for folder in (joined.identity_dir, joined.home / "member"):
-        own = _held(joined, folder)
+        own = MemberFiles(joined)._held(folder)
         serial = f"{x509.load_pem_x509_certificate((folder / 'cert.pem').read_bytes()).serial_number:x}"
         found = await desk.store.read(lambda tx, serial=serial: tx.identities.find(serial))
         if found is None or own.due_in_sec() <= 0 or found.attestation is not Attestation.JOIN:

@@ -4,6 +4,7 @@ Requests that change something carry an Idempotency-Key, so that a lost answer c
 """
 
 import asyncio
+import contextlib
 import random
 import ssl
 import time
@@ -36,7 +37,7 @@ class ClientOptions:
     """Where a node is and how to prove oneself to it.
 
     api         `https://127.0.0.1:7443`
-    ca_file     certificate that proves the node; token_file the caller's secret
+    ca_file     certificates that prove the node, read anew when they change; token_file the caller's secret
     retry_sec   how long a safe request is repeated while the node does not answer
     token       a token or a key's secret, in place of that in token_file
     proof_key   the key that the token is bound to, or that tokens shall be bound to
@@ -70,13 +71,25 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as fault:
-        raise ConfigurationError(
-            f"The certificate file {ca_file} cannot be used: {fault}",
-            code="ca_unreadable",
-            fix="Start the node with 'crank up', or name its CA file.",
-        ) from fault
+        raise _ca_unreadable(ca_file, fault) from fault
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
+
+
+def _proof(ca_file: str) -> bytes:
+    """Return what the file holds, which is small. Raises ConfigurationError."""
+    try:
+        return Path(ca_file).read_bytes()
+    except OSError as fault:
+        raise _ca_unreadable(ca_file, fault) from fault
+
+
+def _ca_unreadable(ca_file: str, fault: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"The certificate file {ca_file} cannot be used: {fault}",
+        code="ca_unreadable",
+        fix="Start the node with 'crank up', or name its CA file.",
+    )
 
 
 def _auth(options: ClientOptions) -> httpx2.Auth:
@@ -91,18 +104,35 @@ class Link:
 
     def __init__(self, options: ClientOptions) -> None:
         self.options = options
+        self._proof = _proof(options.ca_file)
+        self._http = self._connect(tls_context(options.ca_file), _auth(options))
+        self._earlier: list[httpx2.AsyncClient] = []
+
+    def _connect(self, context: ssl.SSLContext, auth: httpx2.Auth | None) -> httpx2.AsyncClient:
         # trust_env off: a proxy or another CA from the environment must not come between.
-        self._http = httpx2.AsyncClient(
-            base_url=options.api,
-            verify=tls_context(options.ca_file),
-            auth=_auth(options),
+        return httpx2.AsyncClient(
+            base_url=self.options.api,
+            verify=context,
+            auth=auth,
             timeout=httpx2.Timeout(_READ_SEC, connect=_CONNECT_SEC),
             trust_env=False,
         )
 
+    def _current(self) -> httpx2.AsyncClient:
+        """Return the pool whose connections are proven by what the file holds now: the node may have changed its root."""
+        with contextlib.suppress(ConfigurationError):
+            proof = _proof(self.options.ca_file)
+            if proof != self._proof:
+                now = self._connect(tls_context(self.options.ca_file), self._http.auth)
+                # What is under way on the earlier one goes on.
+                self._earlier.append(self._http)
+                self._http, self._proof = now, proof
+        return self._http
+
     async def close(self) -> None:
         """Close every connection."""
-        await self._http.aclose()
+        for http in (*self._earlier, self._http):
+            await http.aclose()
 
     async def ask(self, method: str, path: str, *, retry: bool = True, **parts: Any) -> tuple[int, Any]:
         """Send a request and return (status, JSON body).
@@ -115,7 +145,7 @@ class Link:
         delay_sec = 0.1
         while True:
             try:
-                answer = await self._http.request(method, path, **parts)
+                answer = await self._current().request(method, path, **parts)
                 fault = None if answer.is_success else fault_of(answer.status_code, _json_or_none(answer))
                 if fault is None:
                     return answer.status_code, _json(answer)
@@ -131,7 +161,7 @@ class Link:
     async def stream(self, method: str, path: str, **parts: Any) -> AsyncIterator[httpx2.Response]:
         """Open a streamed answer. Raises as `ask`, without repeating."""
         try:
-            async with self._http.stream(method, path, **parts) as answer:
+            async with self._current().stream(method, path, **parts) as answer:
                 if not answer.is_success:
                     await answer.aread()
                     raise fault_of(answer.status_code, _json_or_none(answer))

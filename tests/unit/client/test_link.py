@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,25 @@ async def test_a_stranger_is_not_trusted(tmp_path: Path) -> None:
     async with node(tmp_path, answer) as options:
         wrong = ClientOptions(options.api, str(stranger.ca_file), options.token_file)
         async with AsyncClient(wrong) as client:
+            with pytest.raises(UntrustedPeer):
+                await client.get("j")
+
+
+async def test_a_changed_root_is_believed_by_who_runs_on(tmp_path: Path) -> None:
+    """A program that holds a client across a change of the root finds the node again, and believes no root that went."""
+    stranger = authority(tmp_path / "stranger")
+    stranger.ensure()
+    believed = tmp_path / "api-ca.pem"
+    async with node(tmp_path, lambda *_: plain(JOB)) as options:
+        believed.write_bytes(Path(stranger.ca_file).read_bytes())
+        async with AsyncClient(replace(options, ca_file=str(believed))) as client:
+            with pytest.raises(UntrustedPeer):
+                await client.get("j")
+            believed.write_bytes(Path(options.ca_file).read_bytes())
+            assert (await client.get("j")).ok
+            believed.unlink()
+            assert (await client.get("j")).ok, "a file that is away for a moment takes nothing"
+            believed.write_bytes(Path(stranger.ca_file).read_bytes())
             with pytest.raises(UntrustedPeer):
                 await client.get("j")
 
