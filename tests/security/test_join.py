@@ -19,7 +19,15 @@ from cryptography import x509
 from crank.adapters.clock import SystemClock
 from crank.bootstrap.joining import JoinWanted, join
 from crank.bootstrap.member import as_member, expires_us, read_member
-from crank.bootstrap.member_keeper import MemberFiles, _joined, _write_files, come_back, place_of, run_member, thumbprint
+from crank.bootstrap.member_keeper import (
+    MemberFiles,
+    _joined,
+    _write_files,
+    come_back,
+    place_of,
+    run_member,
+    thumbprint,
+)
 from crank.config import Settings, load
 from crank.controller import identities
 from crank.controller.nodes import Invited, NodeWanted, forget, invite, list_nodes, register
