@@ -56,9 +56,8 @@ async def complete(desk: Desk, *, worker: LiveWorker, message: Finished) -> None
     """Settle an attempt once. A repeated message changes nothing; one of an old lease is kept as superseded."""
     # One tenant until tenancy arrives; the wire then carries it with the lease.
     job_id, tenant = JobId(message.job_id), LOCAL_TENANT
-    outcome = await asyncio.to_thread(_read_outcome, desk, message)  # 1
-    outcome = await asyncio.to_thread(_check_artifacts, desk, outcome)  # 3
-    kept = await asyncio.to_thread(_keep, desk, outcome)  # 4
+    kept = await asyncio.to_thread(_take_in, desk, message)  # 1, 3, 4
+    outcome = kept.outcome
     desk.failpoints.reach("complete.before_commit")
 
     def settle(tx: Transaction) -> str:
@@ -88,6 +87,13 @@ async def complete(desk: Desk, *, worker: LiveWorker, message: Finished) -> None
     await worker.link.send(
         Settled(message.job_id, message.epoch, "superseded" if verdict == "superseded" else "accepted")
     )
+
+
+def _take_in(desk: Desk, message: Finished) -> _Kept:
+    """Read what was told, and keep what does not fit into a row: all that reads and writes files, in one thread."""
+    outcome = _read_outcome(desk, message)  # 1
+    outcome = _check_artifacts(desk, outcome)  # 3
+    return _keep(desk, outcome)  # 4
 
 
 def _notice(desk: Desk, job_id: JobId, outcome: Outcome) -> None:

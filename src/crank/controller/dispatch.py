@@ -183,7 +183,7 @@ def _told(handle: Handle) -> LeaseHandle:
 async def _send(desk: Desk, plan: _Plan, job: Job) -> None:
     request = job.request
     plan.worker.leases[job.job_id] = lease_of(job)
-    desk.watch.changed(job.tenant, job.job_id)
+    desk.watch.moved(job.tenant, job.job_id)
     message = Lease(
         job_id=job.job_id,
         epoch=job.epoch,

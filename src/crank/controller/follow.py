@@ -27,7 +27,7 @@ async def _find(desk: Desk, tenant: TenantId, job_id: JobId) -> Job:
 async def wait_ended(desk: Desk, *, tenant: TenantId, job_id: JobId, timeout_sec: float) -> Job:
     """Return the job when it has ended, or as it stands when the time is over. Raises NotFound."""
     deadline_sec = desk.clock.monotonic_sec() + timeout_sec
-    with desk.watch.on(tenant, job_id) as changed:
+    with desk.watch.on(tenant, job_id, ends=True) as changed:
         while True:
             changed.clear()
             job = await _find(desk, tenant, job_id)

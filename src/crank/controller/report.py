@@ -115,7 +115,7 @@ async def _started(desk: Desk, worker: LiveWorker, message: Started) -> None:
 
     await desk.store.transact(note)
     desk.failpoints.reach("report.started")
-    desk.watch.changed(LOCAL_TENANT, job_id)
+    desk.watch.moved(LOCAL_TENANT, job_id)
 
 
 async def _output(desk: Desk, worker: LiveWorker, message: Output) -> None:
@@ -134,7 +134,7 @@ async def _output(desk: Desk, worker: LiveWorker, message: Output) -> None:
         fresh.append(event)
     if fresh:
         await desk.streams.append(job_id, fresh)
-        desk.watch.changed(LOCAL_TENANT, job_id)
+        desk.watch.moved(LOCAL_TENANT, job_id)
 
 
 async def _declined(desk: Desk, worker: LiveWorker, message: Declined) -> None:

@@ -114,18 +114,18 @@ async def submit(
     check_job_id(desk, draft.job_id)
     digest = request_digest(submission.fields)
     key = submission.key
-    earlier = await desk.store.read(lambda tx: _earlier(desk, tx, tenant, key, draft.job_id, digest))  # 2
-    if earlier is not None:
-        return Submitted(earlier, replayed=True)
+    if key is not None or draft.job_id is not None:  # 2
+        earlier = await desk.store.read(lambda tx: _earlier(desk, tx, tenant, key, draft.job_id, digest))
+        if earlier is not None:
+            return Submitted(earlier, replayed=True)
     draft, session = await join(desk, tenant=tenant, draft=draft, fields=submission.fields)  # 3
-    mounts = await desk.store.read(lambda tx: resolve_mounts(tx, tenant, draft.mounts))
+    mounts, call = await desk.store.read(lambda tx: _resolve(tx, tenant, draft, session))
     handles = origin.handles if origin is not None else await hand_over(desk, tenant=tenant, drafts=draft.handles)
-    call = await desk.store.read(lambda tx: _call(tx, tenant, draft, mounts, session))
     await check_granted(desk, call)
     capability = await _who_could(desk, subject, draft, mounts, tenant=tenant, session=session)  # 4
     _check_terms(desk, draft, capability)  # 5
     await _check_blobs(desk, draft)  # 6
-    files = await asyncio.to_thread(_keep_files, desk, draft)
+    files = await asyncio.to_thread(_keep_files, desk, draft) if draft.files else ()
     files += await find_kept(
         desk,
         tenant=tenant,
@@ -328,10 +328,13 @@ def _request(
     )
 
 
-def _call(tx: Transaction, tenant: TenantId, draft: Draft, mounts: dict[str, Mount], session: Session | None) -> Call:
-    """Return what a grant must cover: in a session, also the mounts that the job will find there."""
+def _resolve(
+    tx: Transaction, tenant: TenantId, draft: Draft, session: Session | None
+) -> tuple[dict[str, Mount], Call]:
+    """Return the mounts and what a grant must cover: in a session, also the mounts that the job will find there."""
+    mounts = resolve_mounts(tx, tenant, draft.mounts)
     held = mounts_of(mounts.values()) if session is None else named(tx, tenant, session.request.mounts)
-    return Call(draft.capability, draft.version, draft.args, held)
+    return mounts, Call(draft.capability, draft.version, draft.args, held)
 
 
 def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str, call: Call) -> Submitted:

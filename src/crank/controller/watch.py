@@ -11,7 +11,8 @@ class Watch:
     """One event for each waiter; a change sets all of a job's events."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[TenantId, str], set[asyncio.Event]] = {}
+        # Each with whether it waits for an end alone.
+        self._waiting: dict[tuple[TenantId, str], dict[asyncio.Event, bool]] = {}
         self.work = asyncio.Event()
 
     def changed(self, tenant: TenantId, name: str) -> None:
@@ -19,19 +20,25 @@ class Watch:
         for event in self._waiting.get((tenant, name), ()):
             event.set()
 
+    def moved(self, tenant: TenantId, name: str) -> None:
+        """Say the same of a change that is certainly no end: whoever waits for the end sleeps on."""
+        for event, ends in self._waiting.get((tenant, name), {}).items():
+            if not ends:
+                event.set()
+
     def has(self, tenant: TenantId, name: str) -> bool:
         """Tell whether somebody waits for this job or session now."""
         return (tenant, name) in self._waiting
 
     @contextmanager
-    def on(self, tenant: TenantId, name: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set at every change; clear it before looking."""
+    def on(self, tenant: TenantId, name: str, *, ends: bool = False) -> Iterator[asyncio.Event]:
+        """Give an event that is set at every change, or with `ends` where it may be the end; clear it before looking."""
         event = asyncio.Event()
-        waiters = self._waiting.setdefault((tenant, name), set())
-        waiters.add(event)
+        waiters = self._waiting.setdefault((tenant, name), {})
+        waiters[event] = ends
         try:
             yield event
         finally:
-            waiters.discard(event)
+            del waiters[event]
             if not waiters:
                 self._waiting.pop((tenant, name), None)

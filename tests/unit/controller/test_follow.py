@@ -11,6 +11,7 @@ from crank.controller.follow import events
 from crank.controller.keys import KeyWanted, mint, revoke
 from crank.controller.scope import desk_for
 from crank.controller.submit import Submission, submit
+from crank.controller.watch import Watch
 from crank.domain.credential import OWNER_SUBJECT
 from crank.domain.ids import LOCAL_TENANT, JobId
 from crank.errors import NotAuthenticated
@@ -43,3 +44,14 @@ async def test_a_revoked_key_stops_hearing_a_job_that_never_pauses(tmp_path: Pat
         await revoke(owner, tenant=LOCAL_TENANT, subject=OWNER_SUBJECT, key=made.credential.credential_id)
         with pytest.raises(NotAuthenticated):
             await anext(following)
+
+
+def test_whoever_waits_for_the_end_sleeps_until_it_may_be_there() -> None:
+    """Output and a start wake those who follow, and not those who wait for the end; a change that may be one wakes all."""
+    watch = Watch()
+    with watch.on(LOCAL_TENANT, "j", ends=True) as end, watch.on(LOCAL_TENANT, "j") as all_of_it:
+        watch.moved(LOCAL_TENANT, "j")
+        assert (end.is_set(), all_of_it.is_set()) == (False, True)
+        watch.changed(LOCAL_TENANT, "j")
+        assert end.is_set()
+    assert not watch.has(LOCAL_TENANT, "j")
