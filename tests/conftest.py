@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.nodeid import coerce_node_id
+from hypothesis import HealthCheck, settings
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -13,6 +14,9 @@ for _name in [name for name in os.environ if name.startswith("CRANK_") and not n
     if _name not in {"CRANK_SOAK_KILLS", "CRANK_SOAK_JOBS", "CRANK_SOAK_DOCUMENTS", "CRANK_SOAK_DRILL_SEC"}:
         del os.environ[_name]
 
+# A busy machine is no fault of a test: only what it finds counts, not how long an example took.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 # Whoever starts tests in the background may ignore Ctrl-C for them, and all that they start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -5,6 +5,7 @@ prints one JSON line for each case. It needs the standard library, structlog and
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -33,6 +34,7 @@ _SETTLE_SEC = 5.0
 _READY_SEC = 20.0
 _WARM = 12
 _LOOK_SEC, _QUIET_LOOKS = 0.05, 6
+_SETTLED_SEC = 30.0
 
 
 class Quiet:
@@ -81,6 +83,10 @@ class Arena:
         for case in (self.following, replace(self.following, programs=True)):
             for _ in range(2):
                 await asyncio.gather(*(self.run(case) for _ in range(count)))
+        for case in (self.following, replace(self.following, programs=True)):
+            # A refill that stands still for long is no rest.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.runner.settled(self.build(case)), _SETTLED_SEC)
         before, quiet = self.traces(), 0
         while quiet < _QUIET_LOOKS:
             await asyncio.sleep(_LOOK_SEC)

@@ -59,7 +59,7 @@ def _wrongs(number: int, run: Run, outcome: Outcome, took_sec: float) -> list[st
         wrong.append(f"run {number}: result {outcome.result!r}; {told}")
     if run.stdout is not None and outcome.stdout.text != run.stdout and not run.may_fail:
         wrong.append(f"run {number}: stdout {outcome.stdout.text[-300:]!r}")
-    if took_sec > run.wall_sec + 2:
+    if took_sec > run.wall_sec + 10:
         wrong.append(f"run {number}: it took {took_sec:.1f} s")
     return wrong
 

@@ -44,7 +44,7 @@ def _(folder: Path, count: int) -> dict[str, Any]:
 
 @when("the agent has the folder converted", target_fixture="converted")
 def _(running: Node, mixed: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return _process(running, mixed["path"], folder / "out", "--arg", "to=plain", "--arg", "per_file_sec=3")
+    return _process(running, mixed["path"], folder / "out", "--arg", "to=plain", "--arg", "per_file_sec=10")
 
 
 @then("every good document came back converted")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 SLOW = "import time\nfor step in range(12):\n    print('step', step, flush=True)\n    time.sleep(0.4)\nresult = 'done'"
-SLEEP = "import time; time.sleep(60)"
+SLEEP = "import time; time.sleep(280)"
 LEAVES = "open('/out/note.txt', 'w').write('größe' * 40000)\nopen('/out/b.bin', 'wb').write(bytes(range(256)))"
 SHOWS = "print('hi'); import sys; print('bad', file=sys.stderr); result = {'total': sum(args['numbers'])}"
 
@@ -90,8 +90,8 @@ async def _soft_wait(host: Host) -> dict[str, Any]:
 
 
 async def _cancelled(host: Host, mark: str) -> dict[str, Any]:
-    await host.call_and_cancel("run_python", {"code": SLEEP + f"  # {mark} attached", "wait_sec": 40}, 1.0)
-    await host.call_and_cancel("run_python", {"code": SLEEP, "wait_sec": 40, "detach": True, "args": mark}, 1.0)
+    await host.call_and_cancel("run_python", {"code": SLEEP + f"  # {mark} attached", "wait_sec": 40}, 3.0)
+    await host.call_and_cancel("run_python", {"code": SLEEP, "wait_sec": 40, "detach": True, "args": mark}, 3.0)
     begun = await host.call("run_python", {"code": SLEEP, "wait_sec": 0})
     job_id = begun["structured"]["job_id"]
     await host.call_and_cancel("job_wait", {"job_id": job_id, "wait_sec": 40}, 0.5)

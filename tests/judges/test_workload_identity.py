@@ -96,7 +96,7 @@ def test_the_client_of_pypi(node: Node, judge: Callable[[str], Path]) -> None:
         assert node.client().http.delete(f"/v1/workloads/{entry['workload_id']}").status_code == 200
     removed_sec = time.monotonic()
     last = visitor.next()
-    assert time.monotonic() - removed_sec < 1
+    assert time.monotonic() - removed_sec < 4
     assert "PERMISSION_DENIED" in last["ended"], last
     assert "PERMISSION_DENIED" in last["again"], last
     visitor.close()

@@ -285,7 +285,7 @@ def test_cancelling_the_caller_cancels_what_it_called_for(node: Node) -> None:
 
 def test_a_caller_that_times_out_or_is_killed_takes_its_calls_along(node: Node) -> None:
     """Any end will do: the wall clock goes on while it waits, and SIGKILL of its own hand ends it at once."""
-    job_id, child = waits_for_child(node, constraints={"timeout_sec": 1.5})
+    job_id, child = waits_for_child(node, constraints={"timeout_sec": 6})
     assert node.client().ended(job_id)["end"]["clock"] == "wall"
     assert node.client().ended(child)["status"] == "cancelled"
     code = (
@@ -300,9 +300,9 @@ def test_a_caller_that_times_out_or_is_killed_takes_its_calls_along(node: Node) 
 
 
 def test_waiting_for_a_call_is_not_idling(node: Node) -> None:
-    """The idle clock of half a second does not end a job whose call takes two."""
-    code = calling("crank.call('python.run.core', code='import time\\ntime.sleep(2)\\n7')")
-    assert run(node, code, [RUN], constraints={"idle_sec": 0.5})["result"] == 7
+    """The idle clock of three seconds does not end a job whose call takes five."""
+    code = calling("crank.call('python.run.core', code='import time\\ntime.sleep(5)\\n7')")
+    assert run(node, code, [RUN], constraints={"idle_sec": 3})["result"] == 7
 
 
 def test_a_controller_that_is_killed_in_the_middle_runs_nothing_twice(node: Node) -> None:

@@ -163,6 +163,14 @@ class Pair:
         """Wait until the worker is connected and has said what it holds."""
         await until(lambda: any(worker.sessions is not None for worker in self.desk.roster.live()))
 
+    async def reconnected(self) -> None:
+        """Cut the link, and wait until the worker stands on another one and has said there what it holds."""
+        before = self.desk.roster.live()
+        self.cut()
+        await until(
+            lambda: any(worker.sessions is not None and worker not in before for worker in self.desk.roster.live())
+        )
+
     async def kill(self) -> None:
         """End the worker as a kill would: no word, and nothing of it lives on."""
         assert self.running is not None

@@ -289,7 +289,7 @@ async def test_more_than_eight_at_once_wait_their_turn_in_the_module_and_are_ref
         return answer(call)
 
     taker = Taker(never)
-    outcome = await bench.run(RAW + "for n in range(1, 13):\n    send(word(number=n))\ntime.sleep(0.5)", taker)
+    outcome = await bench.run(RAW + "for n in range(1, 13):\n    send(word(number=n))\ntime.sleep(3)", taker)
     assert len(taker.calls) == 8
     assert sum(each.count for each in outcome.denials if each.layer == "handle") == 4
 
@@ -321,8 +321,12 @@ async def test_a_file_of_the_jobs_own_stands_before_the_module(bench: Bench) -> 
 async def test_an_interrupt_ends_the_waiting_and_the_next_call_works(bench: Bench) -> None:
     """A call that was given up is answered to nobody; the answer of the next one is its own."""
 
+    given_up = asyncio.Event()
+
     async def late(call: JobCall) -> JsonObject:
-        await asyncio.sleep(0.5 if call.number == 1 else 0)
+        if call.number == 1:
+            await given_up.wait()
+        given_up.set()
         return answer(call, result=call.number)
 
     code = (

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.node import Node, running_node, until
+from tests.support.tree import alive
 
 pytestmark = [
     pytest.mark.system,
@@ -146,7 +146,5 @@ def test_nothing_outlives_the_worker(tmp_path: Path) -> None:
         worker = _worker(node)
         beside = _children(worker)
         os.kill(worker, signal.SIGKILL)
-        give_up_sec = time.monotonic() + 30
         for pid in beside.values():
-            while os.path.exists(f"/proc/{pid}") and _status(pid)["State"][0] != "Z":
-                assert time.monotonic() < give_up_sec
+            until(lambda pid=pid: not alive(pid), what="it to end", deadline_sec=30)  # type: ignore[misc]

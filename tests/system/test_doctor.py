@@ -94,7 +94,7 @@ def test_every_wall_of_this_machine_holds(home: Path, core: Path) -> None:
     assert "from the pool" in found["try pool"]["cause"]
     assert (code == 0) == answer["ok"]
     # Three seconds on a quiet machine.
-    assert took_sec < 20
+    assert took_sec < 60
 
 
 def test_without_a_profile_it_says_that_it_did_not_try(home: Path, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ async def test_a_flood_is_cut_and_ended(functions: SandboxedFunctions) -> None:
 
 async def test_the_deadline_ends_a_call(functions: SandboxedFunctions) -> None:
     """At the wall clock the call is dead, and what was printed is kept."""
-    outcome = await call(functions, "text.end", {"how": "sleep"}, wall_sec=1.0)
+    outcome = await call(functions, "text.end", {"how": "sleep"}, wall_sec=4.0)
     assert (outcome.end.reason, outcome.end.clock) == (Reason.TIMEOUT, Clock.WALL)
     assert outcome.stdout.text == "ready\n"
 

@@ -80,7 +80,7 @@ def test_a_named_mount_is_used_by_its_name(node: Node, tmp_path: Path) -> None:
 
 def test_a_deadline_ends_a_job(node: Node) -> None:
     """--timeout gives exit code 7, and what was printed until then is kept."""
-    done = node.crank("run", "-", "--timeout", "1", "--json", stdin=SLOW)
+    done = node.crank("run", "-", "--timeout", "4", "--json", stdin=SLOW)
     found = json.loads(done.stdout)
     assert (done.returncode, found["status"], found["end"]["clock"]) == (7, "timed_out", "wall")
     assert found["stdout"].startswith("0\n")

@@ -21,7 +21,7 @@ from tests.support.node import BUILDS, until
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("second-machine"), pytest.mark.F2]
 
 # Both machines run one job at a time, so that two at once must go to two.
-TOGETHER = "import time\ntime.sleep(1.5)\n"
+TOGETHER = "import time\ntime.sleep(8)\n"
 CARRY = """
 from pathlib import Path
 octets = Path('big.bin').read_bytes()

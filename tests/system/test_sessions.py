@@ -78,7 +78,10 @@ def test_an_interrupt_keeps_the_state(node: Node) -> None:
 
 def test_a_job_without_a_session_is_interrupted_too(node: Node) -> None:
     """An ordinary job takes the same call, and may clean up before it ends."""
-    code = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    result = 'cleaned up'\n"
+    code = (
+        "import time\ntry:\n    print('begun', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    result = 'cleaned up'\n"
+    )
     job_id = begun(node, None, code)
     assert node.client().http.post(f"/v1/jobs/{job_id}/interrupt").status_code == 200
     job = node.client().ended(job_id)
@@ -94,7 +97,7 @@ def test_cancelling_a_job_keeps_the_state(node: Node) -> None:
     node.client().http.post(f"/v1/jobs/{job_id}/cancel")
     assert node.client().ended(job_id)["status"] == "cancelled"
     assert run(node, session_id, "x")["result"] == "kept"
-    deaf = "import time\nprint('begun', flush=True)\nwhile True:\n    try:\n        time.sleep(60)\n"
+    deaf = "import time\nwhile True:\n    try:\n        print('begun', flush=True)\n        time.sleep(60)\n"
     job_id = begun(node, session_id, deaf + "    except KeyboardInterrupt:\n        pass\n")
     node.client().http.post(f"/v1/jobs/{job_id}/cancel")
     assert node.client().ended(job_id)["status"] == "cancelled"
@@ -173,7 +176,7 @@ def test_the_idle_clock(node: Node) -> None:
 
 def test_the_lifetime_ends_a_running_job(node: Node) -> None:
     """At the end of the lifetime a running job ends, and says why."""
-    session_id = opened(node, lifetime_sec=2)
+    session_id = opened(node, lifetime_sec=8)
     job_id = begun(node, session_id)
     assert over(node, session_id)["reason"] == "lifetime"
     job = node.client().ended(job_id)

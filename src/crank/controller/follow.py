@@ -54,10 +54,10 @@ async def events(
             changed.clear()
             # The job is read before its stream: what it printed is stored before its end is.
             job = await _find(desk, tenant, job_id)
+            page = await desk.streams.read(job_id, position, _PAGE_EVENTS)
             if job.status is not told:
                 told = job.status
                 yield position, "status", {"status": str(job.status), "attempts": job.attempts}
-            page = await desk.streams.read(job_id, position, _PAGE_EVENTS)
             for position, event in page:
                 yield position, event.kind, _body(event)
             if page:

@@ -166,8 +166,8 @@ class _Job:
         self._value = None
         try:
             main, final = script.compiled()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
+                _hear_interrupts()
                 exec(main, names)
                 if final is not None:
                     self._value = eval(final, names)
@@ -183,12 +183,15 @@ class _Job:
         import subprocess
 
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _hear_interrupts()
             with subprocess.Popen(argv) as program:
                 code = _wait(program)
         except OSError as fault:
             self._complain(f"{argv[0]}: {fault.strerror}")
             code = 127
+        except KeyboardInterrupt:
+            # Before there was a program to send it to.
+            code = -signal.SIGINT
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.end.update(how="exit", code=code if code >= 0 else 128 - code)
@@ -291,6 +294,17 @@ class _Job:
             self._complain("The result channel was closed by the job.")
             return _CHANNEL_CLOSED_EXIT
         return int(self.end["code"])
+
+
+def _hear_interrupts() -> None:
+    """Let an interrupt through from here on, also one that came since the order was taken (`_hold_interrupts`)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
+
+
+def _hold_interrupts() -> None:
+    """Keep an interrupt waiting: a signal that is blocked waits even where it would be ignored (signal(7))."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
 
 
 def _wait(program: Any) -> int:
@@ -422,6 +436,7 @@ def main(proof: Any, results: Any, walls: Walls, ceilings: Any) -> None:
         ceilings.keep(order["limits"], last=not lasting)
         _stdin(stdin)
         watcher.told = []
+        _hold_interrupts()
         channel.begin()
         job = _Job(channel, results, int(order["result_bytes"]), watcher, sources)
         if order["program"]:
@@ -430,6 +445,8 @@ def main(proof: Any, results: Any, walls: Walls, ceilings: Any) -> None:
             module = contexts.setdefault(order["context"], type(sys)("__main__"))
             runs += 1
             job.run(module, Script(order["code"], runs), json.loads(order["args"]), last=not lasting)
+        # Where nothing could be compiled it is held still; nobody hears it now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
         # Before its end is told: from then on the next order may come.
         orders.ahead = hand.drop()
         code = job.end["code"] if not channel.is_ours() else job.tell()

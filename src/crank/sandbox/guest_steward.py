@@ -411,8 +411,9 @@ class Steward(FileCalls):
     def _turn(self) -> None:
         waiting = select.poll()
         writes = self._attached and (self._out or self._leaving)
-        waiting.register(self._line, select.POLLIN | (select.POLLOUT if writes else 0))
+        # First what has ended, then what is asked of it.
         waiting.register(self._woken, select.POLLIN)
+        waiting.register(self._line, select.POLLIN | (select.POLLOUT if writes else 0))
         room = self._has_room
         cells = {number: cell for cell in self._cells.values() for number in cell.descriptors} if room else {}
         outputs = {number: each for each in self._processes.values() for number in each.outputs} if room else {}

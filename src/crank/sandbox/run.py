@@ -52,6 +52,8 @@ class Run:
         self.began = time.monotonic()
         # Whether the guest has said that it reached the job's first line.
         self.reached = False
+        # Sent to its code and not passed on yet.
+        self.signals: list[int] = []
         self.ended: float | None = None
         self.cause: End | None = None
         self.violation: str | None = None

@@ -22,7 +22,7 @@ from crank.sandbox.session import TIER, NamespaceSession
 _LET_GO_SEC = 30.0
 # Longer than a launcher gives a zygote for its imports.
 _STAND_SEC = 240.0
-_AGAIN_SEC = 0.2
+_PAUSES_SEC = (0.2, 0.6, 1.8)
 _ONCE_MORE = frozenset({"zygote_lost", "zygote_stuck", "layer_sandbox"})
 
 
@@ -110,14 +110,15 @@ class NamespaceRunner:
         return lambda: self._make(ground, limits, ())
 
     async def _make(self, ground: Ground, limits: Limits, mounts: tuple[tuple[str, str], ...]) -> NamespaceSession:
-        try:
-            return await self._try_to_make(ground, limits, mounts)
-        except SandboxError as fault:
-            if fault.error_code not in _ONCE_MORE:
-                raise
+        for pause_sec in _PAUSES_SEC:
+            try:
+                return await self._try_to_make(ground, limits, mounts)
+            except SandboxError as fault:
+                if fault.error_code not in _ONCE_MORE:
+                    raise
             # A zygote died, or stopped, in the middle; the next one is another. The launcher has to see it first.
-            await asyncio.sleep(_AGAIN_SEC)
-            return await self._try_to_make(ground, limits, mounts)
+            await asyncio.sleep(pause_sec)
+        return await self._try_to_make(ground, limits, mounts)
 
     async def _try_to_make(
         self, ground: Ground, limits: Limits, mounts: tuple[tuple[str, str], ...]

@@ -178,14 +178,20 @@ class Supervisor:
             self._kill(End(reason, message=f"The job was ended from outside: {reason.value}."))
         elif frame.kind == "k":
             if self._run is not None and not self._dead:
-                with contextlib.suppress(ProcessLookupError):
-                    kernel.send_signal(self._standing.guest, int(loads_strict(frame.payload)["number"]))
+                self._run.signals.append(int(loads_strict(frame.payload)["number"]))
+                self._pass_signals(self._run)
         elif frame.kind == "a":
             if self._run is not None and not self._dead:
                 self._run.answered(frame.payload)
                 self._pass_calls(self._run)
         else:
             self._inlet.feed(frame.payload)
+
+    def _pass_signals(self, run: Run) -> None:
+        """Pass on what was sent to the code, once it has begun: before that the guest hears none."""
+        while run.reached and run.signals:
+            with contextlib.suppress(ProcessLookupError):
+                kernel.send_signal(self._standing.guest, run.signals.pop(0))
 
     def _begin(self, payload: bytes) -> None:
         if self._run is not None:
@@ -291,6 +297,7 @@ class Supervisor:
         for display in self._run.displays:
             self._outbox.put("D", display)
         self._run.displays.clear()
+        self._pass_signals(self._run)
         self._pass_calls(self._run)
 
     def _pass_calls(self, run: Run) -> None:
@@ -311,6 +318,10 @@ class Supervisor:
         if run is None or self._dead or self._is_over():
             return
         clock = run.late_clock(now)
+        if clock is Clock.IDLE:
+            # Only a look tells whether it worked, and we may have had no turn for one since it began to.
+            self._check_counters(run)
+            clock = run.late_clock(now)
         if clock is not None:
             self._kill(verdict.timeout_end(run.limits, clock))
         elif run.half_since is not None and now >= run.half_since + HALF_FRAME_SEC and not self._is_deaf():

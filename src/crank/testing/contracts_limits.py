@@ -57,7 +57,8 @@ _ENDS = (
     ),
     LimitCase(
         "too much in a folder",
-        "for number in range(64):\n    open(f'/scratch/{number}', 'wb').write(bytes(1 << 20))\n",
+        # Where no mount bounds the folder a burst between two looks is possible, and what stays is seen.
+        "for number in range(64):\n    open(f'/scratch/{number}', 'wb').write(bytes(1 << 20))\nimport time\ntime.sleep(3)\n",
         Reason.DISK, None, {"file_bytes": 4 * _MIB, "disk_bytes": 4 * _MIB, "memory_bytes": 512 * _MIB},
     ),
     LimitCase(
@@ -74,13 +75,13 @@ _ENDS = (
 _GOES_ON = (
     LimitCase(
         "work without output is not idle",
-        "import time\nuntil = time.monotonic() + 1\nwhile time.monotonic() < until:\n    pass\n",
-        Reason.EXITED, None, {"idle_sec": 0.4},
+        "import time\nuntil = time.monotonic() + 4\nwhile time.monotonic() < until:\n    pass\n",
+        Reason.EXITED, None, {"idle_sec": 2.5},
     ),
     LimitCase(
         "output without work is not idle and not silent",
-        "import time\nfor _ in range(10):\n    print('.', end='', flush=True)\n    time.sleep(0.1)\n",
-        Reason.EXITED, None, {"idle_sec": 0.5, "no_output_sec": 0.5},
+        "import time\nfor _ in range(16):\n    print('.', end='', flush=True)\n    time.sleep(0.2)\n",
+        Reason.EXITED, None, {"idle_sec": 2.5, "no_output_sec": 2.5},
     ),
     LimitCase(
         "a job that copes with too few open files goes on",
@@ -139,18 +140,18 @@ class SandboxLimits:
     async def test_output_before_a_clock_is_kept(self) -> None:
         """The clocks of idleness and silence leave what was printed before them."""
         for name in ("idle_sec", "no_output_sec"):
-            outcome = await self._under("import time\nprint('begun', flush=True)\ntime.sleep(60)\n", {name: 0.4})
+            outcome = await self._under("import time\nprint('begun', flush=True)\ntime.sleep(60)\n", {name: 2})
             assert outcome.stdout.text == "begun\n"
-            assert 0.4 <= outcome.usage.wall_sec < 2
+            assert 2 <= outcome.usage.wall_sec < 12
 
     async def test_a_host_that_was_wanted_is_evidence(self) -> None:
         """A job that asks for the network is refused at once, and the host that it named is kept as its own word."""
-        code = "import socket\nsocket.create_connection(('example.com', 443), timeout=5)\n"
+        code = "import socket\nsocket.create_connection(('example.com', 443), timeout=12)\n"
         outcome = await self._under(code, {})
         assert outcome.end.reason is Reason.RAISED, _told(outcome)
         denials = [denial for denial in outcome.denials if denial.layer == "network"]
         assert any("example.com" in denial.action and denial.told_by == "job" for denial in denials), outcome.denials
-        assert outcome.usage.wall_sec < 2
+        assert outcome.usage.wall_sec < 10
 
     async def test_what_the_kernel_refused_is_its_own_word(self) -> None:
         """A process limit that a control group holds is counted by the kernel, however much the job tells."""

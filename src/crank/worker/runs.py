@@ -20,9 +20,9 @@ from crank.worker.offers import ScriptOffer, ShippedOffer, lowered
 from crank.worker.sessions import Kept, Sessions
 
 # How long a job of a session may take to end after an interrupt, before its sandbox is taken from it.
-CANCEL_GRACE_SEC = 2.0
+CANCEL_GRACE_SEC = 5.0
 # A call may come in the moment between the word that a job runs and its first line.
-_BEGIN_SEC = 1.0
+_BEGIN_SEC = 5.0
 _NOT_YET_SEC = 0.02
 # What the controller itself hands to a job lies here in /scratch; no file of a caller does.
 OWN_FILES = ".crank/"

@@ -17,7 +17,7 @@ while True:
     pass
 """,
         reasons=("timeout",),
-        limits=_ONE,
+        limits={"wall_sec": 5},
         stdout="said before",
         artifacts=("partial.txt",),
     ),
@@ -217,9 +217,9 @@ while True:
     *(
         Case(
             f"X42 the job ends itself by signal {number}",
-            f"import os, signal\nsignal.signal({number}, signal.SIG_DFL)\nos.kill(os.getpid(), {number})\nimport time\ntime.sleep(5)\n",
+            f"import os, signal\nsignal.signal({number}, signal.SIG_DFL)\nos.kill(os.getpid(), {number})\nimport time\ntime.sleep(20)\n",
             reasons=("signalled",) if number not in (24, 31) else ("timeout", "policy"),
-            limits={"wall_sec": 2},
+            limits={"wall_sec": 2 if number in (24, 31) else 10},
         )
         for number in (1, 2, 3, 4, 6, 7, 8, 11, 13, 15, 24, 31, 34, 64)
     ),

@@ -36,7 +36,7 @@ while True:
 """,
         programs=True,
         reasons=("timeout",),
-        limits={"wall_sec": 1},
+        limits={"wall_sec": 5},
         stdout="before the deadline",
     ),
     Case(

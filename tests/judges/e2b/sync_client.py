@@ -52,14 +52,15 @@ def variables_of_one_call_do_not_leak(box):
 def output_arrives_before_the_end(box):
     began, seen = time.monotonic(), []
     box.run_code(
-        "import time\nfor n in range(3):\n    print(n)\n    time.sleep(0.7)",
+        "import time\nfor n in range(3):\n    print(n)\n    time.sleep(2)",
         on_stdout=lambda message: seen.append((message.line, time.monotonic() - began)),
     )
     total = time.monotonic() - began
-    assert [line for line, _ in seen] == ["0\n", "1\n", "2\n"]
+    # In how many pieces is nobody's promise.
+    assert "".join(line for line, _ in seen) == "0\n1\n2\n"
     assert seen[0][1] < total - 1.2
     began, seen = time.monotonic(), []
-    box.commands.run("echo first; sleep 1.5; echo second", on_stdout=lambda text: seen.append(time.monotonic() - began))
+    box.commands.run("echo first; sleep 4; echo second", on_stdout=lambda text: seen.append(time.monotonic() - began))
     assert len(seen) == 2
     assert seen[1] - seen[0] > 1
 
@@ -154,7 +155,8 @@ def a_closed_connection_interrupts_the_code(box):
     raises(TimeoutException, lambda: box.run_code("import time\nwhile True: time.sleep(0.05)", timeout=1))
     began = time.monotonic()
     assert box.run_code("kept").text == "yes"
-    assert time.monotonic() - began < 5
+    # The code that it must not wait for is endless.
+    assert time.monotonic() - began < 30
 
 
 @check
@@ -247,16 +249,18 @@ def commands_run_beside_each_other(box):
     assert box.commands.run("echo meanwhile").stdout == "meanwhile\n"
     assert box.run_code("1").text == "1"
     assert box.commands.kill(running.pid) is True
-    assert box.commands.kill(running.pid) is False
     assert raises(CommandExitException, running.wait).error == "signal: killed"
+    assert box.commands.kill(running.pid) is False
     reading = box.commands.run("read line; echo got $line; cat", background=True, stdin=True)
     box.commands.send_stdin(reading.pid, "one\n")
     box.commands.send_stdin(reading.pid, "rest")
     box.commands.close_stdin(reading.pid)
     assert reading.wait().stdout == "got one\nrest"
-    late = box.commands.run("sleep 1; echo late", background=True)
+    late = box.commands.run("read line; echo $line", background=True, stdin=True)
     late.disconnect()
-    assert box.commands.connect(late.pid).wait().stdout == "late\n"
+    again = box.commands.connect(late.pid)
+    box.commands.send_stdin(late.pid, "late\n")
+    assert again.wait().stdout == "late\n"
 
 
 @check

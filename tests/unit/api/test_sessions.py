@@ -340,9 +340,7 @@ async def test_a_broken_link_leaves_sessions_alone(api, pair, desk) -> None:
     """After a cut the worker says what it holds, and the session goes on with its state and its running job."""
     session_id = await opened(api)
     job_id = await begun(api, session_id)
-    pair.cut()
-    await until(lambda: len(pair.connector.links) == 2)
-    await pair.ready()
+    await pair.reconnected()
     assert (await session(api, session_id))["state"] == "open"
     assert (await api.post(f"/v1/jobs/{job_id}/interrupt")).status_code == 200
     assert (await run(api, session_id, "20 + 22"))["result"] == 42

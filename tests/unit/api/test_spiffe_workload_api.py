@@ -130,7 +130,8 @@ async def test_a_watcher_is_told_of_every_change(tmp_path: Path) -> None:
             began = asyncio.get_running_loop().time()
             await socket.remove(first)
             assert await status_of(next_of(stream)) is Status.PERMISSION_DENIED
-            assert asyncio.get_running_loop().time() - began < 1
+            # Not at the next renewal, which is minutes away.
+            assert asyncio.get_running_loop().time() - began < 30
 
 
 async def test_renewed_at_half_life(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ async def test_tokens_are_made_and_checked(tmp_path: Path) -> None:
 
 async def test_an_authority_that_cannot_sign_costs_nobody_what_they_have(tmp_path: Path) -> None:
     """Who comes new is told Unavailable; who watches keeps a stream, and gets the next certificate once there is one."""
-    async with open_socket(tmp_path, life_sec=4) as socket, socket.client() as client, socket.client() as late:
+    async with open_socket(tmp_path) as socket, socket.client() as client, socket.client() as late:
         await socket.register("agent/a")
         async with client.watch_x509() as stream:
             before = await next_of(stream)
@@ -255,7 +256,8 @@ async def test_a_revoked_identity_ends_at_once_and_a_revoked_certificate_is_repl
             began = asyncio.get_running_loop().time()
             await revoke_identity(socket.desk, str(entry.spiffe_id), reason="", subject="local")
             assert await status_of(next_of(stream)) is Status.PERMISSION_DENIED
-            assert asyncio.get_running_loop().time() - began < 1
+            # Not at the next renewal, which is minutes away.
+            assert asyncio.get_running_loop().time() - began < 30
         assert await status_of(client.tokens("db")) is Status.PERMISSION_DENIED
         await allow_identity(socket.desk, str(entry.spiffe_id), subject="local")
         assert (await client.fetch_x509()).svids

@@ -87,10 +87,10 @@ async def test_work_goes_on_across_many_lives(drill):
             body = {"code": f"step {number}", **({"session": session} if number % 2 else {})}
             done = await api.post("/v1/jobs", json=body, headers={"Prefer": "wait=20"})
             assert (done.status_code, done.json()["attempts"], done.json()["end"]["reason"]) == (200, 1, "exited")
-            await until(lambda: own.peer.not_after_us - clock.now_us() > 1_000_000 * LEAF_SEC / 3)
+            await until(lambda: own.peer.not_after_us - clock.now_us() > 1_000_000 * LEAF_SEC / 2)
             await until(lambda: desk.roster.live()[0].peer == own.peer)
         assert own.renewals >= 20
-        assert desk.tally.links_renewed == own.renewals
+        await until(lambda: desk.tally.links_renewed == own.renewals)
         assert desk.tally.renewals == {"renewed": own.renewals}
         assert (await api.get(f"/v1/jobs/{long_id}")).json()["status"] == "running"
         assert (await api.get(f"/v1/sessions/{session}")).json()["state"] == "open"

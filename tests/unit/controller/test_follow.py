@@ -39,10 +39,13 @@ async def test_a_revoked_key_stops_hearing_a_job_that_never_pauses(tmp_path: Pat
         submission = Submission({"code": "1"})
         job = (await submit(own, tenant=LOCAL_TENANT, subject=made.credential.subject, submission=submission)).job
         following = events(own, tenant=LOCAL_TENANT, job_id=job.job_id, after=0)
-        kinds = [(await anext(following))[1] for _ in range(5)]
-        assert kinds == ["status", *["stdout"] * 4]
+        kinds = [(await anext(following))[1] for _ in range(9)]
+        assert kinds[0] == "status"
+        assert kinds.count("stdout") >= 4
         await revoke(owner, tenant=LOCAL_TENANT, subject=OWNER_SUBJECT, key=made.credential.credential_id)
         with pytest.raises(NotAuthenticated):
+            # What was read already may follow the last status.
+            assert (await anext(following))[1] == "stdout"
             await anext(following)
 
 

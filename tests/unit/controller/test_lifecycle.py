@@ -248,15 +248,17 @@ async def test_a_restarted_worker_tells_the_truth(tmp_path: Path, phase, effects
             assert lease.epoch + 1 == (await worker.lease()).epoch
 
 
-async def test_a_silent_worker_loses_its_leases(tmp_path: Path) -> None:
+async def test_a_silent_worker_loses_its_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that stays away longer than a lease leaves its job with an unknown outcome."""
-    async with open_desk(tmp_path, lease_sec=0.05) as desk:
+    async with open_desk(tmp_path) as desk:
         worker = ScriptedWorker(desk, "w1", [CORE])
         await worker.connect()
         job = await send(desk)
         lease = await worker.lease()
         await worker.say(Started(lease.job_id, lease.epoch))
         await worker.disconnect()
+        monkeypatch.setattr(desk.roster, "away_sec", lambda worker_id, now_sec: 1e9)
+        await reap(desk)
         end = (await ended(desk, job)).end
         assert Reason.OUTCOME_UNKNOWN is end.reason
 

@@ -3,7 +3,9 @@
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from crank.sandbox import kernel, tree
 
@@ -44,6 +46,15 @@ def _start_family(depth: int) -> None:
     seen = 0
     while seen <= depth:
         seen += len(os.read(reading, 64))
+    # Those that leave do so after their word; until then their children move.
+    deadline = time.monotonic() + 20
+    while _zombies() < (depth + 1) // 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _zombies() -> int:
+    """Return how many of this process's children are dead and not reaped: whoever leaves comes to the subreaper."""
+    return sum(") Z " in Path(f"/proc/{pid}/stat").read_text() for pid in tree.children(os.getpid()))
 
 
 def test_every_descendant_is_found_and_ended() -> None:

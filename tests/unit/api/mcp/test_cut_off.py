@@ -118,6 +118,6 @@ async def test_a_stopping_node_does_not_wait_for_a_worker_that_says_nothing(desk
         calling.cancel()
         await asyncio.wait([calling])
         errands.closing.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await errands.finish()
         assert await _live(desk) == []

@@ -157,7 +157,7 @@ async def test_a_stopping_node_answers_with_the_job(house):
     calling = asyncio.ensure_future(call(client, "run_python", code="1", wait_sec=40))
     lease = await worker.lease()
     await door.close()
-    told = (await asyncio.wait_for(calling, 5))["structuredContent"]
+    told = (await asyncio.wait_for(calling, 30))["structuredContent"]
     assert (told["job_id"], told["ended"]) == (lease.job_id, False)
     job = await desk.store.read(lambda tx: tx.jobs.find(LOCAL_TENANT, told["job_id"]))
     assert not job.cancel_requested
