@@ -33,6 +33,7 @@ pytestmark = [
 
 _JOB = Case("V06 job", "6 * 7", result=42)
 _LONG = Case("V07 long", "print('on', flush=True)\nimport time\ntime.sleep(1.5)\n'finished'", result="finished")
+_VERY_LONG = replace(_LONG, name="V12 very long", code=_LONG.code.replace("1.5", "60"))
 _ENOUGH_SEC = 20.0
 _JOBS = 200
 
@@ -64,10 +65,10 @@ async def right(arena: Arena, count: int = 8) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(arena: Arena, count: int) -> AsyncIterator[list["asyncio.Task[tuple[Outcome, float]]"]]:
+async def running(arena: Arena, count: int, case: Case = _LONG) -> AsyncIterator[list["asyncio.Task[tuple[Outcome, float]]"]]:
     """Give so many jobs that are in the middle of their work."""
     sinks = [Quiet() for _ in range(count)]
-    jobs = [asyncio.create_task(arena.run(_LONG, sink)) for sink in sinks]
+    jobs = [asyncio.create_task(arena.run(case, sink)) for sink in sinks]
     await asyncio.wait_for(asyncio.gather(*(sink.arrived.wait() for sink in sinks)), _ENOUGH_SEC)
     yield jobs
     await asyncio.gather(*jobs, return_exceptions=True)
@@ -158,7 +159,7 @@ async def test_a_frozen_zygote_stops_no_job_for_long(pool: Arena) -> None:
 
 async def test_a_killed_nest_ends_its_jobs_truthfully(pool: Arena) -> None:
     """K04: when the process that holds all sandboxes of a profile is killed, its jobs say so, and later ones are right."""
-    async with running(pool, 1) as jobs:
+    async with running(pool, 1, _VERY_LONG) as jobs:
         for pid in titled(pool, "crank-nest"):
             os.kill(pid, signal.SIGKILL)
         ended = await asyncio.gather(*jobs, return_exceptions=True)
@@ -190,7 +191,7 @@ async def test_what_died_while_it_waited_is_given_to_nobody(pool: Arena, name: s
 async def test_a_killed_launcher_is_told_truthfully(pool: Arena) -> None:
     """K04: when the launcher dies, running jobs end with a reason that says so, and no process survives it."""
     family = descendants(pool.link.process.pid)
-    async with running(pool, 1) as jobs:
+    async with running(pool, 1, _VERY_LONG) as jobs:
         pool.link.process.kill()
         ended = [(await asyncio.wait_for(job, _ENOUGH_SEC))[0] for job in jobs]
     assert {outcome.end.reason for outcome in ended} <= {Reason.SANDBOX_FAILED, Reason.CANCELLED}, ended

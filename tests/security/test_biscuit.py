@@ -355,7 +355,7 @@ def test_a_block_that_would_take_long_to_print_is_not_printed(expression: list[t
     for look in (ISSUER.claimed_id, ISSUER.revocation_ids):
         with pytest.raises(NotAuthenticated):
             look(token)
-    assert time.process_time() - began < 0.05
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize("end", range(1, 40))

@@ -63,7 +63,7 @@ def test_an_authors_function_is_a_capability(tmp_path: Path) -> None:
             until(
                 lambda: "text.count" in node.crank("worker", "list").stdout,
                 what="the worker to enroll",
-                deadline_sec=30,
+                deadline_sec=120,
             )
             call = ("run", "--json", "--capability", "text.count", "--args")
             done = node.crank(*call, '{"text": "a b a"}')

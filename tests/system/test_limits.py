@@ -10,7 +10,7 @@ from tests.support.node import Node, running_node, until
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("node")]
 
 MEMORY_BYTES = 128 << 20
-CEILINGS = {"CRANK_LIMIT_IDLE_SEC": "1", "CRANK_LIMIT_MEMORY_BYTES": str(MEMORY_BYTES), "CRANK_LIMIT_OPEN_FILES": "99"}
+CEILINGS = {"CRANK_LIMIT_IDLE_SEC": "3", "CRANK_LIMIT_MEMORY_BYTES": str(MEMORY_BYTES), "CRANK_LIMIT_OPEN_FILES": "99"}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_ceiling_ends_a_job_that_asked_for_nothing(node: Node) -> None:
     """The operator's idle clock holds without a word in the request, and is told as the clock that it is."""
     job = ended(node, "import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
     assert (job["status"], job["end"]["clock"], job["stdout"]) == ("timed_out", "idle", "begun\n")
-    assert "1 s" in job["end"]["message"]
+    assert "3 s" in job["end"]["message"]
 
 
 def test_more_than_the_ceiling_is_refused_and_less_is_given(node: Node) -> None:
@@ -59,11 +59,11 @@ def test_what_holds_is_told_before_anybody_asks(node: Node) -> None:
     """Capabilities, the list of profiles and the node itself show the lowered limits and the tier."""
     offered = node.client().http.get("/v1/capabilities").json()["capabilities"]
     core = next(each for each in offered if each["name"] == "python.run.core")
-    assert (core["limits"]["memory_bytes"], core["limits"]["idle_sec"]) == (MEMORY_BYTES, 1)
+    assert (core["limits"]["memory_bytes"], core["limits"]["idle_sec"]) == (MEMORY_BYTES, 3)
     assert core["tier"] == "namespaces"
     assert "python-core: open_files is 99 here" in node.crank("profile", "list").stderr
     info = node.info()
-    assert info["ceilings"] == {"idle_sec": 1.0, "memory_bytes": MEMORY_BYTES, "open_files": 99}
+    assert info["ceilings"] == {"idle_sec": 3.0, "memory_bytes": MEMORY_BYTES, "open_files": 99}
     assert info["lowest_tier"] == "namespaces"
 
 
