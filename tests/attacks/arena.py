@@ -84,8 +84,8 @@ class Arena:
             for _ in range(2):
                 await asyncio.gather(*(self.run(case) for _ in range(count)))
         for case in (self.following, replace(self.following, programs=True)):
-            # A refill that stands still for long is no rest.
-            with contextlib.suppress(TimeoutError):
+            # A refill that stands still for long is no rest; some runners here keep no pool.
+            with contextlib.suppress(TimeoutError, KeyError):
                 await asyncio.wait_for(self.runner.settled(self.build(case)), _SETTLED_SEC)
         before, quiet = self.traces(), 0
         while quiet < _QUIET_LOOKS:

@@ -262,6 +262,14 @@ def test_a_folder_of_the_first_machine_is_never_looked_for_on_the_second(both: B
     assert both.get(f"/v1/jobs/{ran['job_id']}")["worker_id"] != both.box()["worker_id"]
 
 
+def test_the_token_is_good_for_nothing_more(both: Both, tmp_path: Path) -> None:
+    """On another home the pasted command is refused, without a word about why."""
+    thief = Machine(both.there._way, tmp_path / "thief" / "home")
+    program = thief.begin(both.invite["command"], "thief.log")
+    assert program.wait(timeout=60) != 0
+    assert "[join_refused]" in thief.said("thief.log")
+
+
 def test_a_new_root_reaches_what_it_keeps(both: Both) -> None:
     """Its program keeps the roots that its worker hears of, before the new one signs: with those it comes back and renews."""
     both.here.crank("identity", "rotate", "prepare")
@@ -283,14 +291,6 @@ def test_it_comes_back_without_the_token(both: Both) -> None:
     until(lambda: not both.box()["connected"], what="the second machine to be away")
     both.join(f"{sys.executable} -m crank node join", "again.log")
     assert "joined crank.internal already" in both.there.said("again.log")
-
-
-def test_the_token_is_good_for_nothing_more(both: Both, tmp_path: Path) -> None:
-    """On another home the pasted command is refused, without a word about why."""
-    thief = Machine(both.there._way, tmp_path / "thief" / "home")
-    program = thief.begin(both.invite["command"], "thief.log")
-    assert program.wait(timeout=60) != 0
-    assert "[join_refused]" in thief.said("thief.log")
 
 
 def test_a_forgotten_machine_is_cut_off(both: Both) -> None:

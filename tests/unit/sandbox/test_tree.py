@@ -53,8 +53,8 @@ def _start_family(depth: int) -> None:
 
 
 def _zombies() -> int:
-    """Return how many of this process's children are dead and not reaped: whoever leaves comes to the subreaper."""
-    return sum(") Z " in Path(f"/proc/{pid}/stat").read_text() for pid in tree.children(os.getpid()))
+    """Return how many of those beneath this process are dead; nobody reaps them."""
+    return sum(") Z " in Path(f"/proc/{pid}/stat").read_text() for pid in tree.descendants(os.getpid()))
 
 
 def test_every_descendant_is_found_and_ended() -> None:
