@@ -26,8 +26,9 @@ class SessionRun:
         self.limits = limits
         self.sink = sink
         self.calls = calls
-        # Calls of the code that are being answered.
+        # Calls of the code that are being answered, and how many of them have no answer yet.
         self.calling: set[asyncio.Task[None]] = set()
+        self._unanswered = 0
         self.texts = {"O": StreamText(limits.output_bytes), "E": StreamText(limits.output_bytes)}
         self.tails = {"o": b"", "e": b""}
         self.displays: list[JsonValue] = []
@@ -79,9 +80,10 @@ class SessionRun:
 
     def begin_call(self, payload: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Work on a call of the code's; `send` hands its answer to the supervisor."""
-        if self.calls is None or len(self.calling) >= OPEN_CALLS_MAX:
+        if self.calls is None or self._unanswered >= OPEN_CALLS_MAX:
             self.broken = "it asked for more than it may."
             return
+        self._unanswered += 1
         calling = asyncio.ensure_future(self._call(self.calls, payload, send))
         self.calling.add(calling)
         calling.add_done_callback(self.calling.discard)
@@ -95,6 +97,8 @@ class SessionRun:
         except Exception:  # noqa: BLE001 - the code must not wait for ever
             _log.exception("call.defect", number=call.number)
             answer = refusal(call.number, "internal_error", "The worker failed; its log says how.", None)
+        # Before it is out: the code may ask again as soon as it is, and sooner than this task is over.
+        self._unanswered -= 1
         await send(answer_frame(answer))
 
     def finish(self) -> None:
