@@ -146,5 +146,4 @@ def test_nothing_outlives_the_worker(tmp_path: Path) -> None:
         worker = _worker(node)
         beside = _children(worker)
         os.kill(worker, signal.SIGKILL)
-        for pid in beside.values():
-            until(lambda pid=pid: not alive(pid), what="it to end", deadline_sec=30)  # type: ignore[misc]
+        until(lambda: not any(map(alive, beside.values())), what="both to end", deadline_sec=30)

@@ -23,7 +23,7 @@ _LET_GO_SEC = 30.0
 # Longer than a launcher gives a zygote for its imports.
 _STAND_SEC = 240.0
 _PAUSES_SEC = (0.2, 0.6, 1.8)
-_ONCE_MORE = frozenset({"zygote_lost", "zygote_stuck", "layer_sandbox"})
+_PASSING = frozenset({"zygote_lost", "zygote_stuck", "layer_sandbox"})
 
 
 def _bound_bytes() -> int:
@@ -114,7 +114,7 @@ class NamespaceRunner:
             try:
                 return await self._try_to_make(ground, limits, mounts)
             except SandboxError as fault:
-                if fault.error_code not in _ONCE_MORE:
+                if fault.error_code not in _PASSING:
                     raise
             # A zygote died, or stopped, in the middle; the next one is another. The launcher has to see it first.
             await asyncio.sleep(pause_sec)
