@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from crank.controller.constraints import satisfies_by
 from crank.controller.desk import Desk
 from crank.controller.follow import wait_ended
 from crank.controller.roster import LiveWorker
@@ -133,10 +134,7 @@ def _fenced(tx: Transaction, worker_id: WorkerId, job_id: str, epoch: int) -> Jo
 def _check(desk: Desk, asked: _Asked) -> None:
     if not 1 <= asked.call.number <= ASKED_CALLS_MAX:
         raise InvalidRequest("A call has another number.", code="invalid_field", field="number")
-
-    def satisfies(schema: JsonObject, args: JsonValue) -> bool:
-        return not desk.schemas.check(schema, args, field="args")
-
+    satisfies = satisfies_by(desk.schemas, desk.clock)
     _pass(rules.call_refusal(asked.caller, asked.call, within=within, satisfies=satisfies))
 
 

@@ -13,13 +13,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from crank.controller.constraints import satisfies_by
 from crank.controller.desk import Desk
 from crank.controller.owners_alone import NoEnrolments, NoFederation
 from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
 from crank.domain.grant import Grant, GrantId
 from crank.domain.handle import Called
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
-from crank.domain.job import Job, Mount, Refusal, Status
+from crank.domain.job import Job, Mount, MountUse, Refusal, Status
 from crank.domain.record import Record
 from crank.domain.rules import access
 from crank.domain.rules import grant as grants
@@ -47,6 +48,8 @@ from crank.ports import (
 T = TypeVar("T")
 # Of one space, to fill a page with what a narrow token may see of it.
 _PAGES_LOOKED_AT_MAX = 20
+# No right that names mounts allows it.
+_ANY_MOUNT = MountUse("", MountId(""))
 
 
 def desk_for(desk: Desk, credential: Credential) -> Desk:
@@ -68,7 +71,8 @@ def desk_for_grant(desk: Desk, credential: Credential, grant: Grant) -> Desk:
         created_us=grant.issued_us,
         expires_us=grant.expires_us,
     )
-    store = ScopedStore(desk.store, credential, desk.clock, grant=grant, asker=asker)
+    satisfies = partial(satisfies_by, desk.schemas, desk.clock)
+    store = ScopedStore(desk.store, credential, desk.clock, grant=grant, asker=asker, satisfies=satisfies)
     return replace(desk, asker=asker, grant=grant, store=store)
 
 
@@ -99,12 +103,14 @@ class ScopedStore:
         *,
         grant: Grant | None = None,
         asker: Credential | None = None,
+        satisfies: Callable[[], grants.Satisfies] | None = None,
     ) -> None:
         self._store = store
         self._credential = credential
         self._clock = clock
         self._grant = grant
         self._asker = asker
+        self._satisfies = satisfies
 
     @property
     def whole(self) -> Store:
@@ -129,12 +135,12 @@ class ScopedStore:
         found = tx.credentials.find(self._credential.tenant, self._credential.credential_id)
         if found is None or not access.lives(found, self._clock.now_us()):
             raise unknown()
-        if self._grant is None or self._asker is None:
+        if self._grant is None or self._asker is None or self._satisfies is None:
             return _Scoped(tx, found) if found.bounded else tx
         grant = tx.grants.find(self._grant.tenant, self._grant.grant_id)
         if grant is None or not grants.lives(grant, self._clock.now_us()):
             raise unknown()
-        return _Granted(tx, self._asker, found, grant)
+        return _Granted(tx, self._asker, found, grant, self._satisfies())
 
 
 class _Scoped:
@@ -157,12 +163,15 @@ class _Scoped:
 class _Granted(_Scoped):
     """What a token sees: of its space, what its rights name; of the node's own, what they name as such."""
 
-    def __init__(self, tx: Transaction, asker: Credential, credential: Credential, grant: Grant) -> None:
+    def __init__(
+        self, tx: Transaction, asker: Credential, credential: Credential, grant: Grant, satisfies: grants.Satisfies
+    ) -> None:
         super().__init__(tx, asker)
-        self.jobs = _GrantedJobs(tx, asker, grant)
-        self.sessions = _GrantedSessions(tx, asker, grant)
-        self.registry = _GrantedRegistry(tx, asker, credential, grant)
-        self.records = _GrantedRecords(tx, asker, grant)
+        sight = _Sight(tx, grant, satisfies)
+        self.jobs = _GrantedJobs(tx, asker, sight)
+        self.sessions = _GrantedSessions(tx, asker, sight)
+        self.registry = _GrantedRegistry(tx, asker, sight, credential)
+        self.records = _GrantedRecords(tx, asker, sight)
         self.grants = _Grants(tx, credential)
         # What the owner alone may ask for was asked for by name; each use case has seen to it that this is the name.
         if may(grant, access.Action.READ_RECORDS):
@@ -372,19 +381,51 @@ class _Registry(_Part):
         return self._sees_job(tenant, job_id) and self._tx.registry.job_refers(tenant, job_id, digest)
 
 
+class _Sight:
+    """What a grant reaches of its space: whoever finds a job reads its args, its results and what its mounts gave."""
+
+    def __init__(self, tx: Transaction, grant: Grant, satisfies: grants.Satisfies) -> None:
+        self._tx = tx
+        self._satisfies = satisfies
+        self.grant = grant
+
+    def of_job(self, job: Job) -> bool:
+        wanted = job.request
+        mounts = wanted.mounts
+        if wanted.session_id is not None:
+            session = self._tx.sessions.find(job.tenant, wanted.session_id)
+            # Of a session that is no longer kept, nobody knows what it had.
+            mounts = (_ANY_MOUNT,) if session is None else session.request.mounts
+        return self._covers(job.tenant, grants.Call(wanted.capability, wanted.version, wanted.args), mounts)
+
+    def of_session(self, session: Session) -> bool:
+        wanted = session.request
+        # What args its jobs may have is asked when they come.
+        call = grants.Call(wanted.capability, wanted.version)
+        return self._covers(session.tenant, call, wanted.mounts, satisfies=lambda _schema, _args: True)
+
+    def _covers(
+        self,
+        tenant: TenantId,
+        call: grants.Call,
+        uses: Sequence[MountUse],
+        satisfies: grants.Satisfies | None = None,
+    ) -> bool:
+        names = {mount.mount_id: mount.name for mount in self._tx.registry.mounts(tenant)} if uses else {}
+        call = replace(call, mounts=tuple((use.mount_id, names.get(use.mount_id)) for use in uses))
+        return not isinstance(grants.covering(self.grant.rights, call, satisfies or self._satisfies), Refusal)
+
+
 class _GrantedPart(_Part):
     """What belongs to a job is there where the job is."""
 
-    def __init__(self, tx: Transaction, asker: Credential, grant: Grant) -> None:
+    def __init__(self, tx: Transaction, asker: Credential, sight: _Sight) -> None:
         super().__init__(tx, asker)
-        self._grant = grant
+        self._sight = sight
 
     def _sees_job(self, tenant: TenantId, job_id: JobId) -> bool:
         job = self._tx.jobs.find(tenant, job_id)
-        return job is not None and job.owner == self._own and self._names(job)
-
-    def _names(self, job: Job) -> bool:
-        return grants.reaches(self._grant.rights, job.request.capability)
+        return job is not None and job.owner == self._own and self._sight.of_job(job)
 
 
 class _GrantedRecords(_GrantedPart, _Records):
@@ -394,38 +435,25 @@ class _GrantedRecords(_GrantedPart, _Records):
 class _GrantedJobs(_GrantedPart, _Jobs):
     def find(self, tenant: TenantId, job_id: JobId) -> Job | None:
         job = super().find(tenant, job_id)
-        return job if job is not None and self._names(job) else None
+        return job if job is not None and self._sight.of_job(job) else None
 
     def page(
         self, tenant: TenantId, *, limit: int, before: str | None, status: Status | None, owner: object = None
     ) -> Sequence[Job]:
         page = partial(super().page, tenant, limit=limit, status=status)
-        return _filled(page, self._names, lambda job: job.job_id, limit=limit, before=before)
+        return _filled(page, self._sight.of_job, lambda job: job.job_id, limit=limit, before=before)
 
 
-class _GrantedSessions(_Sessions):
-    def __init__(self, tx: Transaction, asker: Credential, grant: Grant) -> None:
-        super().__init__(tx, asker)
-        self._grant = grant
-
+class _GrantedSessions(_GrantedPart, _Sessions):
     def find(self, tenant: TenantId, session_id: SessionId) -> Session | None:
         session = super().find(tenant, session_id)
-        return session if session is not None and self._reaches(session) else None
+        return session if session is not None and self._sight.of_session(session) else None
 
     def page(
         self, tenant: TenantId, *, limit: int, before: str | None, owner: object = None
     ) -> Sequence[Session]:
         page = partial(super().page, tenant, limit=limit)
-        return _filled(page, self._reaches, lambda session: session.session_id, limit=limit, before=before)
-
-    def _reaches(self, session: Session) -> bool:
-        """Tell whether some right allows the session with all that it holds: who uses it reads its mounts."""
-        wanted = session.request
-        names = {mount.mount_id: mount.name for mount in self._tx.registry.mounts(session.tenant)}
-        mounts = tuple((use.mount_id, names.get(use.mount_id)) for use in wanted.mounts)
-        call = grants.Call(wanted.capability, wanted.version, None, mounts)
-        # What args its jobs may have is asked when they come.
-        return not isinstance(grants.covering(self._grant.rights, call, lambda _schema, _args: True), Refusal)
+        return _filled(page, self._sight.of_session, lambda session: session.session_id, limit=limit, before=before)
 
 
 def _filled(
@@ -443,9 +471,10 @@ def _filled(
 
 
 class _GrantedRegistry(_GrantedPart, _Registry):
-    def __init__(self, tx: Transaction, asker: Credential, credential: Credential, grant: Grant) -> None:
-        super().__init__(tx, asker, grant)
+    def __init__(self, tx: Transaction, asker: Credential, sight: _Sight, credential: Credential) -> None:
+        super().__init__(tx, asker, sight)
         self._credential = credential
+        self._grant = sight.grant
 
     def mounts(self, tenant: TenantId) -> Sequence[Mount]:
         """Return what the credential behind it may name, and of that what some right allows."""

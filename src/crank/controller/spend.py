@@ -7,20 +7,19 @@ made from one never allow more than that one does.
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from crank.controller.constraints import satisfies_by
 from crank.controller.desk import Desk
 from crank.controller.present import over
 from crank.domain.grant import Grant
 from crank.domain.ids import MountId, TenantId
 from crank.domain.job import Mount, MountUse, Refusal
-from crank.domain.json import JsonObject, JsonValue
+from crank.domain.json import JsonObject
 from crank.domain.rules import grant as rules
 from crank.domain.rules.grant import Call
-from crank.errors import InvalidRequest, NotAllowed
+from crank.errors import NotAllowed
 from crank.ports import Transaction
 
 T = TypeVar("T")
-# For all constraints of a grant together, and of those above it.
-_LOOKED_AT_SEC_MAX = 5.0
 
 
 def named(tx: Transaction, tenant: TenantId, uses: Iterable[MountUse]) -> tuple[tuple[MountId, str | None], ...]:
@@ -39,7 +38,7 @@ async def check_granted(desk: Desk, call: Call) -> None:
     """Let a call pass that the grant at hand covers. Raises NotAllowed, and leaves a record of it."""
     if desk.grant is None:
         return
-    covering = rules.covering(desk.grant.rights, call, _satisfies(desk))
+    covering = rules.covering(desk.grant.rights, call, satisfies_by(desk.schemas, desk.clock))
     if isinstance(covering, Refusal):
         await note_refusal(desk, covering.code, call.capability)
         raise _not_allowed(covering)
@@ -75,7 +74,7 @@ def spend(desk: Desk, tx: Transaction, call: Call, *, used_for: str, cost: int =
     """
     if desk.grant is None:
         return
-    now_us, satisfies = desk.clock.now_us(), _satisfies(desk)
+    now_us, satisfies = desk.clock.now_us(), satisfies_by(desk.schemas, desk.clock)
     for grant in tx.grants.chain(desk.grant.tenant, desk.grant.grant_id):
         if not rules.lives(grant, now_us):
             raise over()
@@ -87,23 +86,6 @@ def belong(desk: Desk, tx: Transaction, *, used_for: str) -> None:
     """Keep what a call was for without counting it: it was counted already."""
     if desk.grant is not None:
         tx.grants.note(desk.grant.tenant, used_for, desk.grant.grant_id)
-
-
-def _satisfies(desk: Desk) -> rules.Satisfies:
-    begun_sec = desk.clock.monotonic_sec()
-
-    def satisfies(schema: JsonObject, value: JsonValue) -> bool:
-        if desk.clock.monotonic_sec() - begun_sec > _LOOKED_AT_SEC_MAX:
-            # Each schema is bounded; a holder may have written down very many of them.
-            raise InvalidRequest(
-                "These args take too long to check against all that the token asks of them.",
-                code="args_too_costly",
-                field="args",
-                fix="Send fewer of them, or use a token with fewer or simpler constraints.",
-            )
-        return not desk.schemas.check(schema, value, field="args")
-
-    return satisfies
 
 
 def _take(tx: Transaction, grant: Grant, call: Call, satisfies: rules.Satisfies, cost: int) -> None:
