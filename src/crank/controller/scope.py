@@ -39,6 +39,7 @@ from crank.ports import (
     RecordStore,
     RegistryStore,
     ReplayStore,
+    SchemaChecker,
     SessionStore,
     Store,
     Transaction,
@@ -71,8 +72,7 @@ def desk_for_grant(desk: Desk, credential: Credential, grant: Grant) -> Desk:
         created_us=grant.issued_us,
         expires_us=grant.expires_us,
     )
-    satisfies = partial(satisfies_by, desk.schemas, desk.clock)
-    store = ScopedStore(desk.store, credential, desk.clock, grant=grant, asker=asker, satisfies=satisfies)
+    store = ScopedStore(desk.store, credential, desk.clock, grant=grant, asker=asker, schemas=desk.schemas)
     return replace(desk, asker=asker, grant=grant, store=store)
 
 
@@ -103,14 +103,14 @@ class ScopedStore:
         *,
         grant: Grant | None = None,
         asker: Credential | None = None,
-        satisfies: Callable[[], grants.Satisfies] | None = None,
+        schemas: SchemaChecker | None = None,
     ) -> None:
         self._store = store
         self._credential = credential
         self._clock = clock
         self._grant = grant
         self._asker = asker
-        self._satisfies = satisfies
+        self._schemas = schemas
 
     @property
     def whole(self) -> Store:
@@ -135,12 +135,13 @@ class ScopedStore:
         found = tx.credentials.find(self._credential.tenant, self._credential.credential_id)
         if found is None or not access.lives(found, self._clock.now_us()):
             raise unknown()
-        if self._grant is None or self._asker is None or self._satisfies is None:
+        if self._grant is None or self._asker is None or self._schemas is None:
             return _Scoped(tx, found) if found.bounded else tx
         grant = tx.grants.find(self._grant.tenant, self._grant.grant_id)
         if grant is None or not grants.lives(grant, self._clock.now_us()):
             raise unknown()
-        return _Granted(tx, self._asker, found, grant, self._satisfies())
+        sight = _Sight(tx, grant, satisfies_by(self._schemas, self._clock), self._clock.now_us())
+        return _Granted(tx, self._asker, found, sight)
 
 
 class _Scoped:
@@ -163,11 +164,9 @@ class _Scoped:
 class _Granted(_Scoped):
     """What a token sees: of its space, what its rights name; of the node's own, what they name as such."""
 
-    def __init__(
-        self, tx: Transaction, asker: Credential, credential: Credential, grant: Grant, satisfies: grants.Satisfies
-    ) -> None:
+    def __init__(self, tx: Transaction, asker: Credential, credential: Credential, sight: "_Sight") -> None:
         super().__init__(tx, asker)
-        sight = _Sight(tx, grant, satisfies)
+        grant = sight.grant
         self.jobs = _GrantedJobs(tx, asker, sight)
         self.sessions = _GrantedSessions(tx, asker, sight)
         self.registry = _GrantedRegistry(tx, asker, sight, credential)
@@ -384,10 +383,14 @@ class _Registry(_Part):
 class _Sight:
     """What a grant reaches of its space: whoever finds a job reads its args, its results and what its mounts gave."""
 
-    def __init__(self, tx: Transaction, grant: Grant, satisfies: grants.Satisfies) -> None:
+    def __init__(self, tx: Transaction, grant: Grant, satisfies: grants.Satisfies, now_us: int) -> None:
         self._tx = tx
         self._satisfies = satisfies
+        self._now_us = now_us
         self.grant = grant
+
+    def mounts(self) -> Sequence[Sequence[str] | None]:
+        return [right.mounts for right in self.grant.rights if grants.lasts(right, self._now_us)]
 
     def of_job(self, job: Job) -> bool:
         wanted = job.request
@@ -413,7 +416,8 @@ class _Sight:
     ) -> bool:
         names = {mount.mount_id: mount.name for mount in self._tx.registry.mounts(tenant)} if uses else {}
         call = replace(call, mounts=tuple((use.mount_id, names.get(use.mount_id)) for use in uses))
-        return not isinstance(grants.covering(self.grant.rights, call, satisfies or self._satisfies), Refusal)
+        rights, satisfies = self.grant.rights, satisfies or self._satisfies
+        return not isinstance(grants.covering(rights, call, satisfies, now_us=self._now_us), Refusal)
 
 
 class _GrantedPart(_Part):
@@ -482,7 +486,7 @@ class _GrantedRegistry(_GrantedPart, _Registry):
         if may(self._grant, access.Action.CHANGE_MOUNTS):
             return found
         held = [one for one in found if not self._credential.bounded or one.mount_id in self._credential.mounts]
-        allowed = [right.mounts for right in self._grant.rights]
+        allowed = self._sight.mounts()
         return [one for one in held if any(names is None or {one.mount_id, one.name} & set(names) for names in allowed)]
 
     def put_mount(self, mount: Mount) -> None:

@@ -38,7 +38,9 @@ async def check_granted(desk: Desk, call: Call) -> None:
     """Let a call pass that the grant at hand covers. Raises NotAllowed, and leaves a record of it."""
     if desk.grant is None:
         return
-    covering = rules.covering(desk.grant.rights, call, satisfies_by(desk.schemas, desk.clock))
+    covering = rules.covering(
+        desk.grant.rights, call, satisfies_by(desk.schemas, desk.clock), now_us=desk.clock.now_us()
+    )
     if isinstance(covering, Refusal):
         await note_refusal(desk, covering.code, call.capability)
         raise _not_allowed(covering)
@@ -78,7 +80,7 @@ def spend(desk: Desk, tx: Transaction, call: Call, *, used_for: str, cost: int =
     for grant in tx.grants.chain(desk.grant.tenant, desk.grant.grant_id):
         if not rules.lives(grant, now_us):
             raise over()
-        _take(tx, grant, call, satisfies, cost)
+        _take(tx, grant, call, satisfies, cost, now_us)
     tx.grants.note(desk.grant.tenant, used_for, desk.grant.grant_id)
 
 
@@ -88,8 +90,10 @@ def belong(desk: Desk, tx: Transaction, *, used_for: str) -> None:
         tx.grants.note(desk.grant.tenant, used_for, desk.grant.grant_id)
 
 
-def _take(tx: Transaction, grant: Grant, call: Call, satisfies: rules.Satisfies, cost: int) -> None:
-    places = rules.covering(grant.rights, call, satisfies)
+def _take(
+    tx: Transaction, grant: Grant, call: Call, satisfies: rules.Satisfies, cost: int, now_us: int
+) -> None:
+    places = rules.covering(grant.rights, call, satisfies, now_us=now_us)
     if isinstance(places, Refusal):
         raise _not_allowed(places)
     spent: Refusal | None = None

@@ -1,7 +1,8 @@
 """Rights as OAuth carries them: `authorization_details` (RFC 9396) of one type of our own, read strictly, bounded.
 
     {"type": "urn:crank:capability", "identifier": "document.convert", "version": "1.2.0",
-     "constraints": [{…}], "mounts": ["papers"], "calls_max": 10, "budget_max": 5000}
+     "constraints": [{…}], "mounts": ["papers"], "calls_max": 10, "budget_max": 5000,
+     "expires_sec": 1800000000}
 
 Only `type` and `identifier` must be there; each other field takes something away. What is not known is refused: a
 limit that nobody would honour must never look like one.
@@ -24,7 +25,9 @@ DETAILS_BYTES_MAX: Final = 8 * 1024
 CONSTRAINT_BYTES_MAX: Final = 4 * 1024
 COUNT_MAX: Final = 2**53 - 1
 MOUNT_CHARS_MAX: Final = 80
-_FIELDS: Final = frozenset({"type", "identifier", "version", "constraints", "mounts", "calls_max", "budget_max"})
+_FIELDS: Final = frozenset(
+    {"type", "identifier", "version", "constraints", "mounts", "calls_max", "budget_max", "expires_sec"}
+)
 _PATTERN = re.compile(r"\*|[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*\.\*|[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+")
 _VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})")
 _MOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -83,6 +86,7 @@ def _right(source: Any, place: str, schema_problem: SchemaProblem) -> Right:
         mounts=_mounts(source["mounts"], f"{place}.mounts") if "mounts" in source else None,
         calls_max=_count(source, "calls_max", place, least=1),
         budget_max=_count(source, "budget_max", place, least=0),
+        expires_sec=_count(source, "expires_sec", place, least=1),
     )
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "Satisfies",
     "covering",
     "is_within",
+    "lasts",
     "lives",
     "meet",
     "meet_rights",
@@ -51,6 +52,7 @@ __all__ = [
 
 # Each is compared with each; lists that meet more often than this are no honest request.
 _PAIRS_MAX = 4 * RIGHTS_MAX
+_MICRO = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ def meet(left: Right, right: Right, texts: _Texts | None = None) -> Right | None
         mounts=_common(left.mounts, right.mounts),
         calls_max=_least(left.calls_max, right.calls_max),
         budget_max=_least(left.budget_max, right.budget_max),
+        expires_sec=_least(left.expires_sec, right.expires_sec),
     )
 
 
@@ -212,6 +215,7 @@ def is_within(inner: Right, outer: Right, texts: _Texts | None = None) -> bool:
         and (outer.mounts is None or (inner.mounts is not None and set(inner.mounts) <= set(outer.mounts)))
         and _at_most(inner.calls_max, outer.calls_max)
         and _at_most(inner.budget_max, outer.budget_max)
+        and _at_most(inner.expires_sec, outer.expires_sec)
     )
 
 
@@ -222,6 +226,11 @@ def _at_most(inner: int | None, outer: int | None) -> bool:
 def lives(grant: Grant, now_us: int) -> bool:
     """Tell whether a grant allows anything now: begun, neither ended nor revoked."""
     return grant.revoked_us is None and grant.issued_us <= now_us < grant.expires_us
+
+
+def lasts(right: Right, now_us: int) -> bool:
+    """Tell whether the right's own end, where it has one, is still to come."""
+    return right.expires_sec is None or now_us < right.expires_sec * _MICRO
 
 
 def reaches(rights: Sequence[Right], capability: str) -> bool:
@@ -237,16 +246,18 @@ def names_whole(rights: Sequence[Right], action: str) -> bool:
     return any(within(action, right.capability) and right == Right(right.capability) for right in rights)
 
 
-def covering(rights: Sequence[Right], call: Call, satisfies: Satisfies) -> tuple[int, ...] | Refusal:
+def covering(
+    rights: Sequence[Right], call: Call, satisfies: Satisfies, *, now_us: int
+) -> tuple[int, ...] | Refusal:
     """Return the places of the rights that allow a call, those without a count first, or why none does.
 
-    Codes: `capability_not_granted`, `version_not_granted`, `mounts_not_granted`, `args_not_granted`. Counts and
-    budgets are looked at by who keeps them.
+    Codes: `capability_not_granted`, `right_expired`, `version_not_granted`, `mounts_not_granted`, `args_not_granted`.
+    Counts and budgets are looked at by who keeps them.
     """
     found: list[int] = []
     closest: Refusal | None = None
     for place, right in enumerate(rights):
-        refused = _refusal(right, call, satisfies)
+        refused = _refusal(right, call, satisfies, now_us)
         if refused is None:
             found.append(place)
         elif closest is None or _ORDER.index(refused.code) > _ORDER.index(closest.code):
@@ -276,12 +287,19 @@ def spent(right: Right, calls: int, cost_before: int, cost: int) -> Refusal | No
 
 
 # How far a call came before it was refused: the last one of these says most about what to change.
-_ORDER = ("capability_not_granted", "version_not_granted", "mounts_not_granted", "args_not_granted")
+_ORDER = ("capability_not_granted", "right_expired", "version_not_granted", "mounts_not_granted", "args_not_granted")
 
 
-def _refusal(right: Right, call: Call, satisfies: Satisfies) -> Refusal | None:
+def _refusal(right: Right, call: Call, satisfies: Satisfies, now_us: int) -> Refusal | None:
     if not within(call.capability, right.capability):
         return _not_named(call)
+    if not lasts(right, now_us):
+        return Refusal(
+            "right_expired",
+            f"This token allowed {call.capability} until a moment that has passed.",
+            "Ask for a new token; 'crank token inspect' shows how long each right lasts.",
+            "capability",
+        )
     if right.version is not None and call.version != right.version:
         return Refusal(
             "version_not_granted",

@@ -1,6 +1,7 @@
 """Tests of `authorization_details`: strict, bounded, and read back as written."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ def test_what_is_written_reads_back_equal(right):
     assert parse_details(details_document([Right(right.capability, constraints=unique)]), problem_of) == (
         Right(right.capability, constraints=unique),
     )
-    whole = Right(right.capability, right.version, unique, right.mounts, right.calls_max, right.budget_max)
+    whole = replace(right, constraints=unique)
     assert parse_details(details_document([whole]), problem_of) == (whole,)
 
 
@@ -56,6 +57,9 @@ def test_what_is_written_reads_back_equal(right):
         [detail(calls_max=1.5)],
         [detail(calls_max=2**60)],
         [detail(budget_max=-1)],
+        [detail(expires_sec=0)],
+        [detail(expires_sec="2030-01-01")],
+        [detail(identifier="node.records.read", expires_sec=1)],
         [detail(version="1")],
         [detail(version=None)],
         [detail(identifier="A.b")],

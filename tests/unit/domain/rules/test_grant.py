@@ -23,6 +23,8 @@ def satisfies(schema, args):
     return not JsonSchemaChecker().check(schema, args, field="args")
 
 
+# Some of the ends below have passed then.
+NOW_US = 10_000_000
 limits = st.none() | st.integers(0, 12)
 rights = st.builds(
     Right,
@@ -32,6 +34,7 @@ rights = st.builds(
     mounts=st.none() | st.lists(st.sampled_from(["docs", "pics", "m-1"]), unique=True).map(lambda m: tuple(sorted(m))),
     calls_max=st.none() | st.integers(1, 12),
     budget_max=limits,
+    expires_sec=st.sampled_from([None, 1, 9, 10, 11]),
 )
 ceilings = st.builds(
     Ceiling,
@@ -67,10 +70,10 @@ def test_the_result_lies_within_every_side_in_every_field(requested, held, role)
 def test_what_the_result_covers_is_covered_by_every_side(requested, held, call):
     """A call that the narrowed rights allow is allowed by what was asked for and by what was held."""
     found = rules.meet_rights(requested.rights, held.rights)
-    if isinstance(found, Refusal) or isinstance(rules.covering(found, call, satisfies), Refusal):
+    if isinstance(found, Refusal) or isinstance(rules.covering(found, call, satisfies, now_us=NOW_US), Refusal):
         return
     for side in (requested, held):
-        assert not isinstance(rules.covering(side.rights, call, satisfies), Refusal)
+        assert not isinstance(rules.covering(side.rights, call, satisfies, now_us=NOW_US), Refusal)
 
 
 @given(requested=ceilings, held=ceilings)
@@ -142,7 +145,7 @@ def test_a_result_that_cannot_be_written_down_is_refused():
 def test_args_that_are_no_object_do_not_slip_past_constraints(args):
     """Most words of JSON Schema say nothing of other types, so those are refused where constraints are set."""
     right = Right("a.b", constraints=({"required": ["dry_run"]},))
-    refused = rules.covering([right], Call("a.b", args=args), satisfies)
+    refused = rules.covering([right], Call("a.b", args=args), satisfies, now_us=NOW_US)
     assert isinstance(refused, Refusal)
     assert refused.code == "args_not_granted"
 
@@ -150,13 +153,21 @@ def test_args_that_are_no_object_do_not_slip_past_constraints(args):
 def test_the_refusal_names_what_came_closest():
     """Of several rights the one that fits best says what is wrong."""
     rights = [Right("b.x"), Right("a.b", version="1.0.0"), Right("a.b", mounts=("docs",))]
-    refused = rules.covering(rights, Call("a.b", mounts=((MountId("m-2"), "pics"),)), satisfies)
+    refused = rules.covering(rights, Call("a.b", mounts=((MountId("m-2"), "pics"),)), satisfies, now_us=NOW_US)
     assert isinstance(refused, Refusal)
     assert refused.code == "mounts_not_granted"
 
 
 @pytest.mark.parametrize(
-    "limit", [{"calls_max": 1}, {"budget_max": 0}, {"mounts": ()}, {"version": "1.0.0"}, {"constraints": (SCHEMAS[0],)}]
+    "limit",
+    [
+        {"calls_max": 1},
+        {"budget_max": 0},
+        {"mounts": ()},
+        {"version": "1.0.0"},
+        {"constraints": (SCHEMAS[0],)},
+        {"expires_sec": 1},
+    ],
 )
 def test_what_the_owner_may_do_is_named_whole_or_not_at_all(limit):
     """No call is counted there and no args are looked at, so that a right with a limit would have none."""
@@ -164,9 +175,18 @@ def test_what_the_owner_may_do_is_named_whole_or_not_at_all(limit):
     assert not rules.names_whole([Right("*"), Right("node.keys.list", **limit)], "node.keys.list")
 
 
+@pytest.mark.parametrize(("expires_sec", "code"), [(11, None), (10, "right_expired"), (9, "right_expired")])
+def test_a_right_ends_at_its_second_and_the_others_go_on(expires_sec, code):
+    """From the very second on; another right of the same token is not concerned."""
+    rights = [Right("a.b", expires_sec=expires_sec), Right("c.d")]
+    found = rules.covering(rights, Call("a.b"), satisfies, now_us=NOW_US)
+    assert (found.code if isinstance(found, Refusal) else None) == code
+    assert rules.covering(rights, Call("c.d"), satisfies, now_us=NOW_US) == (1,)
+
+
 def test_rights_without_a_count_are_used_first():
     """A counted right is spared while another allows the same."""
-    assert rules.covering([Right("a.b", calls_max=1), Right("a.*")], Call("a.b"), satisfies) == (1, 0)
+    assert rules.covering([Right("a.b", calls_max=1), Right("a.*")], Call("a.b"), satisfies, now_us=NOW_US) == (1, 0)
 
 
 def test_a_grant_lives_from_its_beginning_until_its_end_or_its_revocation():
