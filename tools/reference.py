@@ -62,6 +62,13 @@ def doc_fields(kind: type) -> dict[str, str]:
 
 # --- errors ----------------------------------------------------------------------------------
 
+# A refusal is a value: who raises it says of what kind it is, which is the same for all of a file of rules.
+REFUSED_AS = {
+    **dict.fromkeys(("enrolment", "exchange", "grant", "role", "standing"), "NotAllowed"),
+    **dict.fromkeys(("federation", "root_rotation", "session"), "Conflict"),
+    **dict.fromkeys(("delegation", "token"), "NotAuthenticated"),
+}
+
 
 def raised_codes() -> dict[str, tuple[str, str]]:
     """Return every code that the source raises or refuses with: its kind, and an example of its sentence."""
@@ -76,7 +83,7 @@ def raised_codes() -> dict[str, tuple[str, str]]:
             kind = getattr(node.func, "id", getattr(node.func, "attr", ""))
             code = next((word.value for word in node.keywords if word.arg == "code"), None)
             if kind == "Refusal" and node.args:
-                code, kind = node.args[0], "InvalidRequest"
+                code, kind = node.args[0], REFUSED_AS.get(file.stem, "InvalidRequest")
             if isinstance(code, ast.Constant) and isinstance(code.value, str) and kind in kinds:
                 # A refusal says its code first, a fault its sentence.
                 said = node.args[1:] if code in node.args else node.args
