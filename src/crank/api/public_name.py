@@ -14,11 +14,15 @@ from crank.errors import ConfigurationError
 
 
 class PublicName:
-    """The certificate and its names; `load` reads both files anew."""
+    """The certificate and its names; `load` reads all files anew.
 
-    def __init__(self, certificate_file: Path, key_file: Path) -> None:
+    roots_file  the node's own roots: callers may show a certificate below them, at this name as at the others
+    """
+
+    def __init__(self, certificate_file: Path, key_file: Path, roots_file: Path | None = None) -> None:
         self._certificate_file = certificate_file
         self._key_file = key_file
+        self._roots_file = roots_file
         self._context, self._names = self._read()
 
     def load(self) -> None:
@@ -46,6 +50,10 @@ class PublicName:
         try:
             # A key that wants a passphrase is refused: nobody sits at a listener to type one.
             context.load_cert_chain(self._certificate_file, self._key_file, password=lambda: b"")
+            if self._roots_file is not None:
+                context.verify_mode = ssl.CERT_OPTIONAL
+                context.verify_flags |= ssl.VERIFY_X509_STRICT
+                context.load_verify_locations(cafile=self._roots_file)
             return context, names_of(x509.load_pem_x509_certificate(self._certificate_file.read_bytes()))
         except (OSError, ssl.SSLError, ValueError) as fault:
             raise ConfigurationError(

@@ -103,7 +103,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
         workloads = await opened.enter_async_context(spiffe.served(settings, desk))
-        public = _public_name(settings, api)
+        public = _public_name(settings, api, own)
         renewing = asyncio.create_task(keep_renewed(desk, authority, identities, tls, public), name="renew")
         opened.callback(renewing.cancel)
         await serve(
@@ -157,10 +157,10 @@ def _check_clock(clock: SystemClock) -> None:
         )
 
 
-def _public_name(settings: Settings, api: Listener) -> PublicName | None:
+def _public_name(settings: Settings, api: Listener, own: Identity) -> PublicName | None:
     if settings.tls_cert is None or settings.tls_key is None or api.tls is None:
         return None
-    public = PublicName(settings.tls_cert, settings.tls_key)
+    public = PublicName(settings.tls_cert, settings.tls_key, own.ca_file)
     public.join(api.tls)
     return public
 

@@ -6,6 +6,8 @@ import ssl
 import sys
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from structlog.testing import capture_logs
 
 from crank.adapters.authority import FileAuthority
@@ -48,6 +50,7 @@ class Echo:
         self.tls = tls
         self.opened = []
         self.served = set()
+        self.peers = []
 
     async def connect(self, context, host="127.0.0.1"):
         """Open a connection and hear an echo on it; return both ends of the stream."""
@@ -59,6 +62,7 @@ class Echo:
 
     async def _serve(self, reader, writer):
         self.served.add(asyncio.current_task())
+        self.peers.append(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
         with contextlib.suppress(OSError):
             while line := await reader.readline():
                 writer.write(line)
@@ -174,6 +178,27 @@ async def test_a_name_of_the_operators_own_goes_on_beside_it(authority, tmp_path
         authority.issue_controller("c1")
         tls.renew()
         await echo.connect(ssl.create_default_context(cafile=authority.ca_file))
+
+
+async def test_a_certificate_is_shown_at_the_public_name_as_at_the_others(authority, tmp_path):
+    """One of the node's roots is seen there, one of strangers is refused, and none is asked for."""
+    own = authority.issue_controller("c1")
+    listening = ListeningTls(own).api(asks=True)
+    stranger = Stranger(tmp_path, "public")
+    PublicName(*stranger.server_files("node.example.org"), own.ca_file).join(listening)
+    mine, theirs = authority.issue_worker("w1", tmp_path / "w1"), Stranger(tmp_path, "others").server_files("x")
+    async with Echo(listening) as echo:
+        for files in (None, (mine.certificate_file, mine.key_file)):
+            outside = ssl.create_default_context(cafile=stranger.file)
+            if files is not None:
+                outside.load_cert_chain(*files)
+            await echo.connect(outside, "node.example.org")
+        shown = x509.load_pem_x509_certificate(mine.certificate_file.read_bytes()).public_bytes(Encoding.DER)
+        assert echo.peers == [None, shown]
+        outside = ssl.create_default_context(cafile=stranger.file)
+        outside.load_cert_chain(*theirs)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await echo.connect(outside, "node.example.org")
 
 
 def test_no_resumption(authority):
