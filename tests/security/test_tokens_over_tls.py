@@ -18,6 +18,9 @@ from crank.api.workers import build_workers_app
 from crank.bootstrap.tokens import take_place
 from crank.client import AsyncClient, ClientOptions, ProofKey, TokenWanted
 from crank.client.link import tls_context
+from crank.controller.identities import revoke_identity
+from crank.domain.grant import Right
+from crank.domain.role import Role
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
 from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_desk
@@ -60,7 +63,7 @@ async def node(tmp_path):
     issuer.ensure()
     own = issuer.issue_controller("c1")
     files = {"certificate_file": own.certificate_file, "key_file": own.key_file}
-    async with open_desk(tmp_path) as opened:
+    async with open_desk(tmp_path, issuer=issuer) as opened:
         desk = with_tokens(opened, keys=issuer)
         assert desk.tokens is not None
         desk = replace(desk, tokens=replace(desk.tokens, place=""))
@@ -131,6 +134,79 @@ async def test_a_peer_that_exchanges_anothers_bearer_is_named_as_its_actor(node)
         )
     assert told.json()["act"]["sub"].endswith("/worker/w10")
     assert told.json()["sub"] == "local"
+
+
+def with_proof(node, key, method, path, token=None):
+    """Return the headers of a request that proves a key of its own, beside whatever certificate."""
+    proof = {"DPoP": key.prove(method, f"{node.url}{path}", token)}
+    return proof if token is None else {**proof, "Authorization": f"DPoP {token}"}
+
+
+async def test_a_certificate_that_was_revoked_or_has_expired_ends_a_connection_whatever_else_it_shows(node):
+    """A key, a DPoP proof beside a token, and the token endpoint: none of them makes up for the certificate."""
+    key = ProofKey()
+    mine = node.issuer.issue_worker("w11", node.folder / "w11")
+    async with node.shown(mine) as http:
+        asked = await http.post("/v1/token", data=form(), headers=with_proof(node, key, "POST", "/v1/token"))
+        token = asked.json()["access_token"]
+        secret = {"Authorization": f"Bearer {SECRET}"}
+
+        async def answers():
+            return [
+                await http.get("/v1/jobs", headers=secret),
+                await http.get("/v1/jobs", headers=with_proof(node, key, "GET", "/v1/jobs", token)),
+                await http.post("/v1/token", data=form(), headers=with_proof(node, key, "POST", "/v1/token")),
+            ]
+
+        assert [one.status_code for one in await answers()] == [200, 200, 200]
+        identify = node.desk.tokens.identify
+        node.desk.tokens.identify = lambda session: replace(identify(session), not_after_us=1)
+        assert {one.json()["code"] for one in await answers()} == {"identity_expired"}
+        node.desk.tokens.identify = identify
+        await revoke_identity(node.desk, f"spiffe://{TRUST_DOMAIN}/worker/w11", reason="stolen", subject="owner")
+        assert {one.json()["code"] for one in await answers()} == {"identity_revoked"}
+    async with node.shown() as http:
+        # It was the connection that had to end: the key and the owner's secret are nobody's fault.
+        assert (await http.get("/v1/jobs", headers=secret)).status_code == 200
+
+
+async def test_a_token_of_a_workload_is_used_over_its_own_certificate_or_none(node):
+    """A proof by the right key does not help on the connection of another workload, neither to use it nor to exchange it."""
+    key = ProofKey()
+    ann, eve = (node.issuer.issue_worker(name, node.folder / name) for name in ("ann", "eve"))
+    async with node.shown() as http:
+        bearer = (await http.post("/v1/token", data=form(depth=2))).json()["access_token"]
+    async with node.shown(ann) as http:
+        proof = with_proof(node, key, "POST", "/v1/token")
+        # Over DPoP, too, the chain names who the connection proved to be.
+        given = (await http.post("/v1/token", data=form(bearer), headers=proof)).json()["access_token"]
+    for identity, status in ((ann, 200), (None, 200), (eve, 401)):
+        async with node.shown(identity) as http:
+            headers = with_proof(node, key, "GET", "/v1/jobs", given)
+            assert (await http.get("/v1/jobs", headers=headers)).status_code == status
+            proof = with_proof(node, key, "POST", "/v1/token")
+            exchanged = (await http.post("/v1/token", data=form(given), headers=proof)).json()
+            assert exchanged.get("code") == (None if status == 200 else "invalid_token")
+
+
+async def test_whoever_sends_anothers_jwt_svid_over_its_own_certificate_stands_in_the_chain(node):
+    """An identity's token tells who it is of; the connection tells who sends it, and that is kept."""
+    ann, eve = (node.issuer.issue_worker(name, node.folder / name) for name in ("ann", "eve"))
+    name = f"spiffe://{TRUST_DOMAIN}/worker/ann"
+    node.desk.tokens.roles["agents"] = Role(
+        "agents", "Workloads.", (Right("python.*"),), 300, 0, 0, identities=(name,), key="owner"
+    )
+    svid = {"sub": name, "aud": [node.url], "exp": node.desk.clock.now_us() // 1_000_000 + 60}
+    asked = form(node.issuer.sign_jwt_svid(svid), role="agents") | {
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt"
+    }
+    for identity, actors in ((ann, ()), (eve, (f"spiffe://{TRUST_DOMAIN}/worker/eve",)), (None, ())):
+        async with node.shown(identity) as http:
+            proof = with_proof(node, ProofKey(), "POST", "/v1/token")
+            answer = await http.post("/v1/token", data=asked, headers=proof)
+            assert answer.status_code == 200, answer.text
+        newest = max(await _grants(node), key=lambda grant: grant.grant_id)
+        assert (newest.subject, newest.actors) == (name, actors)
 
 
 async def test_a_client_exchanges_its_secret_and_renews_by_itself(node):

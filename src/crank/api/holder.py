@@ -24,7 +24,7 @@ class Holder:
     """What a request proves of who sends it.
 
     jkt       thumbprint of the key; None: it proves none
-    peer      SPIFFE ID of the certificate, where that is what proves it
+    peer      SPIFFE ID of the connection's certificate, where one was shown; with no proof beside, that proves the key
     proof     what proves it otherwise; it has to be counted (`count`) once the token beside it was believed
     key       the key itself as a compressed point
     """
@@ -38,12 +38,14 @@ class Holder:
 def proven(desk: Desk, request: Request, *, shown: str | None) -> Holder:
     """Return the key that a request proves, by a proof made for the token `shown` beside it. It is not counted yet.
 
-    Raises NotAuthenticated (`invalid_dpop_proof`).
+    A certificate that was shown has to hold, whatever proves the key.
+    Raises NotAuthenticated (`invalid_dpop_proof`), and as `peer_of`.
     """
     tokens = token_desk(desk)
+    peer = peer_of(desk, request)
     proofs = request.headers.getlist(PROOF_HEADER)
     if not proofs:
-        return _by_certificate(desk, request)
+        return Holder(None) if peer is None else Holder(peer.jkt, str(peer.spiffe_id), key=peer.key)
     if len(proofs) > 1:
         raise _unproven("A request carries one DPoP header.")
     claims, jkt = tokens.proofs.read(proofs[0])
@@ -51,7 +53,7 @@ def proven(desk: Desk, request: Request, *, shown: str | None) -> Holder:
     found = read_proof(claims, jkt, method=request.method, url=asked_url(request), token=shown, now_us=now_us)
     if isinstance(found, Refusal):
         raise NotAuthenticated(found.message, code=found.code, fix=found.fix)
-    return Holder(found.jkt, proof=found, key=_key_of(proofs[0]))
+    return Holder(found.jkt, None if peer is None else str(peer.spiffe_id), found, _key_of(proofs[0]))
 
 
 def _key_of(proof: str) -> bytes | None:
@@ -82,11 +84,6 @@ def peer_of(desk: Desk, request: Request) -> Peer | None:
     peer = identify(session)
     desk.standing.check(peer, desk.clock.now_us())
     return peer
-
-
-def _by_certificate(desk: Desk, request: Request) -> Holder:
-    peer = peer_of(desk, request)
-    return Holder(None) if peer is None else Holder(peer.jkt, str(peer.spiffe_id), key=peer.key)
 
 
 def _unproven(cause: str) -> NotAuthenticated:

@@ -77,13 +77,18 @@ class Gate:
     async def admit(self, request: Request) -> Caller:
         """Return who asks, by a key's secret or a token.
 
-        Raises NotAuthenticated, the same for every cause with a key; NotAllowed for a workload without a token.
+        Raises NotAuthenticated, the same for every cause with a key; NotAllowed for a workload without a token; and as
+        `peer_of` where the connection's certificate no longer holds.
         """
         scheme, secret = shown(request)
         if scheme == "dpop" or (scheme == "bearer" and (looks_like_token(secret) or looks_like_chain(secret))):
             return await self._admit_token(request, scheme, secret)
+        # Whoever shows a certificate shows one that holds, also beside a key.
+        peer = None if self._desk.tokens is None else peer_of(self._desk, request)
         if scheme != "bearer":
-            await self._refuse_workload(request)
+            if peer is not None:
+                # An identity alone allows nothing here.
+                await refuse_workload(self._desk, str(peer.spiffe_id), request.method)
             raise unknown()
         return await self.admit_secret(secret)
 
@@ -126,12 +131,6 @@ class Gate:
         served = desk_for_grant(self._desk, credential, grant)
         assert served.asker is not None, "a desk of a grant has an asker"
         return self._keep(hashed, Caller(served.asker, served), generation)
-
-    async def _refuse_workload(self, request: Request) -> None:
-        """Refuse a workload that shows its certificate and nothing else: an identity alone allows nothing here."""
-        peer = None if self._desk.tokens is None else peer_of(self._desk, request)
-        if peer is not None:
-            await refuse_workload(self._desk, str(peer.spiffe_id), request.method)
 
     def _holds(self, known: _Known) -> bool:
         fresh = self._desk.clock.monotonic_sec() < known.until_sec

@@ -15,6 +15,7 @@ from crank.controller.access import authenticate
 from crank.controller.desk import Desk
 from crank.controller.keys import hash_of
 from crank.controller.present import bound_to, identity_of, look, over, present, token_desk
+from crank.controller.present_chain import check_peer
 from crank.controller.scope import desk_for
 from crank.controller.spend import note_refusal
 from crank.controller.token_desk import TokenDesk
@@ -51,7 +52,7 @@ class Wanted:
     rights        None: all that is held
     audience      where it shall be used: names of this node, or none
     proven        thumbprint of the key that this request proves; None: none
-    peer          who the connection's certificate says that asks, where there is one, and `proven` is its key
+    peer          who the connection's certificate says that asks, where one was shown, by whatever `proven` was proven
     holder_jkt    thumbprint of the key of somebody else who shall hold it
     lifetime_sec, depth   at most so much
     form          what kind of token it shall be; proven_key the key that is proven, as a compressed point
@@ -132,6 +133,9 @@ async def _subject(desk: Desk, wanted: Wanted) -> Subject:
         return Subject(await authenticate(desk, hash_of(shown.text), access.API_KINDS))
     if shown.kind in (exchange.ACCESS_TOKEN, exchange.BISCUIT):
         credential, grant = await present(desk, shown.text, wanted.proven)
+        # Whoever asks by another's bearer is named as its actor below; a bound one is its holder's to exchange.
+        if grant.holder_jkt is not None:
+            check_peer(grant, wanted.peer)
         return Subject(credential, grant)
     if shown.kind == exchange.JWT:
         return await _workload(desk, shown.text, wanted.role)
@@ -190,7 +194,9 @@ async def _actor(desk: Desk, wanted: Wanted, subject: Subject) -> tuple[str | No
     # Whoever holds what is exchanged and says so by its certificate acts for itself.
     peer = wanted.peer if wanted.peer is not None and own != wanted.proven else None
     if wanted.actor is None:
-        return (peer, wanted.proven) if peer is not None and subject.grant is not None else (None, None)
+        # Also a workload's JWT-SVID tells who it is of, and not who sends it.
+        others = subject.grant is not None or subject.identity not in (None, peer)
+        return (peer, wanted.proven) if peer is not None and others else (None, None)
     if wanted.actor.kind == exchange.API_KEY:
         credential = await authenticate(desk, hash_of(wanted.actor.text), access.API_KINDS)
         found: tuple[str, str | None] = (credential.subject, None)

@@ -7,7 +7,7 @@ key that it is bound to, and the store still has its grant alive under a credent
 from collections.abc import Sequence
 
 from crank.controller.desk import Desk
-from crank.controller.present_chain import present_chain, present_holder, walk_chain
+from crank.controller.present_chain import check_peer, present_chain, present_holder, walk_chain
 from crank.controller.scope import node_desk, unknown
 from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import looks_like_chain
@@ -34,7 +34,7 @@ async def present(desk: Desk, shown: str, jkt: str | None, peer: str | None = No
     """Return whose token this is and what it grants.
 
     jkt   thumbprint of the key that the caller proved with this very request; None: they proved none
-    peer  SPIFFE ID of the certificate by which they proved it, where there was one
+    peer  SPIFFE ID of the connection's certificate, where one was shown: the token's holder, if that is a workload
     Raises NotAuthenticated (`invalid_token`), Unavailable (`token_check_limit`).
     """
     tokens = token_desk(desk)
@@ -63,6 +63,7 @@ async def present(desk: Desk, shown: str, jkt: str | None, peer: str | None = No
     now_us = desk.clock.now_us()
     if found is None or not access.lives(found[0], now_us) or not rules.lives(found[1], now_us):
         raise over()
+    check_peer(found[1], peer)
     return found
 
 

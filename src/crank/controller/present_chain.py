@@ -82,6 +82,7 @@ async def walk_chain(
     if any(desk.standing.bars((grant.subject, *grant.actors)) for grant in found):
         # One who was revoked may sign hops for ever, away from here.
         raise _over()
+    check_peer(found[-1], peer)
     opened.evaluate(presenter, now_us)  # 5
     return credential, found
 
@@ -89,6 +90,13 @@ async def walk_chain(
 def present_holder(issuer: ChainIssuer, shown: str) -> str:
     """Return who holds a chain now, by name, whoever shows it. Raises NotAuthenticated (`invalid_token`)."""
     return issuer.open(shown).chain.present_holder.name
+
+
+def check_peer(grant: Grant, peer: str | None) -> None:
+    """Let a grant pass whose holder may be who the connection's certificate names. Raises NotAuthenticated (`invalid_token`)."""
+    refused = token.peer_refusal(grant, peer)
+    if refused is not None:
+        raise _refused(refused)
 
 
 def _is_revoked(tx: Transaction, grant_id: GrantId) -> bool:

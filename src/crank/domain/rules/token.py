@@ -27,6 +27,7 @@ __all__ = [
     "agrees",
     "claims_of",
     "is_thumbprint",
+    "peer_refusal",
     "read_claims",
     "read_proof",
 ]
@@ -129,6 +130,22 @@ def agrees(presented: Presented, grant: Grant) -> bool:
         grant.subject,
         grant.holder_jkt,
         grant.expires_us // _US,
+    )
+
+
+def peer_refusal(grant: Grant, peer: str | None) -> Refusal | None:
+    """Return why a token may not be used over a connection, or None (`token_not_yours`).
+
+    peer  SPIFFE ID of the certificate that the connection showed; None: it showed none
+    The chain of actors is a claim; the certificate is proof. A holder that is no SPIFFE ID cannot be compared with one.
+    """
+    if peer is None or peer == grant.holder or not grant.holder.startswith("spiffe://"):
+        return None
+    return Refusal(
+        "token_not_yours",
+        f"This token is for {grant.holder[:300]}, and the certificate of this connection is another's.",
+        "Use a connection with the holder's own certificate, or with none and a DPoP proof (RFC 9449).",
+        "authorization",
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.ids import LOCAL_TENANT, CredentialId
 from crank.domain.job import Refusal
-from crank.domain.rules.token import Presented, Proven, act_of, agrees, claims_of, read_claims, read_proof
+from crank.domain.rules.token import Presented, Proven, act_of, agrees, claims_of, peer_refusal, read_claims, read_proof
 
 ISSUER, AUDIENCE = "https://node.example", "https://node.example/"
 JKT = "A" * 43
@@ -182,3 +182,21 @@ def test_a_proof_is_remembered_for_as_long_as_it_could_be_used_again():
     assert isinstance(second, Proven)
     assert first.replay_key != second.replay_key
     assert first.until_us >= NOW_US + 60 * US
+
+
+@pytest.mark.parametrize(
+    ("holder", "peer", "passes"),
+    [
+        ("spiffe://a.example/agent/1", "spiffe://a.example/agent/1", True),
+        ("spiffe://a.example/agent/1", None, True),
+        ("spiffe://a.example/agent/1", "spiffe://a.example/agent/10", False),
+        ("spiffe://a.example/agent/1", "spiffe://b.example/agent/1", False),
+        ("key:claude", "spiffe://a.example/agent/1", True),
+    ],
+)
+def test_a_holder_that_is_a_workload_is_who_the_certificate_names(holder, peer, passes):
+    """The present holder is compared, those before it are not on this connection; a key's name proves nothing either way."""
+    for grant in (replace(GRANT, actors=(holder, "spiffe://a.example/before")), replace(GRANT, subject=holder, actors=())):
+        refused = peer_refusal(grant, peer)
+        assert (refused is None) is passes
+        assert refused is None or refused.code == "token_not_yours"
