@@ -33,6 +33,8 @@ async def trust_bundle(request: Request) -> Response:
     caller = await caller_if_shown(request)
     if caller is not None:
         acknowledge(trust, subject=caller.subject, seen=seen)
+    else:
+        trust.bundles.asked()
     patience_sec = wait_sec(request.headers.getlist("prefer")) or 0
     published = await publish(trust, seen=seen, wait_sec=patience_sec)
     # Whoever keeps it asks again before believing it.

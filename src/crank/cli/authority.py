@@ -37,8 +37,9 @@ def rotate(
     force: Annotated[
         bool,
         Parameter(
-            help="Do it although it cuts off connected workers that do not know the new root (activate), or whoever "
-            "still shows a certificate of the root that goes (retire, abort).",
+            help="Do it although it cuts off connected workers that do not know the new root, or others who follow "
+            "the bundle and have not looked since (activate), or whoever still shows a certificate of the root that "
+            "goes (retire, abort).",
             negative=(),
             show_default=False,
         ),
@@ -48,7 +49,8 @@ def rotate(
     """Change the root in three steps, with a way back until the last.
 
     Both roots are believed from prepare to retire, so nobody is cut off: activate waits until every connected worker
-    has said that it believes the new one, retire until the last certificate of the old one has expired.
+    has said that it believes the new one, and, where others follow the bundle, a quarter of an hour for those; retire
+    until the last certificate of the old one has expired.
     """
 
     async def rotating(client: AsyncClient) -> JsonObject:

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from crank.domain.rules import root_rotation
 from crank.domain.trust import TrustBundle
 from crank.ports import Authority, BundleFormat, BundlePublishers, Clock
 
@@ -37,6 +38,9 @@ class Bundles:
         # Written once for each bundle, however many ask.
         self.published: Published | None = None
         self._pollers: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        # Since when it is known who asks, and when somebody asked last of whom nothing is known.
+        self._since_us = clock.now_us()
+        self._asked_us: int | None = None
 
     def find(self, trust_domain: str) -> TrustBundle | None:
         """Return the bundle of a domain; None for one that is not known, or was not confirmed for too long."""
@@ -81,6 +85,20 @@ class Bundles:
         """Return the proven callers that follow our bundle and do not have this sequence yet."""
         since_us = self._clock.now_us() - POLLS_MISSED_MAX * self._authority.bundle().refresh_hint_sec * _US
         return [subject for subject, (has, at_us) in self._pollers.items() if has < sequence and at_us >= since_us]
+
+    def asked(self) -> None:
+        """Note that somebody asked for our bundle who showed no credential."""
+        self._asked_us = self._clock.now_us()
+
+    def may_be_followed(self, born_us: int) -> bool:
+        """Tell whether somebody may follow our bundle of whom nothing is known; `born_us`: since when there is one."""
+        return root_rotation.may_be_followed(
+            asked_us=self._asked_us,
+            since_us=self._since_us,
+            born_us=born_us,
+            hint_sec=self._authority.bundle().refresh_hint_sec,
+            now_us=self._clock.now_us(),
+        )
 
     async def changed(self, generation: int) -> int:
         """Return the generation of the foreign bundles once it is another than this one."""

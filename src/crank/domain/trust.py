@@ -124,12 +124,14 @@ class Rotation:
     current     the one that signs
     other       the next one while prepared, the old one once activated; None while settled
     drained_us  when the last leaf below `other` has expired; None where it signed none
+    prepared_us  since when both are published; None while settled
     """
 
     phase: RotationPhase
     current: str
     other: str | None = None
     drained_us: int | None = None
+    prepared_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,10 +68,14 @@ class RootRotation(Protocol):
         """Return how the authority stands. Raises ConfigurationError (damaged files)."""
         ...
 
-    def turn_root(self, step: RotationStep, *, unaware: Sequence[str] = (), force: bool = False) -> Rotation:
+    def turn_root(
+        self, step: RotationStep, *, unaware: Sequence[str] = (), followed: bool = False, force: bool = False
+    ) -> Rotation:
         """Take a step, durably: a crash leaves the state before it or after it. Blocking.
 
-        unaware  connected workers that have not acknowledged the bundle as it stands
-        Raises Conflict (`rotation_phase`, `bundle_not_acknowledged`, `leaves_alive`), Unavailable, ConfigurationError.
+        unaware   connected workers that have not acknowledged the bundle as it stands
+        followed  others, who acknowledge nothing, may follow the bundle
+        Raises Conflict (`rotation_phase`, `bundle_not_acknowledged`, `root_too_new`, `leaves_alive`), Unavailable,
+        ConfigurationError.
         """
         ...

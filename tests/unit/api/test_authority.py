@@ -7,7 +7,7 @@ import pytest
 from crank.adapters.authority import FileAuthority
 from crank.controller import tell_trust
 from crank.wire import Trusted
-from tests.support.desk import TRUST_DOMAIN, ScriptedWorker, open_api
+from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_api
 from tests.unit.api.conftest import CORE, check_problem
 from tests.unit.api.test_keys import minted, speaking
 
@@ -86,6 +86,24 @@ async def test_the_controllers_own_listeners_come_first(owner, trusted_desk):
     check_problem(await owner.post("/v1/authority/rotation", json={"step": "activate"}), 409, "bundle_not_acknowledged")
     trusted_desk.sight.sequence = prepared["sequence"]
     await turn(owner, "activate")
+
+
+async def test_others_who_follow_the_bundle_are_given_time(owner, trusted_desk, monkeypatch):
+    """Whoever reads the bundle without a credential says nothing of it: three refresh hints pass, or the operator insists."""
+    del owner.headers["authorization"]
+    assert (await owner.get("/trust-bundle")).status_code == 200
+    owner.headers["authorization"] = f"Bearer {SECRET}"
+    await turn(owner, "prepare")
+    refused = await owner.post("/v1/authority/rotation", json={"step": "activate"})
+    assert " s more" in check_problem(refused, 409, "root_too_new")["detail"]
+    assert (await turn(owner, "activate", force=True))["phase"] == "activated"
+    assert (await records_of(trusted_desk))[-1]["followed"] is True
+    # Back, and again, when the new root has been published for long enough.
+    await turn(owner, "abort")
+    later_us = trusted_desk.clock.now_us() + 3 * 300 * 1_000_000
+    monkeypatch.setattr(type(trusted_desk.clock), "now_us", lambda _self: later_us)
+    trusted_desk.trust.bundles.asked()
+    assert (await turn(owner, "activate"))["phase"] == "activated"
 
 
 async def test_an_operator_may_insist(owner, trusted_desk):

@@ -167,11 +167,13 @@ class FileAuthority:
                 root_keys=tuple(str(path) for path in root_keys_in(self._root)),
             )
 
-    def turn_root(self, step: RotationStep, *, unaware: Sequence[str] = (), force: bool = False) -> Rotation:
+    def turn_root(
+        self, step: RotationStep, *, unaware: Sequence[str] = (), followed: bool = False, force: bool = False
+    ) -> Rotation:
         """Take a step of the change to another root. Raises Conflict, ConfigurationError, Unavailable."""
         try:
             with self._lock:
-                return self._turn(step, unaware, force=force)
+                return self._turn(step, unaware, followed=followed, force=force)
         except OSError as fault:
             raise Unavailable(
                 f"The authority's files cannot be written: {fault.strerror or fault}.",
@@ -179,10 +181,11 @@ class FileAuthority:
                 fix="Free some space on the disk of the node's home; the change of root stands where it stood.",
             ) from fault
 
-    def _turn(self, step: RotationStep, unaware: Sequence[str], *, force: bool) -> Rotation:
+    def _turn(self, step: RotationStep, unaware: Sequence[str], *, followed: bool, force: bool) -> Rotation:
         state = self._opened()
         now_us = self._clock.now_us()
-        refused = refusal(state.rotation, step, now_us=now_us, unaware=unaware, force=force)
+        hint_sec = REFRESH_HINT_SEC if followed else None
+        refused = refusal(state.rotation, step, now_us=now_us, unaware=unaware, hint_sec=hint_sec, force=force)
         if refused is not None:
             raise Conflict(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
         made = None
@@ -394,6 +397,9 @@ class FileAuthority:
             # What was signed under another setting may outlive what is signed now.
             alive_until_us = max(state.alive_until_us, self._clock.now_us() + int(state.leaf_sec * _US))
             state = replace(state, leaf_sec=self._leaf_ttl_sec, alive_until_us=alive_until_us)
+        if state.other is not None and state.prepared_us is None:
+            # Prepared by an older version, which did not note when.
+            state = replace(state, prepared_us=self._clock.now_us())
         self._publish(state)
         if self._flat is None:
             forget_flat(self._root)

@@ -16,7 +16,7 @@ class AuthorityState:
 
     content          digest of the bundle that has this sequence
     current, other   marks of the generations that sign, and that is published beside it
-    phase, drained_us   as in Rotation
+    phase, drained_us, prepared_us   as in Rotation
     leaf_sec         how long leaves live by the setting of now
     alive_until_us   when the last leaf that was signed under a longer setting has expired
     flat_until_us    until when the single authority of older versions is still published; None: it is not
@@ -32,11 +32,12 @@ class AuthorityState:
     flat_until_us: int | None = None
     leaf_sec: float = 0.0
     alive_until_us: int = 0
+    prepared_us: int | None = None
 
     @property
     def rotation(self) -> Rotation:
         """Return which roots there are."""
-        return Rotation(self.phase, self.current, self.other, self.drained_us)
+        return Rotation(self.phase, self.current, self.other, self.drained_us, self.prepared_us)
 
     def turned(self, rotation: Rotation) -> "AuthorityState":
         """Return this state with other roots."""
@@ -46,6 +47,7 @@ class AuthorityState:
             current=rotation.current,
             other=rotation.other,
             drained_us=rotation.drained_us,
+            prepared_us=rotation.prepared_us,
         )
 
 

@@ -9,6 +9,9 @@ from crank.domain.trust import Rotation, RotationPhase, RotationStep
 
 # Clocks of peers may be behind by so much: a leaf that has expired here may still be shown there.
 SKEW_SEC: Final = 60.0
+# A new root is published for so many looks of those who follow the bundle before it signs (SPIFFE Federation,
+# section 4.1, asks for three to five).
+HINTS_BEFORE_SIGNING: Final = 3
 _NAMES_MAX = 10
 _US = 1_000_000
 _FROM = {
@@ -25,12 +28,19 @@ _STANDS = {
 
 
 def refusal(
-    rotation: Rotation, step: RotationStep, *, now_us: int, unaware: Sequence[str], force: bool
+    rotation: Rotation,
+    step: RotationStep,
+    *,
+    now_us: int,
+    unaware: Sequence[str],
+    force: bool,
+    hint_sec: int | None = None,
 ) -> Refusal | None:
     """Return why this step may not be taken now, or None.
 
-    unaware  connected workers that have not acknowledged the bundle as it stands
-    force    the operator knows that peers will be cut off; never changes what may follow what
+    unaware   connected workers that have not acknowledged the bundle as it stands
+    force     the operator knows that peers will be cut off; never changes what may follow what
+    hint_sec  how often those look who follow the bundle and acknowledge nothing; None: nobody does
     """
     if rotation.phase not in _FROM[step]:
         allowed = ", ".join(other for other in RotationStep if rotation.phase in _FROM[other])
@@ -44,6 +54,9 @@ def refusal(
         return None
     if step is RotationStep.ACTIVATE and unaware:
         return _not_acknowledged(unaware)
+    if step is RotationStep.ACTIVATE and hint_sec is not None and rotation.prepared_us is not None:
+        left_us = rotation.prepared_us + HINTS_BEFORE_SIGNING * hint_sec * _US - now_us
+        return _too_new(left_us / _US) if left_us > 0 else None
     ends_other = step is RotationStep.RETIRE or (
         step is RotationStep.ABORT and rotation.phase is RotationPhase.PREPARED
     )
@@ -60,14 +73,27 @@ def turn(rotation: Rotation, step: RotationStep, *, made: str | None, now_us: in
     """
     drained_us = now_us + int((leaf_sec + SKEW_SEC) * _US)
     if step is RotationStep.PREPARE:
-        return Rotation(RotationPhase.PREPARED, rotation.current, made)
+        return Rotation(RotationPhase.PREPARED, rotation.current, made, prepared_us=now_us)
     assert rotation.other is not None, "refused before"
     if step is RotationStep.ACTIVATE:
-        return Rotation(RotationPhase.ACTIVATED, rotation.other, rotation.current, drained_us)
+        return Rotation(RotationPhase.ACTIVATED, rotation.other, rotation.current, drained_us, rotation.prepared_us)
     if step is RotationStep.ABORT and rotation.phase is RotationPhase.ACTIVATED:
         # The new root has signed: it stays published until that has expired.
-        return Rotation(RotationPhase.PREPARED, rotation.other, rotation.current, drained_us)
-    return replace(rotation, phase=RotationPhase.SETTLED, other=None, drained_us=None)
+        return Rotation(RotationPhase.PREPARED, rotation.other, rotation.current, drained_us, rotation.prepared_us)
+    return replace(rotation, phase=RotationPhase.SETTLED, other=None, drained_us=None, prepared_us=None)
+
+
+def may_be_followed(*, asked_us: int | None, since_us: int, born_us: int, hint_sec: int, now_us: int) -> bool:
+    """Tell whether somebody may follow the bundle who shows no credential, and so acknowledges nothing.
+
+    asked_us  when such a one asked last; None: nobody did
+    since_us  since when that is known; born_us  since when there is a root to ask for
+    """
+    if asked_us is not None:
+        return now_us - asked_us < HINTS_BEFORE_SIGNING * hint_sec * _US
+    # Whoever asked a process before this one asks again within one hint.
+    is_older = born_us < since_us - SKEW_SEC * _US
+    return is_older and now_us - since_us < hint_sec * _US
 
 
 def _not_acknowledged(unaware: Sequence[str]) -> Refusal:
@@ -76,6 +102,16 @@ def _not_acknowledged(unaware: Sequence[str]) -> Refusal:
         "bundle_not_acknowledged",
         f"{len(unaware)} of those connected have not said yet that they believe the new root: {named}.",
         "Wait a moment and try again, or stop those workers; with --force they lose this node until they start anew.",
+        "step",
+    )
+
+
+def _too_new(left_sec: float) -> Refusal:
+    return Refusal(
+        "root_too_new",
+        "Others may follow this node's bundle without saying what they have (federated domains do), and for "
+        f"{left_sec:.0f} s more they need not have seen the new root.",
+        "Try again then; with --force they refuse this trust domain until they look again.",
         "step",
     )
 

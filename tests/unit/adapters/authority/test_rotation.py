@@ -1,5 +1,6 @@
 """Changing the root, with a crash at every moment: nobody who was let in is locked out, and the state goes on."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -162,6 +163,24 @@ def test_leaves_of_a_longer_setting_are_waited_for(tmp_path, clock):
     authority.turn_root(RotationStep.RETIRE)
     authority.turn_root(RotationStep.PREPARE)
     assert authority.turn_root(RotationStep.ACTIVATE).drained_us == clock.now_us() + 90 * 1_000_000
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_since_when_a_root_is_published_outlives_a_restart(tmp_path, clock, noted):
+    """Where others follow the bundle the wait goes on where it was; of an older version's state it begins with the start."""
+    start(tmp_path, clock).turn_root(RotationStep.PREPARE)
+    if not noted:
+        file = tmp_path / "state.json"
+        file.write_text(json.dumps({name: of for name, of in json.loads(file.read_text()).items() if name != "prepared_us"}))
+    clock.advance(600)
+    authority = start(tmp_path, clock)
+    left_sec = 300 if noted else 900
+    clock.advance(left_sec - 1)
+    with pytest.raises(Conflict) as caught:
+        authority.turn_root(RotationStep.ACTIVATE, followed=True)
+    assert (caught.value.error_code, "for 1 s more" in caught.value.message) == ("root_too_new", True)
+    clock.advance(1)
+    assert authority.turn_root(RotationStep.ACTIVATE, followed=True).phase is RotationPhase.ACTIVATED
 
 
 @pytest.mark.parametrize("left", ["root.pem", "authority.pem", "authority-key.pem"])
