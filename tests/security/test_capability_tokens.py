@@ -19,11 +19,13 @@ from crank.domain.grant import Right
 from crank.domain.ids import JobId, MountId
 from crank.domain.job import MountUse
 from crank.domain.role import Role
+from crank.domain.session import SessionState
 from crank.errors import NotAuthenticated
 from crank.testing.fake_tokens import public_jwk, sign
 from crank.testing.fakes import FakeClock
 from crank.testing.memory_authority import MemoryAuthority
 from crank.testing.samples import sample_session
+from crank.wire import VERSION_MAX, Started
 from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_desk
 from tests.support.tokens import PLACE, TOKEN_URL, Agent, ath, form, with_tokens
 from tests.unit.api.conftest import CORE, check_problem
@@ -93,6 +95,75 @@ async def claims_of(authority, token, **more):
     return authority.sign_access_token({**claims, **more})
 
 
+# --- constraints and code ------------------------------------------------------------------------
+
+BOUND = [{"identifier": "*", "constraints": [{"properties": {"n": {"maximum": 3}}, "maxProperties": 1}]}]
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        {"code": "import os"},
+        {"code": "import os", "args": {}},
+        {"code": "", "args": {"n": 1}},
+        {"program": ["python", "-c", "import os"]},
+        {"program": ["python", "-"], "stdin": True},
+        {"stdin": True},
+    ],
+)
+async def test_a_right_with_constraints_lets_no_code_through(agent, desk, carried):
+    """A schema of args says nothing of a script, a program or a stdin, so none of them comes by it, whatever the args."""
+    await ScriptedWorker(desk, "w1", [CORE], version=VERSION_MAX).connect()
+    token = await agent.token(details=BOUND)
+    sent = await agent.use(token, "POST", "/v1/jobs", json={"capability": "python.run.core", **carried})
+    assert check_problem(sent, 403, "code_not_granted")["field"] == "code"
+    records = await desk.store.read(lambda tx: [one for _, one in tx.records.page(job_id=None, after=0, limit=99)])
+    kinds = [(one.kind, one.facts.get("action")) for one in records]
+    assert ("access.refused", "code_not_granted") in kinds
+    assert "job.submitted" not in [kind for kind, _ in kinds]
+
+
+async def test_constraints_still_let_a_function_through_and_bound_its_args(agent, desk):
+    """What takes args alone is called with those that satisfy them; a right without constraints beside goes on for code."""
+    count = replace(CORE, name="text.count", env_profile=None, profile_digest=None, input_schema={"type": "object"})
+    await ScriptedWorker(desk, "w1", [CORE, count]).connect()
+    token = await agent.token(details=[*BOUND, {"identifier": "python.run.core", "calls_max": 1}])
+    for args, status in (({"n": 3}, 202), ({"n": 4}, 403), ({"x": 1, "n": 1}, 403)):
+        sent = await agent.use(token, "POST", "/v1/jobs", json={"capability": "text.count", "args": args})
+        assert sent.status_code == status, sent.text
+    assert (await agent.use(token, "POST", "/v1/jobs", json=JOB)).status_code == 202
+    check_problem(await agent.use(token, "POST", "/v1/jobs", json=JOB), 403, "calls_spent")
+
+
+async def test_a_right_with_constraints_opens_no_session_and_uses_none(agent, desk, worker):
+    """Whoever uses a session sends code; one of the same space that another token opened is not even there."""
+    token, whole = await agent.token(details=BOUND), await agent.token()
+    opened = await agent.use(token, "POST", "/v1/sessions", json={"capability": "python.run.core"})
+    check_problem(opened, 403, "code_not_granted")
+    session = sample_session(desk.ids.uuid7())
+    (space,) = {one.space for one in await desk.store.read(lambda tx: tx.grants.page("local", limit=9, before=None))}
+    session = replace(session, request=replace(session.request, mounts=()), state=SessionState.OPEN, owner=space)
+    await desk.store.transact(lambda tx: tx.sessions.insert(session))
+    path = f"/v1/sessions/{session.session_id}"
+    assert (await agent.use(whole, "GET", path)).status_code == 200
+    check_problem(await agent.use(token, "GET", path), 404, "session_not_found")
+    sent = await agent.use(token, "POST", "/v1/jobs", json={"session": session.session_id, "code": "1"})
+    check_problem(sent, 404, "session_not_found")
+
+
+async def test_a_right_with_constraints_writes_nothing_to_the_stdin_of_a_job_beside_it(agent, desk):
+    """A program that another token of the same space began may run what it reads: that job is not there for it."""
+    worker = ScriptedWorker(desk, "w1", [CORE], version=VERSION_MAX)
+    await worker.connect()
+    whole, token = await agent.token(), await agent.token(details=BOUND)
+    job = {"capability": "python.run.core", "program": ["python", "-"], "stdin": True}
+    job_id = (await agent.use(whole, "POST", "/v1/jobs", json=job)).json()["job_id"]
+    lease = await worker.lease()
+    await worker.say(Started(lease.job_id, lease.epoch))
+    written = await agent.use(token, "POST", f"/v1/jobs/{job_id}/stdin", json={"text": "import os"})
+    check_problem(written, 404, "job_not_found")
+
+
 # --- costly ------------------------------------------------------------------------------------
 
 
@@ -111,9 +182,9 @@ async def test_many_slow_constraints_end_together(agent, clock, desk, worker):
             clock.advance(2.0)
             return super().check(schema, value, field=field)
 
-    details = [{"identifier": "python.*", "constraints": [{"maxProperties": at} for at in range(1, 9)]}]
+    details = [{"identifier": "*", "constraints": [{"maxProperties": at} for at in range(1, 9)]}]
     token = await agent.token(details=details)
-    body = {**JOB, "args": {}}
+    body = {"capability": "text.count", "args": {}}
     slow = build_api(replace(desk, schemas=Slow()), version="0", more_names=["node.test"])
     transport = httpx2.ASGITransport(app=slow, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url=PLACE) as client:
@@ -481,7 +552,7 @@ async def wider_jobs(desk, agent, key):
     made = (await agent.use(token, "POST", "/v1/jobs", json=JOB)).json()["job_id"]
     mounts = (MountUse("docs", MountId("00000000-0000-7000-8000-0000000000aa")),)
     plain = replace((await desk.store.read(lambda tx: tx.jobs.find("local", made))), job_id=JobId(made[:-2] + "aa"))
-    plain = replace(plain, request=replace(plain.request, mounts=mounts, args={"n": 9}))
+    plain = replace(plain, request=replace(plain.request, mounts=mounts, args={"n": 9}, code=None))
     session = sample_session("s")
     session = replace(session, owner=plain.owner, request=replace(session.request, capability=CORE.name, mounts=mounts))
     inner = replace(plain.request, mounts=(), session_id=session.session_id)
@@ -519,10 +590,13 @@ async def test_a_token_still_reaches_what_it_could_have_made(agent, desk, worker
     """Narrowed in every field, and the job within them all."""
     key = (await agent.http.post("/v1/keys", json={"name": "ann"}, headers=OWNER)).json()["secret"]
     jobs = await wider_jobs(desk, agent, key)
-    fitting = {"mounts": ["00000000-0000-7000-8000-0000000000aa"], "constraints": [{"properties": {"n": {"minimum": 9}}}]}
-    token = await agent.token(key, details=[{"identifier": "python.*", **fitting}])
-    for job in jobs:
-        assert (await agent.use(token, "GET", f"/v1/jobs/{job}")).status_code == 200
+    mounted = {"identifier": "python.*", "mounts": ["00000000-0000-7000-8000-0000000000aa"]}
+    bound = {**mounted, "constraints": [{"properties": {"n": {"minimum": 9}}}]}
+    # Constraints leave functions alone, and what is in a session is code.
+    for detail, seen in ((mounted, jobs), (bound, jobs[:1])):
+        token = await agent.token(key, details=[detail])
+        found = [job for job in jobs if (await agent.use(token, "GET", f"/v1/jobs/{job}")).status_code == 200]
+        assert found == seen
 
 
 # --- ended and raced -----------------------------------------------------------------------------

@@ -35,7 +35,10 @@ class Left:
     no_mounts: Annotated[bool, Parameter(help="Let no mount stay.", negative=(), show_default=False)] = False
     constraint: Annotated[
         tuple[str, ...],
-        Parameter(help="A JSON Schema that every call's args must satisfy; may be repeated.", negative=()),
+        Parameter(
+            help="A JSON Schema that every call's args must satisfy; nothing that runs code stays. May be repeated.",
+            negative=(),
+        ),
     ] = ()
     calls: Annotated[int | None, Parameter(help="How many calls stay.")] = None
     budget: Annotated[int | None, Parameter(help="What the calls may cost together.")] = None

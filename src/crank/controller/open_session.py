@@ -49,7 +49,7 @@ async def open_session(desk: Desk, *, tenant: TenantId, subject: str, fields: Js
     draft = parse_session_request(fields)  # 1
     _check_clocks(desk, ClocksWanted(draft.idle_sec, draft.lifetime_sec))
     mounts = await desk.store.read(lambda tx: resolve_mounts(tx, tenant, draft.mounts))  # 2
-    call = Call(draft.capability, draft.version, None, mounts_of(mounts.values()))
+    call = Call(draft.capability, draft.version, None, mounts_of(mounts.values()), has_code=True)
     await check_granted(desk, call)
     candidates = await _candidates(desk, draft, mounts)  # 3
     counted = False

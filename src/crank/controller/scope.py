@@ -399,25 +399,19 @@ class _Sight:
             session = self._tx.sessions.find(job.tenant, wanted.session_id)
             # Of a session that is no longer kept, nobody knows what it had.
             mounts = (_ANY_MOUNT,) if session is None else session.request.mounts
-        return self._covers(job.tenant, grants.Call(wanted.capability, wanted.version, wanted.args), mounts)
+        call = grants.Call(wanted.capability, wanted.version, wanted.args, has_code=wanted.has_code)
+        return self._covers(job.tenant, call, mounts)
 
     def of_session(self, session: Session) -> bool:
         wanted = session.request
-        # What args its jobs may have is asked when they come.
-        call = grants.Call(wanted.capability, wanted.version)
-        return self._covers(session.tenant, call, wanted.mounts, satisfies=lambda _schema, _args: True)
+        # Whoever uses a session runs code in it.
+        return self._covers(session.tenant, grants.Call(wanted.capability, wanted.version, has_code=True), wanted.mounts)
 
-    def _covers(
-        self,
-        tenant: TenantId,
-        call: grants.Call,
-        uses: Sequence[MountUse],
-        satisfies: grants.Satisfies | None = None,
-    ) -> bool:
+    def _covers(self, tenant: TenantId, call: grants.Call, uses: Sequence[MountUse]) -> bool:
         names = {mount.mount_id: mount.name for mount in self._tx.registry.mounts(tenant)} if uses else {}
         call = replace(call, mounts=tuple((use.mount_id, names.get(use.mount_id)) for use in uses))
-        rights, satisfies = self.grant.rights, satisfies or self._satisfies
-        return not isinstance(grants.covering(rights, call, satisfies, now_us=self._now_us), Refusal)
+        covering = grants.covering(self.grant.rights, call, self._satisfies, now_us=self._now_us)
+        return not isinstance(covering, Refusal)
 
 
 class _GrantedPart(_Part):

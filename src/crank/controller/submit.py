@@ -334,7 +334,8 @@ def _resolve(
     """Return the mounts and what a grant must cover: in a session, also the mounts that the job will find there."""
     mounts = resolve_mounts(tx, tenant, draft.mounts)
     held = mounts_of(mounts.values()) if session is None else named(tx, tenant, session.request.mounts)
-    return mounts, Call(draft.capability, draft.version, draft.args, held)
+    has_code = draft.code is not None or draft.program is not None or draft.stdin or session is not None
+    return mounts, Call(draft.capability, draft.version, draft.args, held, has_code)
 
 
 def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str, call: Call) -> Submitted:

@@ -61,12 +61,15 @@ class Call:
 
     version  as asked for; None: any
     mounts   each with the name it has on the node, None where it has none
+    has_code whether something is run that the caller wrote or chose: a script, a program, what goes to its stdin, or
+             the jobs of a session
     """
 
     capability: str
     version: str | None = None
     args: JsonValue = None
     mounts: tuple[tuple[MountId, str | None], ...] = ()
+    has_code: bool = False
 
 
 # Whether args satisfy a schema: the pure side does not know who checks.
@@ -251,8 +254,8 @@ def covering(
 ) -> tuple[int, ...] | Refusal:
     """Return the places of the rights that allow a call, those without a count first, or why none does.
 
-    Codes: `capability_not_granted`, `right_expired`, `version_not_granted`, `mounts_not_granted`, `args_not_granted`.
-    Counts and budgets are looked at by who keeps them.
+    Codes: `capability_not_granted`, `right_expired`, `version_not_granted`, `mounts_not_granted`,
+    `code_not_granted`, `args_not_granted`. Counts and budgets are looked at by who keeps them.
     """
     found: list[int] = []
     closest: Refusal | None = None
@@ -287,7 +290,14 @@ def spent(right: Right, calls: int, cost_before: int, cost: int) -> Refusal | No
 
 
 # How far a call came before it was refused: the last one of these says most about what to change.
-_ORDER = ("capability_not_granted", "right_expired", "version_not_granted", "mounts_not_granted", "args_not_granted")
+_ORDER = (
+    "capability_not_granted",
+    "right_expired",
+    "version_not_granted",
+    "mounts_not_granted",
+    "code_not_granted",
+    "args_not_granted",
+)
 
 
 def _refusal(right: Right, call: Call, satisfies: Satisfies, now_us: int) -> Refusal | None:
@@ -319,6 +329,14 @@ def _refusal(right: Right, call: Call, satisfies: Satisfies, now_us: int) -> Ref
 
 
 def _args_refusal(right: Right, call: Call, satisfies: Satisfies) -> Refusal | None:
+    if right.constraints and call.has_code:
+        # A schema of args says nothing of what code does: it would be a limit that limits nothing.
+        return Refusal(
+            "code_not_granted",
+            "This token allows the capability only for args that satisfy its constraints, and so for no code.",
+            "Ask for a token that allows this capability without constraints, or call a function, which takes args alone.",
+            "code",
+        )
     # Most words of a schema say nothing about values that are no objects: left to themselves they would pass.
     args = {} if call.args is None else call.args
     if not right.constraints or (

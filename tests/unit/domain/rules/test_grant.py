@@ -50,6 +50,7 @@ calls = st.builds(
     mounts=st.lists(
         st.sampled_from([(MountId("m-1"), "docs"), (MountId("m-2"), "pics"), (MountId("m-3"), None)]), unique=True
     ).map(tuple),
+    has_code=st.booleans(),
 )
 
 
@@ -148,6 +149,17 @@ def test_args_that_are_no_object_do_not_slip_past_constraints(args):
     refused = rules.covering([right], Call("a.b", args=args), satisfies, now_us=NOW_US)
     assert isinstance(refused, Refusal)
     assert refused.code == "args_not_granted"
+
+
+@given(held=st.lists(rights, max_size=4), call=calls)
+def test_code_comes_by_no_right_with_constraints(held, call):
+    """Whatever its args are; where nothing else is wrong, the refusal says that it is the code."""
+    found = rules.covering(held, replace(call, has_code=True), satisfies, now_us=NOW_US)
+    if isinstance(found, Refusal):
+        plain = rules.covering([replace(one, constraints=()) for one in held], call, satisfies, now_us=NOW_US)
+        assert (found.code == "code_not_granted") is not isinstance(plain, Refusal)
+    else:
+        assert not any(held[place].constraints for place in found)
 
 
 def test_the_refusal_names_what_came_closest():
