@@ -8,11 +8,15 @@ import ssl
 import httpx2
 import pytest
 import websockets
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from websockets.asyncio.client import connect
 
 from crank.adapters.authority import FileAuthority
 from crank.api import workers
 from crank.domain.capability import capability_document
+from crank.domain.identity import make_spiffe_id
+from crank.domain.ids import InstanceId
+from crank.domain.trust import Attestation, Workload
 from crank.testing.fakes import FakeClock
 from crank.wire import Beat, Hello, Rejected, Welcome, decode, encode
 from tests.support.desk import SECRET, TRUST_DOMAIN, open_desk
@@ -109,6 +113,39 @@ async def test_a_worker_refuses_an_untrusted_controller(node, tmp_path):
     stranger = authority(tmp_path / "stranger").issue_worker("w1", tmp_path / "stranger-w1")
     with pytest.raises(ssl.SSLCertVerificationError):
         await connect(node.url, ssl=context_of(stranger))
+
+
+def issued_as(node: Listeners, kind: str, ids) -> ssl.SSLContext:
+    """Return a context of a certificate with a worker's SPIFFE ID that was issued to something else."""
+    identity = node.worker()
+    key = load_pem_private_key(identity.key_file.read_bytes(), None).public_key()
+    public = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    workload = Workload(kind, InstanceId(ids.uuid7()), Attestation.JOIN)
+    svid = node.authority.issue(make_spiffe_id(TRUST_DOMAIN, "worker", "w1"), workload, public)
+    identity.certificate_file.write_text("".join(map(ssl.DER_cert_to_PEM_cert, svid.chain)))
+    return context_of(identity)
+
+
+@pytest.mark.parametrize("kind", ["controller", "node", "agent", "workload"])
+async def test_a_certificate_of_another_kind_is_no_workers_whatever_its_name(desk, node, kind):
+    """The name is a worker's, what the certificate binds to it is not: no link, no blob, no renewal, and a record."""
+    context = issued_as(node, kind, desk.ids)
+    async with connect(node.url, ssl=context) as link:
+        await link.send(encode(hello(desk)))
+        refused = decode(await link.recv())
+        assert isinstance(refused, Rejected)
+        assert (refused.code, kind in refused.message) == ("identity_mismatch", True)
+    base = f"https://127.0.0.1:{node.workers_port}"
+    async with httpx2.AsyncClient(base_url=base, verify=context, trust_env=False) as http:
+        for answer in (
+            await http.put(f"/v1/blobs/{hashlib.sha256(b'x').hexdigest()}", content=b"x"),
+            await http.post("/v1/identity", content=b"request"),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (403, "identity_mismatch")
+    assert await stored_workers(desk) == []
+    records = await desk.store.read(lambda tx: [one for _, one in tx.records.page(job_id=None, after=0, limit=99)])
+    (record,) = [one for one in records if one.kind == "identity.refused"]
+    assert (record.facts["asked_for"], record.facts["issued_to"].split()[0]) == ("w1", kind)
 
 
 async def test_a_controller_is_no_worker(desk, node):

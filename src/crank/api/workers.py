@@ -23,6 +23,7 @@ from crank.controller.report import receive
 from crank.controller.roster import LiveWorker
 from crank.domain.identity import SpiffeId, WorkloadKind, parse_workload_path
 from crank.domain.ids import LOCAL_TENANT, Digest, WorkerId, parse_digest
+from crank.domain.rules.enrolment import certificate_refusal
 from crank.domain.trust import Peer
 from crank.errors import CrankError, InvalidRequest, NotAllowed, NotFound, ProtocolError, UntrustedPeer
 from crank.wire import Hello, Message, Rejected, decode
@@ -47,6 +48,19 @@ class WorkerGate:
         self, connection: HTTPConnection, kinds: Collection[WorkloadKind] = (WorkloadKind.WORKER,)
     ) -> Peer:
         """Return the peer, at every request anew: what TLS proved once may have ended since.
+
+        Raises UntrustedPeer, NotAllowed (`identity_mismatch`, `identity_revoked`, `identity_expired`).
+        """
+        peer = self.known(connection, kinds)
+        refused = certificate_refusal(peer, parse_workload_path(peer.spiffe_id).kind)
+        if refused is not None:
+            raise NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
+        return peer
+
+    def known(
+        self, connection: HTTPConnection, kinds: Collection[WorkloadKind] = (WorkloadKind.WORKER,)
+    ) -> Peer:
+        """Return a peer of such a name, for a link: whether its certificate fits is looked at with its hello, and recorded.
 
         Raises UntrustedPeer, NotAllowed (`identity_revoked`, `identity_expired`).
         """
@@ -149,7 +163,7 @@ async def _may_read(desk: Desk, worker_id: WorkerId, digest: Digest) -> bool:
 
 async def _serve(desk: Desk, gate: WorkerGate, socket: WebSocket, *, hello_sec_max: float) -> None:
     try:
-        peer = gate.admit(socket)
+        peer = gate.known(socket)
     except UntrustedPeer as fault:
         _log.warning("worker_refused", code=fault.error_code, reason=fault.message, detail=fault.detail)
         # Before accept this is a plain 403: a stranger learns nothing.

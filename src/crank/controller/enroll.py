@@ -2,7 +2,7 @@
 
 Steps, marked again in the code:
  1. agree on a version of the protocol
- 2. check that the certificate speaks for this worker, and still may
+ 2. check that the certificate was issued to a worker and speaks for this one; where it renews a link, for this instance
  3. check the manifest: signed with that certificate's key, for this worker, instance and node, just now, not shown before
  4. validate every capability; one that is wrong keeps the whole worker out
  5. in one transaction: check what its node's enrolment allows, store what it offers, and decide about every lease it
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_listed
-from crank.controller.enrolled import enrolled_as, signed_offer
+from crank.controller.enrolled import check_certificate, enrolled_as, signed_offer
 from crank.controller.roster import LiveWorker
 from crank.controller.take_over import carry_over, going_on, older_link
 from crank.controller.tell_trust import tell_trust
@@ -30,7 +30,7 @@ from crank.domain.json import JsonObject
 from crank.domain.rules.retry import Loss
 from crank.domain.trust import Peer
 from crank.domain.worker import SLOTS_MAX, KnownWorker
-from crank.errors import InvalidRequest, NotAllowed, ProtocolError, Unavailable
+from crank.errors import InvalidRequest, ProtocolError, Unavailable
 from crank.ports import Transaction, WorkerLink
 from crank.wire import VERSION_MAX, VERSION_MIN, Cancel, Hello, Holding, Resumed, Sessions, Welcome
 
@@ -57,7 +57,7 @@ async def enroll(
             f"this controller {VERSION_MIN} to {VERSION_MAX}.",
             code="version_mismatch",
         )
-    _check_peer(desk, hello, peer)  # 2
+    await check_certificate(desk, hello, peer, shown)  # 2
     documents = signed_offer(desk, hello, version, shown)  # 3
     known = _known(desk, hello, _capabilities(desk, documents))  # 4
     async with desk.roster.gate:
@@ -125,16 +125,6 @@ async def leave(desk: Desk, *, worker: LiveWorker) -> None:
     if desk.roster.leave(worker, desk.clock.monotonic_sec()):
         seen = replace(worker.known, seen_us=desk.clock.now_us())
         await desk.store.transact(lambda tx: tx.registry.put_worker(seen))
-
-
-def _check_peer(desk: Desk, hello: Hello, peer: SpiffeId) -> None:
-    expected = ("worker", hello.worker_id)
-    if peer.trust_domain != desk.policy.trust_domain or peer.path != expected:
-        raise NotAllowed(
-            f"The certificate of {peer} does not speak for worker {hello.worker_id[:64]!r}.",
-            code="identity_mismatch",
-            fix="Start the worker with the identity that this node issued for it.",
-        )
 
 
 def _capabilities(desk: Desk, documents: Sequence[JsonObject]) -> tuple[Capability, ...]:

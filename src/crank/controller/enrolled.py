@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crank.controller.desk import Desk
+from crank.domain.identity import SpiffeId
+from crank.domain.ids import LOCAL_TENANT
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject
 from crank.domain.rules import enrolment as rules
@@ -12,6 +14,32 @@ from crank.domain.worker import KnownWorker
 from crank.errors import NotAllowed
 from crank.ports import Transaction
 from crank.wire import MANIFEST_SINCE, Hello
+
+
+async def check_certificate(desk: Desk, hello: Hello, peer: SpiffeId, shown: Peer | None) -> None:
+    """Let a worker pass that the certificate speaks for. Raises NotAllowed (`identity_mismatch`), and leaves a record of it."""
+    refused = rules.worker_refusal(
+        peer,
+        shown,
+        trust_domain=desk.policy.trust_domain,
+        worker_id=hello.worker_id,
+        instance_id=hello.instance_id,
+        renews=hello.renews,
+    )
+    if refused is None:
+        return
+    count = desk.keyring.refusals_to_record(str(peer), "worker.enroll", desk.clock.monotonic_sec())
+    if count:
+        said = None if shown is None else shown.workload
+        facts: JsonObject = {
+            "asked_for": hello.worker_id[:128],
+            "instance": hello.instance_id[:64],
+            "issued_to": None if said is None else f"{said.kind} {said.instance_id}",
+            "count": count,
+        }
+        record = desk.record("identity.refused", tenant=LOCAL_TENANT, subject=str(peer), job_id=None, facts=facts)
+        await desk.store.transact(lambda tx: tx.records.append(record))
+    raise _fault(refused)
 
 
 def signed_offer(desk: Desk, hello: Hello, version: int, peer: Peer | None) -> Sequence[JsonObject]:

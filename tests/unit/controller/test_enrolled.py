@@ -106,6 +106,29 @@ async def test_the_level_is_what_the_certificate_says(desk: Desk) -> None:
     assert worker["attestation"] == "thumbprint"
 
 
+async def test_a_link_that_renews_shows_a_certificate_of_its_own_instance(desk: Desk) -> None:
+    """The first link may show an older program's; what a program is given while it is connected is its own alone."""
+    newcomer = Newcomer(desk)
+
+    def peer_of(kind: str, instance_id: str) -> Peer:
+        workload = Workload(kind, InstanceId(instance_id), Attestation.JOIN)
+        return replace(peer_named(newcomer.worker_id, jkt=newcomer.key.jkt), workload=workload)
+
+    def hello(*, renews: bool) -> Hello:
+        return replace(newcomer.hello(newcomer.key.sign_manifest(newcomer.manifest())), renews=renews)
+
+    other = desk.ids.uuid7()
+    assert await refused(newcomer, hello(renews=False), peer_of("agent", newcomer.instance_id)) == "identity_mismatch"
+    await newcomer.come(hello(renews=False), peer_of("worker", other))
+    first = desk.roster.live()
+    with pytest.raises(NotAllowed) as caught:
+        await newcomer.come(hello(renews=True), peer_of("worker", other))
+    assert (caught.value.error_code, other in caught.value.message) == ("identity_mismatch", True)
+    assert desk.roster.live() == first
+    await newcomer.come(hello(renews=True), peer_of("worker", newcomer.instance_id))
+    assert desk.tally.links_renewed == 1
+
+
 async def test_a_manifest_of_another_key_is_refused(desk: Desk) -> None:
     """Signed by another worker's key, by nobody's, or where TLS proved no key: not believed."""
     newcomer, other = Newcomer(desk), OwnKey()

@@ -6,8 +6,10 @@ from typing import Final
 
 from crank.domain.capability import CAPABILITY_NAME_CHARS_MAX, Capability
 from crank.domain.enrolment import Enrolment, Manifest
+from crank.domain.identity import SpiffeId, WorkloadKind
 from crank.domain.ids import Digest, WorkerId
 from crank.domain.job import Refusal
+from crank.domain.trust import Peer
 from crank.errors import InvalidRequest, TooLarge
 
 JOIN_PREFIX: Final = "crank_join_"
@@ -112,6 +114,40 @@ def offer_refusal(enrolment: Enrolment | None, capabilities: Sequence[Capability
                 capability.name,
             )
     return None
+
+
+def certificate_refusal(peer: Peer, kind: str) -> Refusal | None:
+    """Return why a certificate does not serve as one of this kind, whatever its SPIFFE ID says, or None.
+
+    One without the extension was issued before there was one.
+    """
+    if peer.workload is None or peer.workload.kind == kind:
+        return None
+    return _mismatch(f"The certificate of {peer.spiffe_id} was issued to a {peer.workload.kind}, not to a {kind}.")
+
+
+def worker_refusal(
+    peer: SpiffeId, shown: Peer | None, *, trust_domain: str, worker_id: str, instance_id: str, renews: bool
+) -> Refusal | None:
+    """Return why a certificate does not speak for the worker that says hello with it, or None.
+
+    A program begins with a certificate that was issued before it began, and so to another instance. Those that it gets
+    while it is connected are issued to it alone, and a link that `renews` another shows one of these.
+    """
+    if peer.trust_domain != trust_domain or peer.path != (WorkloadKind.WORKER, worker_id):
+        return _mismatch(f"The certificate of {peer} does not speak for worker {worker_id[:64]!r}.")
+    refused = None if shown is None else certificate_refusal(shown, WorkloadKind.WORKER)
+    workload = None if shown is None else shown.workload
+    if refused is None and renews and workload is not None and workload.instance_id != instance_id:
+        return _mismatch(
+            f"The certificate of {peer} was issued to the instance {workload.instance_id}, not to {instance_id[:64]}."
+        )
+    return refused
+
+
+def _mismatch(message: str) -> Refusal:
+    fix = "Start the worker with the identity that this node issued for it."
+    return Refusal("identity_mismatch", message, fix, "certificate")
 
 
 def manifest_refusal(
