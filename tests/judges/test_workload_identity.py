@@ -47,10 +47,10 @@ def register(node: Node, path: str) -> dict[str, Any]:
 class Visitor:
     """The judge's program while it runs."""
 
-    def __init__(self, python: Path, mode: str, address: str) -> None:
+    def __init__(self, python: Path, mode: str, *places: str) -> None:
         program = str(JUDGES / "spiffe" / "visit.py")
         self.process = subprocess.Popen(
-            [str(python), program, mode, address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [str(python), program, mode, *places], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self._killing = threading.Timer(PATIENCE_SEC, self.process.kill)
         self._killing.start()
@@ -72,8 +72,12 @@ class Visitor:
 
 
 def test_the_client_of_pypi(node: Node, judge: Callable[[str], Path]) -> None:
-    """It is refused without an identity; with one it fetches, validates, is pushed a rotation, and loses it at once."""
-    address = node.info()["spiffe_socket"]
+    """It is refused without an identity; with one it fetches, validates, is pushed a rotation, and loses it at once.
+
+    After the rotation its key is the same, and a token that was bound to that key is good with the next certificate.
+    """
+    info = node.info()
+    address = info["spiffe_socket"]
     python = judge("spiffe")
     stranger = Visitor(python, "denied", address)
     refusals = stranger.next()
@@ -81,7 +85,7 @@ def test_the_client_of_pypi(node: Node, judge: Callable[[str], Path]) -> None:
     assert all("PERMISSION_DENIED" in text for text in refusals.values()), refusals
     entries = [register(node, path) for path in ("agent/judge", "tenant/local/judge")]
     names = [entry["spiffe_id"] for entry in entries]
-    visitor = Visitor(python, "whole", address)
+    visitor = Visitor(python, "whole", address, info["api"], info["ca_file"], info["token_file"])
     seen = visitor.next()
     assert (seen["ids"], seen["token"], seen["validated"]) == (names, names[0], names[0]), seen
     assert seen["chain"] >= 1, seen
@@ -90,7 +94,7 @@ def test_the_client_of_pypi(node: Node, judge: Callable[[str], Path]) -> None:
     assert "INVALID_ARGUMENT" in seen["wrong_audience"], seen
     assert "PERMISSION_DENIED" in seen["not_mine"], seen
     assert visitor.next() == {"watching": names[0]}
-    assert visitor.next() == {"rotated": names[0], "new_key": True}
+    assert visitor.next() == {"rotated": names[0], "same_key": True, "token": 200}
     assert visitor.next() == {"streaming": True}
     for entry in entries:
         assert node.client().http.delete(f"/v1/workloads/{entry['workload_id']}").status_code == 200

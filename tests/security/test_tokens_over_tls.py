@@ -9,17 +9,24 @@ import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 
+from crank.adapters.authority import Identity
 from crank.adapters.authority.token_keys import jwk_of, thumbprint
 from crank.adapters.certificate_request import read_request
+from crank.adapters.fresh_keys import FreshKeys
+from crank.adapters.jwt_svid import JoseSvidReader
 from crank.api.app import build_api
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap.tokens import take_place
 from crank.client import AsyncClient, ClientOptions, ProofKey, TokenWanted
 from crank.client.link import tls_context
+from crank.controller import workloads
 from crank.controller.identities import revoke_identity
+from crank.controller.svids import Svids
 from crank.domain.grant import Right
+from crank.domain.ids import LOCAL_TENANT
 from crank.domain.role import Role
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
@@ -120,6 +127,42 @@ async def test_a_token_is_bound_to_the_key_of_a_certificate_and_outlives_it(node
     for identity in (node.issuer.issue_worker("w9", node.folder / "w9"), None):
         async with node.shown(identity) as http:
             check_problem(await http.get("/v1/jobs", headers=headers), 401, "invalid_token")
+
+
+async def test_a_token_of_a_workload_outlives_its_certificate_until_that_is_revoked(node):
+    """From the Workload API: with the next certificate the token holds on; after a revocation neither one opens anything."""
+    desk = replace(node.desk, authority=node.issuer)
+    wanted = workloads.WorkloadWanted("agent/a", ("unix:uid:7",))
+    entry = await workloads.add(desk, tenant=LOCAL_TENANT, subject="local", wanted=wanted)
+    svids = Svids(desk, FreshKeys(), JoseSvidReader())
+
+    async def files(name: str) -> Identity:
+        (held,) = (await svids.picture([entry])).svids
+        folder = node.folder / name
+        folder.mkdir()
+        key = load_der_private_key(held.private_key, None)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        chain = b"".join(x509.load_der_x509_certificate(one).public_bytes(Encoding.PEM) for one in held.svid.chain)
+        for place, content in (("key.pem", pem), ("cert.pem", chain), ("ca.pem", node.ca_file.read_bytes())):
+            (folder / place).write_bytes(content)
+        return Identity(entry.spiffe_id, folder)
+
+    first = await files("first")
+    async with node.shown(first) as http:
+        token = (await http.post("/v1/token", data=form())).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    # As at half of a life.
+    svids._held.clear()
+    second = await files("second")
+    assert second.certificate_file.read_bytes() != first.certificate_file.read_bytes()
+    async with node.shown(second) as http:
+        assert (await http.get("/v1/jobs", headers=headers)).status_code == 200
+    serial = x509.load_pem_x509_certificate(second.certificate_file.read_bytes()).serial_number
+    await revoke_identity(desk, f"{serial:x}", reason="", subject="owner")
+    third = await files("third")
+    for identity, status, code in ((second, 403, "identity_revoked"), (third, 401, "invalid_token")):
+        async with node.shown(identity) as http:
+            check_problem(await http.get("/v1/jobs", headers=headers), status, code)
 
 
 async def test_a_peer_that_exchanges_anothers_bearer_is_named_as_its_actor(node):

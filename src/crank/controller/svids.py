@@ -2,7 +2,7 @@
 
 A process is looked at, its marks earn entries, and an entry has one key and one certificate at a time, in memory alone:
 hundreds of processes of one workload cost one signature. Nothing is renewed for nobody: at half its life a certificate
-is forgotten and the bell rung, and whoever still watches asks anew.
+is forgotten and the bell rung, and whoever still watches asks anew. The key stays (`workload_keys`).
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from crank.controller.bell import Bell
 from crank.controller.bundles import Bundles
 from crank.controller.desk import Desk
 from crank.controller.issue import IdentityWanted, authority_of, issue
+from crank.controller.workload_keys import WorkloadKeys
 from crank.domain.identity import SpiffeId, parse_spiffe_id, parse_workload_path
 from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
@@ -83,7 +84,7 @@ class Svids:
     ) -> None:
         self._desk = desk
         self._authority = authority_of(desk)
-        self._keys = keys
+        self._keys = WorkloadKeys(desk, keys)
         self._reader = reader
         self._others = others
         self._instance = InstanceId(desk.ids.uuid7())
@@ -142,6 +143,7 @@ class Svids:
             living = {entry.entry_id for entry in self._entries}
             self._minutes = {key: count for key, count in self._minutes.items() if key in living}
             self._held = {key: held for key, held in self._held.items() if key in living}
+            self._keys.keep(living)
         return self._entries
 
     # --- X.509 -------------------------------------------------------------------------------
@@ -232,28 +234,29 @@ class Svids:
     def _is_due(self, held: HeldSvid) -> bool:
         # By the other clock, too: a machine that slept did not count the seconds.
         ended = held.svid.not_after_us <= self._desk.clock.now_us()
-        # Of one that was revoked alone, its workload gets another.
-        lost = ended or self._desk.standing.is_revoked(held.svid.serial)
+        # Of one that was revoked alone, its workload gets another, with another key.
+        lost = ended or not self._keys.holds(held.entry, held.private_key)
         return lost or held.renew_at_sec <= self._desk.clock.monotonic_sec()
 
     async def _make(self, entry: WorkloadEntry) -> HeldSvid:
-        private, public = self._keys.make()
+        key = self._keys.next_for(entry)
         kind = str(parse_workload_path(entry.spiffe_id).kind)
         svid = await issue(
             self._desk,
             IdentityWanted(
                 spiffe_id=entry.spiffe_id,
                 workload=Workload(kind, self._instance, rules.ATTESTED),
-                public_key=public,
+                public_key=key.public,
                 node=self._desk.policy.node_id,
                 asked_by=f"workload:{entry.entry_id}",
                 hosts=entry.dns_names,
                 ttl_sec=entry.ttl_sec,
             ),
         )
+        self._keys.signed(key, svid)
         half_sec = max(1.0, (svid.not_after_us - self._desk.clock.now_us()) / _US / 2)
         early_sec = half_sec * _JITTER * self._desk.ids.jitter()
-        held = HeldSvid(entry, svid, private, self._desk.clock.monotonic_sec() + half_sec - early_sec)
+        held = HeldSvid(entry, svid, key.private, self._desk.clock.monotonic_sec() + half_sec - early_sec)
         self._held[entry.entry_id] = held
         self._sooner.set()
         return held
@@ -339,6 +342,7 @@ class Svids:
         while True:
             await self._desk.workloads.after(seen)
             seen = self._desk.workloads.rung
+            self._keys.forget_lost()
             self.changes.ring()
 
     async def _follow_bundle(self) -> None:

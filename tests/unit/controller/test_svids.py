@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,13 @@ from crank.controller import svids as module
 from crank.controller import workloads
 from crank.controller.bundles import Bundles
 from crank.controller.desk import Desk
-from crank.controller.identities import revoke_identity
-from crank.controller.svids import Svids
+from crank.controller.identities import allow_identity, revoke_identity
+from crank.controller.issue import issue
+from crank.controller.svids import HeldSvid, Svids
 from crank.domain.ids import LOCAL_TENANT
+from crank.domain.rules.role import LIFETIME_SEC_MAX
+from crank.domain.rules.workload import KEY_SEC_MAX
+from crank.domain.trust import Svid
 from crank.domain.workload import Selector, WorkloadEntry, parse_selector
 from crank.errors import InvalidRequest, NotAllowed, StoreError, Unavailable
 from crank.testing.fakes import FakeClock
@@ -43,10 +48,14 @@ class Bench:
         wanted = workloads.WorkloadWanted(path, selectors or ("unix:uid:7",), **more)  # type: ignore[arg-type]
         return await workloads.add(self.desk, tenant=LOCAL_TENANT, subject="local", wanted=wanted)
 
+    async def held(self) -> HeldSvid:
+        """Return the identity of now."""
+        (held,) = (await self.svids.picture(await self.svids.earned(MARKS))).svids
+        return held
+
     async def serial(self) -> str:
         """Return the serial of the certificate of now."""
-        (held,) = (await self.svids.picture(await self.svids.earned(MARKS))).svids
-        return held.svid.serial
+        return (await self.held()).svid.serial
 
     async def look(self) -> Collection[Selector]:
         """Look at the process, which stays as it is."""
@@ -80,6 +89,102 @@ async def test_another_one_after_half_of_its_life(bench: Bench) -> None:
     assert await bench.serial() == first
     bench.clock.advance(LIFE_SEC / 2 * 0.25)
     assert await bench.serial() != first
+
+
+async def test_a_key_outlives_its_certificates(bench: Bench) -> None:
+    """Each renewal is another certificate for the same key, in use or forgotten meanwhile, below another root, too."""
+    await bench.register()
+    first = await bench.held()
+    serials = {first.svid.serial}
+    for pause_sec in (LIFE_SEC / 2, LIFE_SEC / 2, 10 * LIFE_SEC):
+        bench.clock.advance(pause_sec)
+        now = await bench.held()
+        assert now.private_key == first.private_key
+        serials.add(now.svid.serial)
+    bench.authority.change_root()
+    bench.svids._held.clear()
+    now = await bench.held()
+    assert now.private_key == first.private_key
+    assert len(serials | {now.svid.serial}) == 5
+
+
+@pytest.mark.parametrize("clock", ["both", "wall", "seconds"])
+async def test_a_key_lives_a_day(bench: Bench, clock: str) -> None:
+    """A key that is old by either clock is followed by another at the next renewal; no token lives nearly as long."""
+    assert KEY_SEC_MAX >= 100 * LIFETIME_SEC_MAX
+    await bench.register()
+    first = await bench.held()
+
+    async def after(seconds: float) -> HeldSvid:
+        if clock != "wall":
+            bench.clock.advance(seconds)
+        if clock != "both":
+            bench.clock.jump_wall(seconds if clock == "wall" else -seconds)
+        # The issuing key of an authority in memory lives a day, too.
+        bench.authority.change_root()
+        return await bench.held()
+
+    assert (await after(KEY_SEC_MAX - 1)).private_key == first.private_key
+    assert (await after(LIFE_SEC + 1)).private_key != first.private_key
+
+
+async def test_what_is_revoked_takes_its_key_along(bench: Bench) -> None:
+    """Revoked as a whole or by one of its serials, the last one or one before: what comes next has another key."""
+    entry = await bench.register()
+    first = await bench.held()
+    keys = [first.private_key]
+    bench.clock.advance(LIFE_SEC / 2)
+    assert await bench.serial() != first.svid.serial
+    for named in (first.svid.serial, None, str(entry.spiffe_id)):
+        await revoke_identity(bench.desk, named or await bench.serial(), reason="", subject="owner")
+        if named == str(entry.spiffe_id):
+            await allow_identity(bench.desk, named, subject="owner")
+        keys.append((await bench.held()).private_key)
+    assert len(set(keys)) == len(keys)
+
+
+async def test_a_revoked_key_is_forgotten_before_its_certificate_is(bench: Bench) -> None:
+    """Nobody asks until a revoked certificate has expired and left the lists: its key does not come back."""
+    await bench.register()
+    first = await bench.held()
+    await bench.svids.start()
+    await asyncio.sleep(0)
+    await revoke_identity(bench.desk, first.svid.serial, reason="", subject="owner")
+    async with asyncio.timeout(SOON_SEC):
+        while bench.svids._keys._keys:
+            await asyncio.sleep(0)
+    await bench.svids.stop()
+    bench.clock.advance(LIFE_SEC + 1)
+    bench.desk.standing.load([], [])
+    assert (await bench.held()).private_key != first.private_key
+
+
+async def test_a_revocation_during_a_renewal_takes_the_key_along(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that was under way for a key when another one of that key was revoked is not handed out again."""
+    await bench.register()
+    first = await bench.held()
+    bench.clock.advance(LIFE_SEC / 2)
+    async def late(*given: Any) -> Svid:
+        svid = await issue(*given)
+        await revoke_identity(bench.desk, first.svid.serial, reason="", subject="owner")
+        bench.svids._keys.forget_lost()
+        return svid
+
+    monkeypatch.setattr(module, "issue", late)
+    under_way = await bench.held()
+    assert under_way.private_key == first.private_key
+    monkeypatch.undo()
+    assert (await bench.held()).private_key != first.private_key
+
+
+async def test_a_workload_that_is_registered_anew_has_another_key(bench: Bench) -> None:
+    """The same path for the same marks is another entry; nothing is left of the one before."""
+    entry = await bench.register()
+    first = await bench.held()
+    await workloads.remove(bench.desk, tenant=LOCAL_TENANT, subject="local", entry_id=entry.entry_id)
+    await bench.register()
+    assert (await bench.held()).private_key != first.private_key
+    assert first.private_key not in {key.private for key in bench.svids._keys._keys.values()}
 
 
 async def test_a_machine_that_slept_shows_nothing_expired(bench: Bench) -> None:

@@ -25,6 +25,9 @@ TTL_SEC_MAX = 3600
 AUDIENCES_MAX = 16
 AUDIENCE_CHARS_MAX = 1024
 JWT_SEC_MAX = 300
+# Tokens are bound to a key and live ten minutes at most (`rules.role`), so of a key that changes once a day hardly any
+# meets the change; and a key that was copied unseen is worth no more than a day.
+KEY_SEC_MAX = 86_400
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 # By how much the clock of who made a token may differ from ours.
 LEEWAY_SEC = 20
@@ -102,6 +105,11 @@ def unit_of(cgroup: str) -> str | None:
         if not part.endswith(".slice"):
             return part if part.endswith((".service", ".scope")) else None
     return None
+
+
+def is_key_old(age_sec: float) -> bool:
+    """Tell whether a workload's next certificate is for another key."""
+    return age_sec >= KEY_SEC_MAX
 
 
 def check_audience(audience: Sequence[str]) -> None:
