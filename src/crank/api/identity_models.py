@@ -30,7 +30,7 @@ class IdentityDocument(Answer):
     serial: str
     spiffe_id: str
     kind: str = Field(description="controller, worker, node, agent or workload.")
-    instance_id: str = Field(description="New whenever that program starts anew.")
+    instance_id: str = Field(description="New whenever that program starts anew; that of a workload is new with each key.")
     attestation: Literal["none", "thumbprint", "join"] = Field(description="How it proved itself.")
     node_id: str | None
     issued_at: str

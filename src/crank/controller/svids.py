@@ -21,7 +21,6 @@ from crank.controller.desk import Desk
 from crank.controller.issue import IdentityWanted, authority_of, issue
 from crank.controller.workload_keys import WorkloadKeys
 from crank.domain.identity import SpiffeId, parse_spiffe_id, parse_workload_path
-from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
 from crank.domain.rules import workload as rules
 from crank.domain.trust import Svid, TrustBundle, Workload
@@ -87,7 +86,6 @@ class Svids:
         self._keys = WorkloadKeys(desk, keys)
         self._reader = reader
         self._others = others
-        self._instance = InstanceId(desk.ids.uuid7())
         self._entries: tuple[WorkloadEntry, ...] = ()
         self._entries_at = -1
         self._held: dict[EntryId, HeldSvid] = {}
@@ -245,7 +243,7 @@ class Svids:
             self._desk,
             IdentityWanted(
                 spiffe_id=entry.spiffe_id,
-                workload=Workload(kind, self._instance, rules.ATTESTED),
+                workload=Workload(kind, key.instance, rules.ATTESTED),
                 public_key=key.public,
                 node=self._desk.policy.node_id,
                 asked_by=f"workload:{entry.entry_id}",

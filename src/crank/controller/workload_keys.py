@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from crank.controller.desk import Desk
+from crank.domain.ids import InstanceId
 from crank.domain.rules.workload import is_key_old
 from crank.domain.trust import Svid
 from crank.domain.workload import EntryId, WorkloadEntry
@@ -17,12 +18,14 @@ from crank.ports import KeyMaker
 class WorkloadKey:
     """An entry's key: private (DER, PKCS#8) and public (DER SubjectPublicKeyInfo).
 
-    serials  its certificates that have not expired, and when each does, microseconds since 1970
+    instance  what its certificates name: it tells the workload from others, and from itself with another key
+    serials   its certificates that have not expired, and when each does, microseconds since 1970
     """
 
     entry: WorkloadEntry
     private: bytes = field(repr=False)
     public: bytes
+    instance: InstanceId
     made_us: int
     made_sec: float
     serials: dict[str, int] = field(default_factory=dict)
@@ -40,8 +43,8 @@ class WorkloadKeys:
         """Return the key of an entry's next certificate: the one that it has, or a new one."""
         key = self._keys.get(entry.entry_id)
         if key is None or key.entry != entry or self._is_lost(key) or self._is_old(key):
-            clock = self._desk.clock
-            key = WorkloadKey(entry, *self._maker.make(), clock.now_us(), clock.monotonic_sec())
+            clock, instance = self._desk.clock, InstanceId(self._desk.ids.uuid7())
+            key = WorkloadKey(entry, *self._maker.make(), instance, clock.now_us(), clock.monotonic_sec())
             self._keys[entry.entry_id] = key
         return key
 

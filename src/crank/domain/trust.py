@@ -29,7 +29,7 @@ class Workload:
     """Who an identity is issued to, beyond its name; bound into every leaf certificate.
 
     kind         controller, worker, node, agent or workload
-    instance_id  a UUID version 7, new whenever that program starts anew
+    instance_id  a UUID version 7, new whenever that program starts anew; that of a workload is new with each key
     """
 
     kind: str

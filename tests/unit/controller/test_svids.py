@@ -18,12 +18,13 @@ from crank.controller.desk import Desk
 from crank.controller.identities import allow_identity, revoke_identity
 from crank.controller.issue import issue
 from crank.controller.svids import HeldSvid, Svids
-from crank.domain.ids import LOCAL_TENANT
+from crank.domain.ids import LOCAL_TENANT, is_uuid7
 from crank.domain.rules.role import LIFETIME_SEC_MAX
 from crank.domain.rules.workload import KEY_SEC_MAX
 from crank.domain.trust import Svid
 from crank.domain.workload import Selector, WorkloadEntry, parse_selector
 from crank.errors import InvalidRequest, NotAllowed, StoreError, Unavailable
+from crank.security import read_workload
 from crank.testing.fakes import FakeClock
 from tests.support.authority import CountedAuthority
 from tests.support.desk import TRUST_DOMAIN, open_desk
@@ -175,6 +176,32 @@ async def test_a_revocation_during_a_renewal_takes_the_key_along(bench: Bench, m
     assert under_way.private_key == first.private_key
     monkeypatch.undo()
     assert (await bench.held()).private_key != first.private_key
+
+
+async def test_each_entry_is_an_instance_of_its_own(bench: Bench) -> None:
+    """Certificates tell one workload from another, stay with a renewal, and change with a key; the list says the same."""
+    marks = {name: frozenset({parse_selector(f"unix:uid:{number}")}) for number, name in enumerate("ab", start=7)}
+    for number, name in enumerate("ab", start=7):
+        await bench.register(f"agent/{name}", f"unix:uid:{number}")
+
+    async def instance(name: str) -> str:
+        (held,) = (await bench.svids.picture(await bench.svids.earned(marks[name]))).svids
+        found = await bench.desk.store.read(lambda tx: tx.identities.find(held.svid.serial))
+        shown = read_workload(held.svid.chain[0])
+        assert found is not None
+        assert shown is not None
+        assert found.instance_id == shown.instance_id
+        assert is_uuid7(shown.instance_id)
+        return shown.instance_id
+
+    first = {name: await instance(name) for name in "ab"}
+    assert first["a"] != first["b"]
+    bench.clock.advance(LIFE_SEC / 2)
+    assert {name: await instance(name) for name in "ab"} == first
+    (held,) = (await bench.svids.picture(await bench.svids.earned(marks["a"]))).svids
+    await revoke_identity(bench.desk, held.svid.serial, reason="", subject="owner")
+    assert await instance("a") != first["a"]
+    assert await instance("b") == first["b"]
 
 
 async def test_a_workload_that_is_registered_anew_has_another_key(bench: Bench) -> None:
