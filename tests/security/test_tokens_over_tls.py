@@ -23,13 +23,17 @@ from crank.bootstrap.tokens import take_place
 from crank.client import AsyncClient, ClientOptions, ProofKey, TokenWanted
 from crank.client.link import tls_context
 from crank.controller import workloads
+from crank.controller.desk import Desk
 from crank.controller.identities import revoke_identity
+from crank.controller.revocation_list import RevocationLists
 from crank.controller.svids import Svids
 from crank.domain.grant import Right
 from crank.domain.ids import LOCAL_TENANT
 from crank.domain.role import Role
+from crank.domain.workload import WorkloadEntry
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
+from crank.wire import TRUST_SINCE, Trust
 from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_desk
 from tests.support.listeners import authority
 from tests.support.tokens import form, with_tokens
@@ -131,38 +135,56 @@ async def test_a_token_is_bound_to_the_key_of_a_certificate_and_outlives_it(node
 
 async def test_a_token_of_a_workload_outlives_its_certificate_until_that_is_revoked(node):
     """From the Workload API: with the next certificate the token holds on; after a revocation neither one opens anything."""
-    desk = replace(node.desk, authority=node.issuer)
-    wanted = workloads.WorkloadWanted("agent/a", ("unix:uid:7",))
-    entry = await workloads.add(desk, tenant=LOCAL_TENANT, subject="local", wanted=wanted)
-    svids = Svids(desk, FreshKeys(), JoseSvidReader())
-
-    async def files(name: str) -> Identity:
-        (held,) = (await svids.picture([entry])).svids
-        folder = node.folder / name
-        folder.mkdir()
-        key = load_der_private_key(held.private_key, None)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        chain = b"".join(x509.load_der_x509_certificate(one).public_bytes(Encoding.PEM) for one in held.svid.chain)
-        for place, content in (("key.pem", pem), ("cert.pem", chain), ("ca.pem", node.ca_file.read_bytes())):
-            (folder / place).write_bytes(content)
-        return Identity(entry.spiffe_id, folder)
-
-    first = await files("first")
+    desk, svids, entry = await workload_of(node)
+    first = await written(node, svids, entry, "first")
     async with node.shown(first) as http:
         token = (await http.post("/v1/token", data=form())).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
     # As at half of a life.
     svids._held.clear()
-    second = await files("second")
+    second = await written(node, svids, entry, "second")
     assert second.certificate_file.read_bytes() != first.certificate_file.read_bytes()
     async with node.shown(second) as http:
         assert (await http.get("/v1/jobs", headers=headers)).status_code == 200
     serial = x509.load_pem_x509_certificate(second.certificate_file.read_bytes()).serial_number
     await revoke_identity(desk, f"{serial:x}", reason="", subject="owner")
-    third = await files("third")
+    third = await written(node, svids, entry, "third")
     for identity, status, code in ((second, 403, "identity_revoked"), (third, 401, "invalid_token")):
         async with node.shown(identity) as http:
             check_problem(await http.get("/v1/jobs", headers=headers), status, code)
+
+
+async def test_a_removed_workload_is_nobody_from_then_on(node):
+    """Every certificate of it that is out is refused, told to workers and on the list; one that is registered anew is let in."""
+    desk, svids, entry = await workload_of(node)
+    worker = ScriptedWorker(desk, "w2", [CORE], version=TRUST_SINCE)
+    await worker.connect()
+    out = []
+    for name in ("first", "second"):
+        out.append(await written(node, svids, entry, name))
+        svids._held.clear()
+    headers: dict[str, str] = {}
+    for identity in out:
+        async with node.shown(identity) as http:
+            headers.setdefault("Authorization", f"Bearer {(await http.post('/v1/token', data=form())).json()['access_token']}")
+            assert (await http.get("/v1/jobs", headers=headers)).status_code == 200
+    lists = RevocationLists()
+    assert len(x509.load_der_x509_crl((await lists.current(desk)).der)) == 0
+    await workloads.remove(desk, tenant=LOCAL_TENANT, subject="local", entry_id=entry.entry_id)
+    serials = {x509.load_pem_x509_certificate(one.certificate_file.read_bytes()).serial_number for one in out}
+    for identity in out:
+        async with node.shown(identity) as http:
+            check_problem(await http.get("/v1/jobs", headers=headers), 403, "identity_revoked")
+    listed = x509.load_der_x509_crl((await lists.current(desk)).der)
+    assert {one.serial_number for one in listed} == serials
+    while len(told := (await worker.link.next(Trust)).revoked_serials) != len(serials):
+        pass
+    assert set(told) == {f"{serial:x}" for serial in serials}
+    with pytest.raises(NotAllowed):
+        await svids.picture([entry])
+    _, svids, entry = await workload_of(node)
+    async with node.shown(await written(node, svids, entry, "anew")) as http:
+        assert (await http.post("/v1/token", data=form())).status_code == 200
 
 
 async def test_a_peer_that_exchanges_anothers_bearer_is_named_as_its_actor(node):
@@ -308,6 +330,27 @@ async def test_a_wrong_secret_is_told_as_such(node):
     async with AsyncClient(node.options(token="crank_wrong", exchange=TokenWanted())) as client:
         with pytest.raises(NotAuthenticated):
             await client.list()
+
+
+async def workload_of(node) -> tuple[Desk, Svids, WorkloadEntry]:
+    """Register a workload at a desk that issues; return what its identities come from."""
+    desk = replace(node.desk, authority=node.issuer)
+    wanted = workloads.WorkloadWanted("agent/a", ("unix:uid:7",))
+    entry = await workloads.add(desk, tenant=LOCAL_TENANT, subject="local", wanted=wanted)
+    return desk, Svids(desk, FreshKeys(), JoseSvidReader()), entry
+
+
+async def written(node, svids: Svids, entry: WorkloadEntry, name: str) -> Identity:
+    """Write what the Workload API hands out now into files."""
+    (held,) = (await svids.picture([entry])).svids
+    folder = node.folder / name
+    folder.mkdir()
+    key = load_der_private_key(held.private_key, None)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain = b"".join(x509.load_der_x509_certificate(one).public_bytes(Encoding.PEM) for one in held.svid.chain)
+    for place, content in (("key.pem", pem), ("cert.pem", chain), ("ca.pem", node.ca_file.read_bytes())):
+        (folder / place).write_bytes(content)
+    return Identity(entry.spiffe_id, folder)
 
 
 def thumbprint_of(identity) -> str:

@@ -52,12 +52,12 @@ async def list_workloads(request: Request, caller: From) -> Response:
 
 @router.delete(
     "/v1/workloads/{workload}", operation_id="remove_workload", summary="Remove a workload",
-    responses={200: {"model": WorkloadDocument}, **refusals(403, 404, 406)},
+    responses={200: {"model": WorkloadDocument}, **refusals(403, 404, 406, 413)},
 )  # fmt: skip
 async def remove_workload(
     request: Request, workload: Annotated[str, Path(description="The workload's id.")], caller: From
 ) -> Response:
-    """Take an identity away; processes that watch are told at once."""
+    """Take an identity away; processes that watch are told at once, and its certificates are revoked."""
     removed = await workloads.remove(
         desk_of(request), tenant=caller.tenant, subject=caller.subject, entry_id=workload
     )

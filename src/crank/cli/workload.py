@@ -67,7 +67,7 @@ def list_workloads(*, json: Json = False) -> int:
 
 
 def remove(workload: Annotated[str, Parameter(help="The workload's id.")], /, *, json: Json = False) -> int:
-    """Take an identity away. Programs that watch are told at once; certificates that are out end soon by themselves."""
+    """Take an identity away. Programs that watch are told at once; certificates that are out are revoked."""
 
     async def removing(client: AsyncClient) -> WorkloadEntry:
         return await client.workloads.remove(workload)

@@ -22,6 +22,7 @@ from crank.domain.ids import LOCAL_TENANT, TenantId
 from crank.domain.issued import Ban, IssuedIdentity
 from crank.domain.json import JsonObject
 from crank.domain.rules.access import Action
+from crank.domain.workload import EntryId
 from crank.errors import Conflict, InvalidRequest, NotFound, TooLarge
 from crank.ports import Transaction
 
@@ -183,15 +184,35 @@ def _revoke_one(desk: Desk, tx: Transaction, named: str, reason: str, subject: s
         )  # fmt: skip
     if str(found.spiffe_id) == desk.policy.controller_id:
         raise own_identity()
-    now_us = desk.clock.now_us()
-    if found.revoked_us is None:
-        if len(tx.identities.revoked(valid_at_us=now_us)) >= REVOKED_MAX:
-            raise TooLarge(f"{REVOKED_MAX} certificates are revoked already.", code="too_many_revoked")
-        tx.identities.revoke(serial, now_us, reason)
-        facts: JsonObject = {"spiffe_id": str(found.spiffe_id), "serial": serial, "reason": reason}
-        _record(desk, tx, "identity.revoked", subject, facts)
+    _take_back(desk, tx, found, reason, subject)
     revoked = tx.identities.find(serial)
     return Identities([revoked] if revoked is not None else [], [])
+
+
+def revoke_workload_in(desk: Desk, tx: Transaction, entry_id: EntryId, subject: str) -> bool:
+    """Revoke the certificates of an entry, inside a transaction; tell whether `heed_revocation` is to follow. Raises TooLarge.
+
+    Its SPIFFE ID is free: another entry may have it, now or later.
+    """
+    issued = tx.identities.of_workload(entry_id, valid_at_us=desk.clock.now_us())
+    for identity in issued:
+        _take_back(desk, tx, identity, "its workload was removed", subject)
+    return bool(issued)
+
+
+def _take_back(desk: Desk, tx: Transaction, identity: IssuedIdentity, reason: str, subject: str) -> None:
+    now_us = desk.clock.now_us()
+    if identity.revoked_us is not None:
+        return
+    if len(tx.identities.revoked(valid_at_us=now_us)) >= REVOKED_MAX:
+        raise TooLarge(
+            f"{REVOKED_MAX} certificates are revoked already.",
+            code="too_many_revoked",
+            fix="Wait until some have expired, or revoke the whole identity: crank identity revoke spiffe://…",
+        )
+    tx.identities.revoke(identity.serial, now_us, reason)
+    facts: JsonObject = {"spiffe_id": str(identity.spiffe_id), "serial": identity.serial, "reason": reason}
+    _record(desk, tx, "identity.revoked", subject, facts)
 
 
 def _record(desk: Desk, tx: Transaction, kind: str, subject: str, facts: JsonObject) -> None:

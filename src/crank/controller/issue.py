@@ -16,6 +16,7 @@ from crank.domain.issued import IssuedIdentity
 from crank.domain.json import JsonObject
 from crank.domain.rules.standing import banned_refusal, revoked_refusal
 from crank.domain.trust import Svid, Workload
+from crank.domain.workload import WorkloadEntry
 from crank.errors import NotAllowed, Unavailable
 from crank.ports import Authority, Transaction
 
@@ -32,6 +33,7 @@ class IdentityWanted:
     hosts       DNS names and addresses that it may serve under
     ttl_sec     at most this long; None: as long as the operator chose
     by          serial of the certificate on whose word it is issued, which must not have been taken back; None: on no such
+    entry       the registration on which it is issued, which must still stand; None: on none
     """
 
     spiffe_id: SpiffeId
@@ -42,6 +44,7 @@ class IdentityWanted:
     hosts: tuple[str, ...] = ()
     ttl_sec: float | None = None
     by: str | None = None
+    entry: WorkloadEntry | None = None
 
 
 def authority_of(desk: Desk) -> Authority:
@@ -52,7 +55,10 @@ def authority_of(desk: Desk) -> Authority:
 
 
 async def issue(desk: Desk, wanted: IdentityWanted) -> Svid:
-    """Issue a certificate. Raises NotAllowed (`identity_revoked`), InvalidRequest (`invalid_key`), Unavailable."""
+    """Issue a certificate.
+
+    Raises NotAllowed (`identity_revoked`, `no_identity`), InvalidRequest (`invalid_key`), Unavailable.
+    """
     if desk.standing.is_banned(wanted.spiffe_id):  # 1
         raise _banned(wanted.spiffe_id)
     svid = authority_of(desk).issue(  # 2
@@ -88,6 +94,9 @@ def _note(desk: Desk, tx: Transaction, wanted: IdentityWanted, svid: Svid) -> No
     if before is not None and before.revoked_us is not None:
         refused = revoked_refusal(wanted.spiffe_id, before.serial)
         raise NotAllowed(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
+    entry = wanted.entry
+    if entry is not None and tx.workloads.find(entry.tenant, entry.entry_id) != entry:
+        raise NotAllowed(f"{wanted.spiffe_id} was removed just now.", code="no_identity")
     workload, now_us = wanted.workload, desk.clock.now_us()
     tx.identities.purge(now_us - PURGE_AFTER_US)
     tx.identities.insert(
@@ -100,6 +109,7 @@ def _note(desk: Desk, tx: Transaction, wanted: IdentityWanted, svid: Svid) -> No
             node=wanted.node,
             issued_us=now_us,
             not_after_us=svid.not_after_us,
+            workload=None if entry is None else entry.entry_id,
         )
     )
     facts: JsonObject = {

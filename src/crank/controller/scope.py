@@ -350,6 +350,9 @@ class _Workloads(_Part):
     def of(self, tenant: TenantId) -> Sequence[WorkloadEntry]:
         return []
 
+    def find(self, tenant: TenantId, entry_id: EntryId) -> WorkloadEntry | None:
+        return None
+
     def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
         raise NotAllowed("Only the owner of the node removes a workload.", code="owner_only")
 

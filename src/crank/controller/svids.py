@@ -249,6 +249,7 @@ class Svids:
                 asked_by=f"workload:{entry.entry_id}",
                 hosts=entry.dns_names,
                 ttl_sec=entry.ttl_sec,
+                entry=entry,
             ),
         )
         self._keys.signed(key, svid)

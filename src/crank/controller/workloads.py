@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from crank.controller.access import authorise
 from crank.controller.desk import Desk
+from crank.controller.identities import heed_revocation, revoke_workload_in
 from crank.domain.ids import TenantId
 from crank.domain.json import JsonObject
 from crank.domain.rules import access
@@ -73,14 +74,14 @@ async def list_workloads(desk: Desk, *, tenant: TenantId) -> list[WorkloadEntry]
 
 
 async def remove(desk: Desk, *, tenant: TenantId, subject: str, entry_id: str) -> WorkloadEntry:
-    """Take an identity away: who watches is told at once. Raises NotAllowed, NotFound.
+    """Take an identity away: who watches is told at once, and the certificates that are out are revoked.
 
-    Certificates that were handed out before live to their end, which is near.
+    Raises NotAllowed, NotFound, TooLarge (`too_many_revoked`).
     """
     await authorise(desk, access.Action.CHANGE_WORKLOADS)
 
-    def commit(tx: Transaction) -> WorkloadEntry:
-        found = next((entry for entry in tx.workloads.of(tenant) if entry.entry_id == entry_id), None)
+    def commit(tx: Transaction) -> tuple[WorkloadEntry, bool]:
+        found = tx.workloads.find(tenant, EntryId(entry_id))
         if found is None:
             raise NotFound(
                 f"There is no workload {entry_id[:80]!r}.",
@@ -90,8 +91,10 @@ async def remove(desk: Desk, *, tenant: TenantId, subject: str, entry_id: str) -
             )
         tx.workloads.remove(tenant, found.entry_id)
         _note(tx, desk, "workload.removed", found, subject)
-        return found
+        return found, revoke_workload_in(desk, tx, found.entry_id, subject)
 
-    removed = await desk.store.transact(commit)
+    removed, revoked = await desk.store.transact(commit)
     desk.workloads.ring()
+    if revoked:
+        await heed_revocation(desk, [], subject=subject)
     return removed

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import InstanceId
 from crank.domain.trust import Attestation
+from crank.domain.workload import EntryId
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,7 @@ class IssuedIdentity:
     serial      lower-case hexadecimal, unique in the trust domain
     node        id of the node that it lives on, where one is known
     revoked_us, reason  when the operator took it back, and why; it stays so
+    workload    the entry that it was issued to, where it is one's
     """
 
     serial: str
@@ -26,6 +28,7 @@ class IssuedIdentity:
     not_after_us: int
     revoked_us: int | None = None
     reason: str | None = None
+    workload: EntryId | None = None
 
 
 @dataclass(frozen=True, slots=True)

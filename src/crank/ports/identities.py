@@ -5,6 +5,7 @@ from typing import Protocol
 
 from crank.domain.identity import SpiffeId
 from crank.domain.issued import Ban, IssuedIdentity
+from crank.domain.workload import EntryId
 
 
 class IdentityStore(Protocol):
@@ -20,6 +21,10 @@ class IdentityStore(Protocol):
 
     def of(self, spiffe_id: SpiffeId, *, valid_at_us: int) -> Sequence[IssuedIdentity]:
         """Return the certificates of a SPIFFE ID that expire after that time, oldest first, the revoked ones too."""
+        ...
+
+    def of_workload(self, entry_id: EntryId, *, valid_at_us: int) -> Sequence[IssuedIdentity]:
+        """Return the certificates of a workload's entry that expire after that time, oldest first, the revoked ones too."""
         ...
 
     def page(self, *, limit: int, valid_at_us: int) -> Sequence[IssuedIdentity]:

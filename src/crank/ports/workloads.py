@@ -24,6 +24,10 @@ class WorkloadStore(Protocol):
         """Return a tenant's entries, oldest first."""
         ...
 
+    def find(self, tenant: TenantId, entry_id: EntryId) -> WorkloadEntry | None:
+        """Return an entry, or None."""
+        ...
+
     def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
         """Remove an entry; tell whether it was there."""
         ...

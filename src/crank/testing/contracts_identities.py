@@ -9,6 +9,7 @@ from crank.domain.identity import SpiffeId, parse_spiffe_id
 from crank.domain.ids import InstanceId
 from crank.domain.issued import Ban, IssuedIdentity
 from crank.domain.trust import Attestation
+from crank.domain.workload import EntryId
 from crank.errors import Conflict, NotFound
 from crank.ports import Store, Transaction
 from crank.testing.expect import faults
@@ -52,7 +53,7 @@ class IdentityStoreContract:
 
     def test_a_certificate_reads_back_equal_and_its_serial_is_taken_once(self, tmp_path: Path) -> None:
         """One with every field and one without a node survive; the same serial again is refused."""
-        full = replace(sample_identity("aa"), revoked_us=9, reason="lost")
+        full = replace(sample_identity("aa"), revoked_us=9, reason="lost", workload=EntryId("w-1"))
         bare = replace(sample_identity("bb"), node=None, attestation=Attestation.NONE)
 
         async def test(store: Store) -> None:
@@ -81,6 +82,24 @@ class IdentityStoreContract:
             assert [one.serial for one in newest] == ["04", "03"]
             living = await store.read(lambda tx: tx.identities.page(limit=9, valid_at_us=15))
             assert [one.serial for one in living] == ["03", "02"]
+
+        self.run(tmp_path, test)
+
+    def test_certificates_are_found_by_the_entry_that_they_were_issued_to(self, tmp_path: Path) -> None:
+        """Those that have not expired, the oldest first; none of another entry of the same name, and none of no entry."""
+        first, second = EntryId("w-1"), EntryId("w-2")
+        made = [
+            replace(sample_identity("01", not_after_us=10), workload=first),
+            replace(sample_identity("02", not_after_us=20), workload=first),
+            replace(sample_identity("03", not_after_us=20), workload=second),
+            sample_identity("04", not_after_us=20),
+            replace(sample_identity("05", not_after_us=15), workload=first, revoked_us=9, reason="lost"),
+        ]
+
+        async def test(store: Store) -> None:
+            await store.transact(_insert(*made))
+            found = await store.read(lambda tx: tx.identities.of_workload(first, valid_at_us=10))
+            assert found == [made[1], made[4]]
 
         self.run(tmp_path, test)
 

@@ -78,9 +78,12 @@ class WorkloadStoreContract(CredentialStoreContract):
 
         async def test(store: Store) -> None:
             await store.transact(lambda tx: tx.workloads.insert(sample_entry()))
+            assert await store.read(lambda tx: tx.workloads.find(LOCAL_TENANT, EntryId("w-1"))) == sample_entry()
+            assert await store.read(lambda tx: tx.workloads.find(OTHER_TENANT, EntryId("w-1"))) is None
             assert not await store.transact(lambda tx: tx.workloads.remove(OTHER_TENANT, EntryId("w-1")))
             assert await store.transact(lambda tx: tx.workloads.remove(LOCAL_TENANT, EntryId("w-1")))
             assert not await store.transact(lambda tx: tx.workloads.remove(LOCAL_TENANT, EntryId("w-1")))
+            assert await store.read(lambda tx: tx.workloads.find(LOCAL_TENANT, EntryId("w-1"))) is None
             await store.transact(lambda tx: tx.workloads.insert(sample_entry("w-2")))
             assert await store.read(lambda tx: tx.workloads.all()) == [sample_entry("w-2")]
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from crank.domain.identity import SpiffeId
 from crank.domain.issued import Ban, IssuedIdentity
+from crank.domain.workload import EntryId
 from crank.errors import Conflict, NotFound
 from crank.testing.memory_state import Part
 
@@ -26,6 +27,10 @@ class Identities(Part):
     def of(self, spiffe_id: SpiffeId, *, valid_at_us: int) -> Sequence[IssuedIdentity]:
         """Return the certificates of a SPIFFE ID that expire after that time, oldest first."""
         return [one for one in self._valid(valid_at_us) if one.spiffe_id == spiffe_id]
+
+    def of_workload(self, entry_id: EntryId, *, valid_at_us: int) -> Sequence[IssuedIdentity]:
+        """Return the certificates of a workload's entry that expire after that time, oldest first."""
+        return [one for one in self._valid(valid_at_us) if one.workload == entry_id]
 
     def page(self, *, limit: int, valid_at_us: int) -> Sequence[IssuedIdentity]:
         """Return certificates that expire after that time, newest first."""

@@ -32,6 +32,11 @@ class Workloads(Part):
         """Return a tenant's entries, oldest first."""
         return [entry for entry in self.all() if entry.tenant == tenant]
 
+    def find(self, tenant: TenantId, entry_id: EntryId) -> WorkloadEntry | None:
+        """Return an entry, or None."""
+        text = self._state.workloads.get((tenant, entry_id))
+        return None if text is None else parse_entry(text)
+
     def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
         """Remove an entry; tell whether it was there."""
         return self._change().workloads.pop((tenant, entry_id), None) is not None

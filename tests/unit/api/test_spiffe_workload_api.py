@@ -276,7 +276,7 @@ async def test_what_is_issued_is_recorded(tmp_path: Path) -> None:
         records = await socket.desk.store.read(lambda tx: tx.records.page(job_id=None, after=0, limit=100))
         told = [(record.kind, record.facts) for _, record in records if "spiffe_id" in record.facts]
         assert [kind for kind, _ in told] == [
-            "workload.registered", "identity.issued", "jwt_svid.issued", "workload.removed",
+            "workload.registered", "identity.issued", "jwt_svid.issued", "workload.removed", "identity.revoked",
         ]  # fmt: skip
         assert all(facts["spiffe_id"] == str(entry.spiffe_id) for _, facts in told)
 

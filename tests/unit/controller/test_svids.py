@@ -11,8 +11,8 @@ import pytest
 
 from crank.adapters.fresh_keys import FreshKeys
 from crank.adapters.jwt_svid import JoseSvidReader
+from crank.controller import identities, workloads
 from crank.controller import svids as module
-from crank.controller import workloads
 from crank.controller.bundles import Bundles
 from crank.controller.desk import Desk
 from crank.controller.identities import allow_identity, revoke_identity
@@ -23,7 +23,7 @@ from crank.domain.rules.role import LIFETIME_SEC_MAX
 from crank.domain.rules.workload import KEY_SEC_MAX
 from crank.domain.trust import Svid
 from crank.domain.workload import Selector, WorkloadEntry, parse_selector
-from crank.errors import InvalidRequest, NotAllowed, StoreError, Unavailable
+from crank.errors import InvalidRequest, NotAllowed, StoreError, TooLarge, Unavailable
 from crank.security import read_workload
 from crank.testing.fakes import FakeClock
 from tests.support.authority import CountedAuthority
@@ -176,6 +176,73 @@ async def test_a_revocation_during_a_renewal_takes_the_key_along(bench: Bench, m
     assert under_way.private_key == first.private_key
     monkeypatch.undo()
     assert (await bench.held()).private_key != first.private_key
+
+
+async def test_removing_takes_the_certificates_of_that_entry_alone(bench: Bench) -> None:
+    """All that have not expired; those of another entry with the same identity hold, and the identity itself is not banned."""
+    entry = await bench.register()
+    other = await bench.register("agent/a", "unix:uid:8")
+
+    async def serial(one: WorkloadEntry) -> str:
+        return (await bench.svids.picture([one])).svids[0].svid.serial
+
+    expired = await serial(entry)
+    bench.clock.advance(LIFE_SEC)
+    living = {await serial(entry)}
+    kept = await serial(other)
+    bench.clock.advance(LIFE_SEC / 2)
+    living.add(await serial(entry))
+    await workloads.remove(bench.desk, tenant=LOCAL_TENANT, subject="owner", entry_id=entry.entry_id)
+    assert {one.serial for one in bench.desk.standing.revoked} == living
+    found = await bench.desk.store.read(lambda tx: [tx.identities.find(one) for one in (expired, kept)])
+    assert all(one is not None and one.revoked_us is None for one in found)
+    assert bench.desk.standing.bans == []
+    records = await bench.desk.store.read(lambda tx: tx.records.page(job_id=None, after=0, limit=100))
+    told = [record.facts["serial"] for _, record in records if record.kind == "identity.revoked"]
+    assert set(told) == living
+    await bench.register()
+    assert (await bench.held()).entry.spiffe_id == entry.spiffe_id
+
+
+async def test_a_removal_is_not_outrun_by_a_certificate_under_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was being signed when the workload was removed is neither noted nor handed out."""
+    entry = await bench.register()
+    sign = bench.authority.issue
+
+    def late(*given: Any, **more: Any) -> Svid:
+        svid = sign(*given, **more)
+        removing.append(asyncio.ensure_future(remove()))
+        return svid
+
+    async def remove() -> None:
+        await workloads.remove(bench.desk, tenant=LOCAL_TENANT, subject="owner", entry_id=entry.entry_id)
+
+    async def after_the_removal(work: Any) -> Any:
+        monkeypatch.undo()
+        await removing[0]
+        return await bench.desk.store.transact(work)
+
+    removing: list[asyncio.Future[None]] = []
+    earned = await bench.svids.earned(MARKS)
+    monkeypatch.setattr(bench.authority, "issue", late)
+    monkeypatch.setattr(bench.desk.store, "transact", after_the_removal)
+    with pytest.raises(NotAllowed) as refused:
+        await bench.svids.picture(earned)
+    assert refused.value.error_code == "no_identity"
+    assert await bench.desk.store.read(lambda tx: tx.identities.page(limit=9, valid_at_us=0)) == []
+
+
+async def test_a_full_list_of_revocations_refuses_a_removal_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nothing is removed; a workload whose identity is revoked as a whole can be removed all the same."""
+    entry = await bench.register()
+    await bench.serial()
+    monkeypatch.setattr(identities, "REVOKED_MAX", 0)
+    with pytest.raises(TooLarge):
+        await workloads.remove(bench.desk, tenant=LOCAL_TENANT, subject="owner", entry_id=entry.entry_id)
+    assert await bench.serial()
+    await revoke_identity(bench.desk, str(entry.spiffe_id), reason="", subject="owner")
+    await workloads.remove(bench.desk, tenant=LOCAL_TENANT, subject="owner", entry_id=entry.entry_id)
+    assert await workloads.list_workloads(bench.desk, tenant=LOCAL_TENANT) == []
 
 
 async def test_each_entry_is_an_instance_of_its_own(bench: Bench) -> None:

@@ -11,6 +11,7 @@ from crank.domain.identity import SpiffeId, parse_spiffe_id
 from crank.domain.ids import InstanceId
 from crank.domain.issued import Ban, IssuedIdentity
 from crank.domain.trust import Attestation
+from crank.domain.workload import EntryId
 from crank.errors import Conflict, InvalidRequest, NotFound, StoreError
 
 
@@ -38,6 +39,10 @@ class SqlIdentities:
     def of(self, spiffe_id: SpiffeId, *, valid_at_us: int) -> Sequence[IssuedIdentity]:
         """Return the certificates of a SPIFFE ID that expire after that time, oldest first."""
         return self._all(statements.IDENTITIES_OF, (str(spiffe_id), valid_at_us))
+
+    def of_workload(self, entry_id: EntryId, *, valid_at_us: int) -> Sequence[IssuedIdentity]:
+        """Return the certificates of a workload's entry that expire after that time, oldest first."""
+        return self._all(statements.IDENTITIES_OF_WORKLOAD, (entry_id, valid_at_us))
 
     def page(self, *, limit: int, valid_at_us: int) -> Sequence[IssuedIdentity]:
         """Return certificates that expire after that time, newest first."""

@@ -336,6 +336,12 @@ CREATE INDEX job_called_open ON job (seq) WHERE caller_id IS NOT NULL AND ended_
 
 _V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION + _V4_CALLS
 
+_V5 = """
+-- On which registration a certificate was issued: what is removed takes its certificates along.
+ALTER TABLE identity ADD COLUMN workload TEXT;
+CREATE INDEX identity_workload ON identity (workload, not_after_us) WHERE workload IS NOT NULL;
+"""
+
 # MIGRATIONS[n] leads from version n to n + 1.
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
 SCHEMA_VERSION = len(MIGRATIONS)

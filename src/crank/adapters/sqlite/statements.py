@@ -252,16 +252,21 @@ WHERE node_id = :node_id"""
 # --- identities ---------------------------------------------------------------------------------
 
 _IDENTITY_COLUMNS = """
-    serial, spiffe_id, kind, instance_id, attestation, node, issued_us, not_after_us, revoked_us, reason"""
+    serial, spiffe_id, kind, instance_id, attestation, node, issued_us, not_after_us, revoked_us, reason,
+    workload"""
 
 IDENTITY_INSERT = f"""
 INSERT INTO identity ({_IDENTITY_COLUMNS}) VALUES (
-    :serial, :spiffe_id, :kind, :instance_id, :attestation, :node, :issued_us, :not_after_us, :revoked_us, :reason
+    :serial, :spiffe_id, :kind, :instance_id, :attestation, :node, :issued_us, :not_after_us, :revoked_us, :reason,
+    :workload
 )"""
 
 IDENTITY_FIND = f"SELECT {_IDENTITY_COLUMNS} FROM identity WHERE serial = ?"
 
 IDENTITIES_OF = f"SELECT {_IDENTITY_COLUMNS} FROM identity WHERE spiffe_id = ? AND not_after_us > ? ORDER BY seq"
+
+IDENTITIES_OF_WORKLOAD = f"""
+SELECT {_IDENTITY_COLUMNS} FROM identity WHERE workload = ? AND not_after_us > ? ORDER BY seq"""
 
 IDENTITIES_PAGE = f"SELECT {_IDENTITY_COLUMNS} FROM identity WHERE not_after_us > ? ORDER BY seq DESC LIMIT ?"
 
@@ -295,5 +300,7 @@ WORKLOAD_HINTED = "SELECT 1 FROM workload WHERE tenant = ? AND hint = ?"
 WORKLOADS_ALL = "SELECT entry FROM workload ORDER BY seq"
 
 WORKLOADS_OF = "SELECT entry FROM workload WHERE tenant = ? ORDER BY seq"
+
+WORKLOAD_FIND = "SELECT entry FROM workload WHERE tenant = ? AND entry_id = ?"
 
 WORKLOAD_REMOVE = "DELETE FROM workload WHERE tenant = ? AND entry_id = ?"

@@ -43,6 +43,11 @@ class SqlWorkloads:
         """Return a tenant's entries, oldest first."""
         return [parse_entry(row["entry"]) for row in self._sql.execute(statements.WORKLOADS_OF, (tenant,))]
 
+    def find(self, tenant: TenantId, entry_id: EntryId) -> WorkloadEntry | None:
+        """Return an entry, or None."""
+        row = self._sql.execute(statements.WORKLOAD_FIND, (tenant, entry_id)).fetchone()
+        return None if row is None else parse_entry(row["entry"])
+
     def remove(self, tenant: TenantId, entry_id: EntryId) -> bool:
         """Remove an entry; tell whether it was there."""
         return self._sql.execute(statements.WORKLOAD_REMOVE, (tenant, entry_id)).rowcount > 0
