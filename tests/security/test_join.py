@@ -22,7 +22,6 @@ from crank.bootstrap.member import as_member, expires_us, read_member
 from crank.bootstrap.member_keeper import (
     MemberFiles,
     _joined,
-    _write_files,
     come_back,
     place_of,
     run_member,
@@ -371,10 +370,11 @@ async def test_files_are_renewed_for_the_worker_that_starts_next(desk, node: Lis
     joined = as_member(settings, member.trust_domain)
     folders = (joined.identity_dir, settings.home / "member")
     before = [(folder / "cert.pem").read_bytes() for folder in folders]
-    held = [MemberFiles(joined)._held(folder) for folder in folders]
+    files = MemberFiles(joined)
+    held = [files._held(folder) for folder in folders]
     for folder, own in zip(folders, held, strict=True):
         await own.renew()
-        await asyncio.to_thread(_write_files, folder, own)
+        await asyncio.to_thread(files._write, folder, own)
     after = [(folder / "cert.pem").read_bytes() for folder in folders]
     assert not set(before) & set(after)
     assert expires_us(settings) > SystemClock().now_us()

@@ -39,7 +39,7 @@ from crank.errors import (
     Unavailable,
     UntrustedPeer,
 )
-from crank.wire import MESSAGE_BYTES_MAX, Message, decode, encode
+from crank.wire import MESSAGE_BYTES_MAX, Message, Trust, decode, encode
 
 T = TypeVar("T")
 # Makes a TCP connection to the controller.
@@ -58,6 +58,8 @@ _AT_ONCE_MAX = 8
 # So long an idle connection is kept; the controller ends it later than this.
 _IDLE_SEC = 4.0
 _CHUNK_BYTES = 256 * 1024
+_IDENTITY = "/v1/identity"
+_REQUEST_TYPE = {"Content-Type": "application/pkcs10"}
 _ANSWER_BYTES_MAX = 64 * KIB
 # Words at the end of a link that say that this worker's identity is why it ended.
 PARTING_CODES = frozenset({IDENTITY_REVOKED, IDENTITY_EXPIRED})
@@ -129,7 +131,7 @@ class WebSocketConnector:
     def _why_no_answer(self) -> CrankError:
         """Ask once more, in a way that tells a certificate that is not accepted from a controller that is not there."""
         try:
-            with self._asking("HEAD", b"") as answer:
+            with self._asking("HEAD", _IDENTITY) as answer:
                 return Unavailable(f"The controller answered with no WebSocket (status {answer.status}).")
         except CrankError as fault:
             return fault
@@ -139,7 +141,7 @@ class WebSocketConnector:
 
         Raises Unavailable, UntrustedPeer, NotAllowed, InvalidRequest, ProtocolError.
         """
-        with self._asking("POST", request) as answer:
+        with self._asking("POST", _IDENTITY, request) as answer:
             status, body = answer.status, answer.read(_ANSWER_BYTES_MAX)
         if status != 200:
             raise _turned_away(status, body)
@@ -148,16 +150,30 @@ class WebSocketConnector:
             raise ProtocolError("The controller answered a renewal with something else.")
         return found
 
+    def ask_trust(self, has: int) -> Trust:
+        """Ask by what this machine's peers are checked now, with the machine's own certificate; blocking.
+
+        has  the sequence of what lies in its files; 0 for not known
+        Raises as `ask_identity`.
+        """
+        with self._asking("GET", f"/v1/trust?has={has}") as answer:
+            status, body = answer.status, answer.read(MESSAGE_BYTES_MAX + 1)
+        if status != 200:
+            raise _turned_away(status, body)
+        found = decode(body)
+        if not isinstance(found, Trust):
+            raise ProtocolError("The controller was asked for its roots and answered with something else.")
+        return found
 
     @contextmanager
-    def _asking(self, method: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
+    def _asking(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
         parts = urlsplit(self._url)
         tls = self._tls()
         with closing(_Connection(parts.hostname or "", parts.port or 443, context=tls, timeout=OPEN_SEC)) as connection:
             try:
                 connection.reach(self._dial, tls)
                 self._check(connection.sock)
-                connection.request(method, "/v1/identity", body=body, headers={"Content-Type": "application/pkcs10"})
+                connection.request(method, path, body=body, headers={} if body is None else _REQUEST_TYPE)
                 with closing(connection.getresponse()) as answer:
                     yield answer
             except ssl.SSLCertVerificationError as fault:

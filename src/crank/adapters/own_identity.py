@@ -31,6 +31,8 @@ from crank.wire import Trust
 
 # Hands a request (PKCS#10, DER) to the controller and returns its answer; blocking.
 Ask = Callable[[bytes], JsonObject]
+# Says which sequence is kept in files, and returns by what peers are checked now; blocking.
+AskTrust = Callable[[int], Trust]
 MakeContext = Callable[..., ssl.SSLContext]
 _US = 1_000_000
 _CERTIFICATES_MAX = 16
@@ -73,7 +75,8 @@ class HeldIdentity:
         self._now_us = now_us
         self._lock = threading.Lock()
         self._ask: Ask | None = None
-        self._tell_roots: Callable[[bytes], None] | None = None
+        self._ask_trust: AskTrust | None = None
+        self._ring: Callable[[], None] | None = None
         self._doubted = False
         self._sequence = 0
         self._revoked_ids: frozenset[str] = frozenset()
@@ -82,13 +85,14 @@ class HeldIdentity:
         self._held = self._read()
         self._adopt(self._held)
 
-    def through(self, ask: Ask) -> None:
-        """Say by which way the controller is asked."""
+    def through(self, ask: Ask, ask_trust: AskTrust | None = None) -> None:
+        """Say by which way the controller is asked: for certificates, and for roots where somebody looks for them."""
         self._ask = ask
+        self._ask_trust = ask_trust
 
-    def tell_roots(self, to: Callable[[bytes], None]) -> None:
-        """Hand `to` the roots, as PEM, whenever they are others: for whoever keeps them in files."""
-        self._tell_roots = to
+    def rings(self, ring: Callable[[], None]) -> None:
+        """Call this whenever the controller told of trust: for whoever keeps roots in files, and asks for them itself."""
+        self._ring = ring
 
     # --- what connections are made with ---------------------------------------------------------
 
@@ -133,6 +137,18 @@ class HeldIdentity:
         with self._lock:
             return self._take(answer)
 
+    async def look(self, has: int) -> Trust:
+        """Ask the controller, proven by the roots that are believed now, for those of now, and believe them.
+
+        has  the sequence of what is kept in files
+        Raises Unavailable, UntrustedPeer, NotAllowed, ProtocolError; then nothing changes.
+        """
+        if self._ask_trust is None:
+            raise Unavailable("There is no way to the controller yet.")
+        trust = await asyncio.to_thread(self._ask_trust, has)
+        self.believe(trust)
+        return trust
+
     def doubt(self) -> None:
         """Take what lies in the folder for the next connection, if it is another certificate."""
         self._doubted = True
@@ -147,6 +163,8 @@ class HeldIdentity:
             self._sequence = trust.sequence
             self._revoked_ids = frozenset(trust.revoked_ids)
             self._revoked_serials = frozenset(trust.revoked_serials)
+        if self._ring is not None:
+            self._ring()
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -162,6 +180,8 @@ class HeldIdentity:
             raise ProtocolError("The controller answered with somebody else's certificate.")
         self._adopt(_Held(held.spiffe_id, held.key, held.key_pem, chain, roots))
         self._sequence = max(self._sequence, sequence)
+        if self._ring is not None:
+            self._ring()
         return max(0.0, due_in_sec)
 
     def _adopt(self, held: _Held) -> None:
@@ -171,10 +191,7 @@ class HeldIdentity:
             _in_memory("roots", b"".join(map(_pem, held.roots))) as ca_file,
         ):
             self._context = self._make_context(certificate_file=certificate_file, key_file=key_file, ca_file=ca_file)
-        told = self._tell_roots if held.roots != self._held.roots else None
         self._held = held
-        if told is not None:
-            told(b"".join(map(_pem, held.roots)))
 
     def _stamp(self) -> tuple[int, int] | None:
         try:

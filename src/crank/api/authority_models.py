@@ -42,6 +42,6 @@ class AuthorityDocument(Answer):
     drained_at: str | None = Field(description="When the last certificate below the other root has expired.")
     sequence: int = Field(description="Of the bundle; it grows with every change of its content.")
     leaf_ttl_sec: float
-    unaware: list[str] = Field(description="Connected workers, and the controller itself, that do not believe this sequence yet.")
+    unaware: list[str] = Field(description="Connected workers, machines and followers of the bundle, and the controller itself, that do not have this sequence yet.")
     root_keys: list[str] = Field(description="Files of root keys that still lie beside the node: move them away.")
     certificates: list[SigningDocument]

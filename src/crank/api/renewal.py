@@ -1,7 +1,8 @@
-"""`POST /v1/identity` of the worker listener: who shows a certificate that holds gets the next one."""
+"""Two doors of the worker listener: who shows a certificate that holds gets the next one, and a machine the roots."""
 
 import asyncio
 import base64
+import re
 from collections.abc import Callable, Sequence
 
 from starlette.requests import Request
@@ -10,13 +11,17 @@ from starlette.responses import JSONResponse, Response
 from crank.api.strict import BODY_SEC_MAX, chunks, slow_body
 from crank.controller.desk import Desk
 from crank.controller.renew import renew
+from crank.controller.tell_trust import tell_machine
 from crank.domain.identity import WorkloadKind
 from crank.domain.issued import CertificateRequest
 from crank.domain.trust import Peer
+from crank.errors import InvalidRequest
+from crank.wire import encode
 
 # Who may renew an identity here: what lives on for longer than one certificate and has a key of its own.
 RENEWING = (WorkloadKind.WORKER, WorkloadKind.NODE)
 BODY_BYTES_MAX = 16 * 1024
+_SEQUENCE = re.compile(r"[0-9]{1,18}")
 # Reads a PKCS#10 request in DER or PEM and proves that its own key signed it. Raises InvalidRequest.
 ReadRequest = Callable[[bytes], CertificateRequest]
 
@@ -43,6 +48,18 @@ async def renew_identity(desk: Desk, peer: Peer, request: Request, read_request:
         },
         headers={"cache-control": "no-store"},
     )
+
+
+async def read_trust(desk: Desk, peer: Peer, request: Request) -> Response:
+    """Answer a machine that says which sequence lies in its files with the wire's `trust`, as its worker hears it.
+
+    Nothing is issued: this may be asked as often as somebody rings. Raises InvalidRequest, Unavailable.
+    """
+    has = request.query_params.get("has", "")
+    if _SEQUENCE.fullmatch(has) is None:
+        raise InvalidRequest("'has' is the sequence of the bundle that you keep; 0 for none.", field="has")
+    told = tell_machine(desk, peer.spiffe_id, has=int(has))
+    return Response(encode(told), media_type="application/json", headers={"cache-control": "no-store"})
 
 
 def _base64(certificates: Sequence[bytes]) -> list[str]:

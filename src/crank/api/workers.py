@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from crank.api.files import Octets, blob_head, pieces, receive_blob
 from crank.api.link import SocketLink
 from crank.api.problem import on_defect, problem_response
-from crank.api.renewal import RENEWING, ReadRequest, renew_identity
+from crank.api.renewal import RENEWING, ReadRequest, read_trust, renew_identity
 from crank.api.server import PEER_SESSION
 from crank.controller import artifacts
 from crank.controller.desk import Desk
@@ -103,11 +103,16 @@ def build_workers_app(desk: Desk, *, identify: Identify, read_request: ReadReque
     async def renew(request: Request) -> Response:
         return await renew_identity(desk, gate.admit(request, RENEWING), request, read_request)
 
+    async def trust(request: Request) -> Response:
+        # The machine's own certificate alone: its worker cannot answer for it.
+        return await read_trust(desk, gate.admit(request, (WorkloadKind.NODE,)), request)
+
     return Starlette(
         routes=[
             WebSocketRoute("/v1/worker", link),
             Route("/v1/blobs/{sha256}", blob, methods=["GET", "HEAD", "PUT"]),
             Route("/v1/identity", renew, methods=["POST"]),
+            Route("/v1/trust", trust, methods=["GET"]),
         ],
         exception_handlers={CrankError: _on_fault, Exception: on_defect},
     )

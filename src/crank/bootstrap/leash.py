@@ -11,20 +11,18 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from crank import errors
 from crank.config import Settings, child_environment, interpreter
-from crank.domain.json import JsonObject, loads_strict
-from crank.errors import CrankError, InvalidRequest, Problem, Unavailable
+from crank.domain.json import JsonObject
+from crank.errors import CrankError, Problem, Unavailable
 
 LINE_BYTES_MAX = 1024 * 1024
-Hear = Callable[[JsonObject], Awaitable[None]]
-_log = structlog.get_logger(__name__)
+# Between two times that a child is listened to; one that says more than that is made to wait.
+BELL_PAUSE_SEC = 1.0
 
 
 def fault_document(fault: CrankError) -> JsonObject:
@@ -140,10 +138,10 @@ class Child:
         """Return the process id."""
         return self._process.pid
 
-    async def ready(self, timeout_sec: float, *, hear: Hear | None = None) -> JsonObject:
+    async def ready(self, timeout_sec: float, *, bell: Callable[[], None] | None = None) -> JsonObject:
         """Return what the child said when it was ready.
 
-        hear  called with whatever it says later; without it, that is never read
+        bell  called when it says anything later. What that was is never looked at: somebody may have taken the child over
 
         Raises the fault that it told of, or Unavailable when it ended or stayed silent.
         """
@@ -156,10 +154,10 @@ class Child:
         except ConnectionError:
             pass
         finally:
-            if hear is None or not line:
+            if bell is None or not line:
                 writer.close()
-        if hear is not None and line:
-            self._hearing = asyncio.create_task(_hear(reader, writer, hear), name=f"hear-{self.role}")
+        if bell is not None and line:
+            self._hearing = asyncio.create_task(_hear(reader, writer, bell), name=f"hear-{self.role}")
         if not line:
             raise self._silent("ended while it started")
         document: JsonObject = json.loads(line)
@@ -203,12 +201,13 @@ class Child:
         self._end.close()
 
 
-async def _hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hear: Hear) -> None:
-    """Hand on what a child says, until it ends or says what nobody can read."""
+async def _hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bell: Callable[[], None]) -> None:
+    """Ring whenever a child says anything, until it ends."""
     try:
-        while line := await reader.readline():
-            await hear(loads_strict(line))
-    except (ConnectionError, ValueError, InvalidRequest) as fault:
-        _log.error("child_unreadable", cause=str(fault))
+        while await reader.read(LINE_BYTES_MAX):
+            bell()
+            await asyncio.sleep(BELL_PAUSE_SEC)
+    except ConnectionError:
+        pass
     finally:
         writer.close()

@@ -4,17 +4,15 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from crank.adapters.clock import SystemClock, SystemIdSource
 from crank.adapters.own_identity import HeldIdentity
@@ -28,10 +26,12 @@ from crank.bootstrap.verifying import connector_to, own_identity
 from crank.bootstrap.worker import Place, run_worker
 from crank.config import Settings
 from crank.domain.ids import Digest
-from crank.domain.json import JsonObject
-from crank.errors import ConfigurationError, Conflict, CrankError, ProtocolError, Unavailable, UntrustedPeer
+from crank.domain.rules.root_rotation import MACHINE_LOOK_SEC
+from crank.errors import ConfigurationError, Conflict, CrankError, Unavailable, UntrustedPeer
 
 LOOK_SEC = 5.0
+# One to take other roots, one to say so, one more where they changed meanwhile; then the next round goes on.
+_LOOKS_MAX = 3
 Say = Callable[[str], None]
 _log = structlog.get_logger(__name__)
 
@@ -101,8 +101,11 @@ def come_back(settings: Settings, member: Member) -> Member:
 
 def _roots(settings: Settings) -> tuple[Digest, ...]:
     """Return by what the controller that was joined is known now."""
-    path = as_member(settings).identity_dir / "ca.pem"
-    return tuple(Digest(hashlib.sha256(one).hexdigest()) for one in read_chain(path))
+    return _known(as_member(settings).identity_dir)
+
+
+def _known(folder: Path) -> tuple[Digest, ...]:
+    return tuple(Digest(hashlib.sha256(one).hexdigest()) for one in read_chain(folder / "ca.pem"))
 
 
 # --- the worker -----------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ async def _keep(settings: Settings, member: Member, say: Say) -> None:
 async def _start(settings: Settings, files: "MemberFiles") -> list[Child]:
     child = Child.spawn("member", settings, settings.logs_dir / "member.log")
     try:
-        await child.ready(READY_SEC, hear=files.heard)
+        await child.ready(READY_SEC, bell=files.ring)
     except BaseException:
         await child.stop(GRACE_SEC)
         raise
@@ -182,52 +185,97 @@ async def _renew(leash: Leash, child: list[Child]) -> None:
 class MemberFiles:
     """What lies in files, kept fresh for as long as the program runs: a worker that starts anew finds what holds.
 
-    The worker itself renews in memory, because inside its walls it writes to no folder but its spool.
+    The worker itself renews in memory, because inside its walls it writes to no folder but its spool. It rings when its
+    controller spoke of trust, and is believed nothing: the roots come from the controller, proven by those that lie
+    here, at the machine's own certificate, whose key the worker does not have.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._kept: dict[Path, HeldIdentity] = {}
-        # An answer of before must not be written over what was heard after it.
-        self._gate = asyncio.Lock()
+        # Of the bundle that lies in all files; 0: not known.
+        self._has = 0
+        self._rung = False
+        self._look_at_sec = -math.inf
 
     @property
     def folders(self) -> tuple[Path, Path]:
         """Return where an identity lies: the worker's, and the node's."""
         return self._settings.identity_dir, member_dir(self._settings)
 
+    def ring(self) -> None:
+        """Look for other roots in the next round. However often somebody rings, that is one look a round."""
+        self._rung = True
+
     async def keep(self) -> None:
-        """Renew whatever is due, again and again."""
+        """Renew whatever is due, and look for other roots, again and again."""
         while True:
-            for folder in self.folders:
-                await self._renew(folder)
+            await self.round()
             await asyncio.sleep(LOOK_SEC * (0.5 + SystemIdSource().jitter() / 2))
 
-    async def _renew(self, folder: Path) -> None:
-        async with self._gate:
-            try:
-                own = self._kept.get(folder) or self._held(folder)
-                self._kept[folder] = own
-                if own.due_in_sec() <= 0:
-                    await own.renew()
-                    await asyncio.to_thread(_write_files, folder, own)
-            except (CrankError, OSError) as fault:
-                # Read anew: perhaps the node has joined again since.
-                self._kept.pop(folder, None)
-                _log.error("identity_not_renewed", folder=str(folder), cause=str(fault))
+    async def round(self) -> None:
+        """Do what is due now."""
+        for folder in self.folders:
+            await self._renew(folder)
+        # By itself, too: a worker that keeps silent shall not keep this machine from what all others know.
+        if self._rung or time.monotonic() >= self._look_at_sec:
+            self._rung = False
+            self._look_at_sec = time.monotonic() + MACHINE_LOOK_SEC
+            await self._look()
 
-    async def heard(self, told: JsonObject) -> None:
-        """Take the controller's roots from the worker, who hears of others before one of them signs anything."""
-        async with self._gate:
-            try:
-                roots = check_roots(told["roots"], self._settings.trust_domain, known=_roots(self._settings))
-                for folder in self.folders:
-                    await asyncio.to_thread(write_whole, folder / "ca.pem", pem(roots), mode=0o644)
-            except (CrankError, OSError, KeyError) as fault:
-                _log.error("roots_not_taken", cause=str(fault))
-                return
+    async def _renew(self, folder: Path) -> None:
+        try:
+            own = self._kept.get(folder) or self._held(folder)
+            self._kept[folder] = own
+            if own.due_in_sec() <= 0:
+                await own.renew()
+                await asyncio.to_thread(self._write, folder, own)
+        except (CrankError, OSError) as fault:
+            # Read anew: perhaps the node has joined again since.
+            self._kept.pop(folder, None)
+            _log.error("identity_not_renewed", folder=str(folder), cause=str(fault))
+
+    async def _look(self) -> None:
+        """Ask the controller for its roots, keep them, and tell it then that this machine has them."""
+        folder = member_dir(self._settings)
+        try:
+            own = self._kept.get(folder) or self._held(folder)
+            for _ in range(_LOOKS_MAX):
+                # What lies in the files is said with each look; whoever changes the root waits for that word.
+                trust = await own.look(self._has)
+                await asyncio.to_thread(self._write_roots, own)
+                if trust.sequence == self._has:
+                    return
+                for kept in self._kept.values():
+                    kept.believe(trust)
+                self._has = trust.sequence
+        except (CrankError, OSError) as fault:
+            # What was believed and does not lie in the files is forgotten with it.
             self._kept.clear()
+            _log.error("roots_not_taken", cause=str(fault))
+
+    def _write_roots(self, own: HeldIdentity) -> None:
+        """Write the roots where other ones lie, or what cannot be read. Raises UntrustedPeer (`root_mismatch`)."""
+        roots = self._checked(own, member_dir(self._settings))
+        stale = [folder for folder in self.folders if not _holds(folder, roots)]
+        for folder in stale:
+            write_whole(folder / "ca.pem", pem(roots), mode=0o644)
+        if stale:
             _log.info("roots_taken", count=len(roots))
+
+    def _write(self, folder: Path, own: HeldIdentity) -> None:
+        """Write what a renewal brought. Raises UntrustedPeer (`root_mismatch`)."""
+        roots = self._checked(own, folder)
+        # The roots first: whoever sees the new certificate can check its peers that have one, too.
+        write_whole(folder / "ca.pem", pem(roots), mode=0o644)
+        write_whole(folder / "cert.pem", own.files()[0], mode=0o644)
+
+    def _checked(self, own: HeldIdentity, folder: Path) -> list[bytes]:
+        domain = self._settings.trust_domain
+        bundle = own.bundle(domain)
+        roots = [] if bundle is None else list(bundle.x509_authorities)
+        check_roots(roots, domain, known=_known(folder))
+        return roots
 
     def _held(self, folder: Path) -> HeldIdentity:
         own = own_identity(self._settings, folder)
@@ -235,25 +283,19 @@ class MemberFiles:
         return own
 
 
-def check_roots(told: Any, trust_domain: str, *, known: Collection[Digest]) -> list[bytes]:
-    """Return roots that may take the place of those that are known: one of them stays. Raises UntrustedPeer, ProtocolError."""
-    try:
-        loaded = x509.load_pem_x509_certificates(told.encode("ascii"))[: ROOTS_MAX + 1]
-    except (AttributeError, ValueError) as fault:
-        raise ProtocolError("The worker told of roots that cannot be read.") from fault
-    roots = [one.public_bytes(serialization.Encoding.DER) for one in loaded]
+def check_roots(roots: Sequence[bytes], trust_domain: str, *, known: Collection[Digest]) -> None:
+    """Insist that roots (DER) may take the place of those that are known: one of them stays. Raises UntrustedPeer."""
     if len(roots) > ROOTS_MAX or {domain_of(one) for one in roots} != {trust_domain}:
-        raise UntrustedPeer("The worker told of roots of another trust domain, or of too many.", code="root_mismatch")
+        raise UntrustedPeer("The controller has roots of another trust domain, or too many.", code="root_mismatch")
     if not {hashlib.sha256(one).hexdigest() for one in roots} & set(known):
-        raise UntrustedPeer("The worker told of roots of which none is known.", code="root_mismatch")
-    return roots
+        raise UntrustedPeer("The controller has roots of which none is known here.", code="root_mismatch")
 
 
-def _write_files(folder: Path, own: HeldIdentity) -> None:
-    certificates, roots = own.files()
-    # The roots first: whoever sees the new certificate can check its peers that have one, too.
-    write_whole(folder / "ca.pem", roots, mode=0o644)
-    write_whole(folder / "cert.pem", certificates, mode=0o644)
+def _holds(folder: Path, roots: list[bytes]) -> bool:
+    try:
+        return read_chain(folder / "ca.pem") == roots
+    except ConfigurationError:
+        return False
 
 
 def place_of(settings: Settings) -> Place:
@@ -268,7 +310,7 @@ def place_of(settings: Settings) -> Place:
         # Mounts are of the controller's own node: none of this machine's folders is for its jobs.
         mounts_register=Path(os.devnull),
         allowed=member.capabilities,
-        tells_roots=True,
+        rings=True,
     )
 
 

@@ -24,5 +24,5 @@ def connector_to(settings: Settings, address: str, own: HeldIdentity, dial: Dial
     """Return a worker's way to the controller at `address`, which must prove to be that by what the worker believes."""
     verifier = Verifier(own.bundle, now_us=SystemClock().now_us, revoked=own.is_revoked)
     connector = WebSocketConnector(address, own.context, settings.trust_domain, dial, identify=verifier.peer)
-    own.through(connector.ask_identity)
+    own.through(connector.ask_identity, connector.ask_trust)
     return connector

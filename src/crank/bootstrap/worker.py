@@ -56,7 +56,7 @@ class Place:
     url              where its controller listens for workers; an address, because nobody looks names up inside the walls
     mounts_register  which folders of this machine its jobs may see
     allowed          patterns of what it may offer
-    tells_roots      whether its keeper wants to hear of other roots, to keep them where the worker cannot
+    rings            whether its keeper wants to hear that the controller spoke of trust, to look at that itself
     """
 
     worker_id: str
@@ -64,7 +64,7 @@ class Place:
     url: str
     mounts_register: Path
     allowed: tuple[str, ...] = EVERYTHING
-    tells_roots: bool = False
+    rings: bool = False
 
 
 def own_place(settings: Settings) -> Place:
@@ -165,8 +165,8 @@ async def serve_worker(settings: Settings, leash: Leash, prepared: Prepared) -> 
                 # Imports begin now, so that no job waits for them. A GPU's sandboxes wait until it is known which.
                 sandbox.warm(offer.build)
         own = own_identity(settings, settings.identity_dir)
-        if prepared.place.tells_roots:
-            own.tell_roots(lambda roots: leash.tell({"roots": roots.decode()}))
+        if prepared.place.rings:
+            own.rings(lambda: leash.tell({"ring": "trust"}))
         worker = Worker(
             connector_to(settings, prepared.place.url, own, prepared.dialer.dial),
             replace(prepared.identity, own=own),

@@ -1,10 +1,10 @@
 """Whom this node believes at this moment: its own trust domain, and those that it is federated with, each by itself."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from crank.controller.followers import Followers
 from crank.domain.rules import root_rotation
 from crank.domain.trust import TrustBundle
 from crank.ports import Authority, BundleFormat, BundlePublishers, Clock
@@ -37,7 +37,7 @@ class Bundles:
         self.waiting = 0
         # Written once for each bundle, however many ask.
         self.published: Published | None = None
-        self._pollers: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._pollers = Followers(POLLERS_MAX)
         # Since when it is known who asks, and when somebody asked last of whom nothing is known.
         self._since_us = clock.now_us()
         self._asked_us: int | None = None
@@ -76,15 +76,12 @@ class Bundles:
 
     def acknowledged(self, subject: str, sequence: int) -> None:
         """Note that a proven caller has our bundle of this sequence."""
-        self._pollers[subject] = (sequence, self._clock.now_us())
-        self._pollers.move_to_end(subject)
-        while len(self._pollers) > POLLERS_MAX:
-            self._pollers.popitem(last=False)
+        self._pollers.acknowledged(subject, sequence, self._clock.now_us())
 
     def behind(self, sequence: int) -> Sequence[str]:
         """Return the proven callers that follow our bundle and do not have this sequence yet."""
         since_us = self._clock.now_us() - POLLS_MISSED_MAX * self._authority.bundle().refresh_hint_sec * _US
-        return [subject for subject, (has, at_us) in self._pollers.items() if has < sequence and at_us >= since_us]
+        return self._pollers.behind(sequence, since_us)
 
     def asked(self) -> None:
         """Note that somebody asked for our bundle who showed no credential."""

@@ -8,6 +8,7 @@ from crank.controller.arrivals import Arrivals
 from crank.controller.bell import Bell
 from crank.controller.bundles import Trust
 from crank.controller.flights import Flights
+from crank.controller.followers import MACHINES_MAX, Followers
 from crank.controller.keyring import Keyring
 from crank.controller.manifests import Manifests
 from crank.controller.pace import Pace
@@ -97,6 +98,7 @@ class Desk:
     manifests       which manifests were shown of late
     attended        jobs that shall not outlive their callers, and when one of those was last there (`attended`)
     standing        which of them were taken back
+    machines        which joined machines keep our roots in their files, and which of them
     workloads       rings when workloads were registered or removed
     asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
     grant           the grant of the token that it was asked with; None: the credential itself was shown
@@ -134,6 +136,7 @@ class Desk:
     manifests: Manifests = field(default_factory=Manifests)
     standing: Standing = field(default_factory=Standing)
     renewal_pace: Pace = field(default_factory=lambda: Pace(burst=5, every_sec=2.0))
+    machines: Followers = field(default_factory=lambda: Followers(MACHINES_MAX))
     workloads: Bell = field(default_factory=Bell)
     asker: Credential | None = None
     grant: Grant | None = None

@@ -1,4 +1,8 @@
-"""Tell trust: every connected worker hears at once by what it checks its peers, and says when it believes it."""
+"""Tell trust: every connected worker hears at once by what it checks its peers, and says when it believes it.
+
+A joined machine is asked apart from its worker, whose word for it would be that of whoever took the worker over: its
+program looks by itself, with the machine's own certificate, and says what lies in its files.
+"""
 
 import asyncio
 import base64
@@ -8,7 +12,9 @@ import structlog
 from crank.controller.desk import Desk
 from crank.controller.issue import authority_of
 from crank.controller.roster import LiveWorker
+from crank.domain.identity import SpiffeId
 from crank.domain.ids import LOCAL_TENANT
+from crank.domain.rules.root_rotation import MACHINE_LOOK_SEC
 from crank.domain.trust import TrustBundle
 from crank.errors import CrankError, Unavailable
 from crank.wire import TRUST_SINCE, Trust, Trusted
@@ -16,6 +22,9 @@ from crank.wire import TRUST_SINCE, Trust, Trusted
 # What waiters for acknowledgements watch.
 ACKNOWLEDGED = "trust.acknowledged"
 _LOOK_AGAIN_SEC = 1.0
+# A machine that missed so many looks is off, and nobody waits for it.
+_LOOKS_MISSED_MAX = 3
+_US = 1_000_000
 _log = structlog.get_logger(__name__)
 
 
@@ -53,8 +62,15 @@ def on_trusted(desk: Desk, worker: LiveWorker, message: Trusted) -> None:
     desk.watch.changed(LOCAL_TENANT, ACKNOWLEDGED)
 
 
+def tell_machine(desk: Desk, machine: SpiffeId, *, has: int) -> Trust:
+    """Return what the program of a joined machine checks its peers by; `has`: the sequence that lies in its files."""
+    desk.machines.acknowledged(str(machine), has, desk.clock.now_us())
+    desk.watch.changed(LOCAL_TENANT, ACKNOWLEDGED)
+    return _message(desk, authority_of(desk).bundle())
+
+
 def unaware(desk: Desk, sequence: int) -> list[str]:
-    """Return the connected workers, and the proven callers who follow `/trust-bundle`, that do not have this sequence.
+    """Return who does not have this sequence: workers that are connected, machines and proven callers that follow.
 
     A worker of an older version never acknowledges; it hears of a new root only at its next start.
     """
@@ -63,7 +79,9 @@ def unaware(desk: Desk, sequence: int) -> list[str]:
         for worker in desk.roster.live()
         if worker.trusts is None or worker.trusts.sequence < sequence
     ]
-    return [*workers, *(desk.trust.bundles.behind(sequence) if desk.trust is not None else ())]
+    since_us = desk.clock.now_us() - int(_LOOKS_MISSED_MAX * MACHINE_LOOK_SEC * _US)
+    machines = [name for name in desk.machines.behind(sequence, since_us) if not desk.standing.bars([name])]
+    return [*workers, *machines, *(desk.trust.bundles.behind(sequence) if desk.trust is not None else ())]
 
 
 async def follow_bundle(desk: Desk) -> None:

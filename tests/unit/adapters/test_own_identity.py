@@ -101,20 +101,39 @@ async def test_what_is_not_its_own_is_refused(own, issuer):
     assert own.context() is before
 
 
-async def test_other_roots_are_told_to_whoever_keeps_them(own, issuer, tmp_path):
-    """Whoever asked hears of roots that are others, by a push or with a renewal, and of the same ones nothing."""
-    told: list[bytes] = []
-    own.tell_roots(told.append)
-    roots = encoded(issuer.bundle().x509_authorities)
-    own.believe(Trust(5, roots, 1, [], []))
-    assert told == []
-    more = [*roots, *encoded(authority(tmp_path / "next").bundle().x509_authorities)]
-    own.believe(Trust(6, more, 2, [], []))
-    assert [one.count(b"BEGIN CERTIFICATE") for one in told] == [2]
+async def test_it_rings_for_whoever_keeps_roots(own, issuer):
+    """Each word of the controller about trust rings, pushed or with a renewal; what cannot be read rings nobody."""
+    rung: list[bool] = []
+    own.rings(lambda: rung.append(True))
+    own.believe(Trust(5, encoded(issuer.bundle().x509_authorities), 1, [], []))
+    assert len(rung) == 1
     own.through(lambda request: answer(issuer, request))
     await own.renew()
-    assert [one.count(b"BEGIN CERTIFICATE") for one in told] == [2, 1]
-    assert told[-1] == own.files()[1]
+    assert len(rung) == 2
+    with pytest.raises(ProtocolError):
+        own.believe(Trust(6, ["AAAA"], 2, [], []))
+    assert len(rung) == 2
+
+
+async def test_it_looks_for_roots_itself(own, issuer, tmp_path):
+    """What the controller answers is believed, and it is told what is kept; an answer that cannot be read changes nothing."""
+    with pytest.raises(Unavailable):
+        await own.look(0)
+    both = [*encoded(issuer.bundle().x509_authorities), *encoded(authority(tmp_path / "next").bundle().x509_authorities)]
+    said: list[int] = []
+
+    def told(has: int) -> Trust:
+        said.append(has)
+        return Trust(6, both if has == 5 else ["AAAA"], 2, [], ["ab"])
+
+    own.through(lambda request: answer(issuer, request), told)
+    assert (await own.look(5)).sequence == 6
+    assert len(own.bundle(TRUST_DOMAIN).x509_authorities) == 2
+    assert own.is_revoked(make_spiffe_id(TRUST_DOMAIN, "controller", "c1"), ["ab"])
+    with pytest.raises(ProtocolError):
+        await own.look(6)
+    assert said == [5, 6]
+    assert len(own.bundle(TRUST_DOMAIN).x509_authorities) == 2
 
 
 def test_trust_is_believed_whole_or_not_at_all(own, issuer):

@@ -1,6 +1,7 @@
 """When a dead process is started again, and what must be whole on disk."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from crank.bootstrap import leash
 from crank.bootstrap.files import held_lock, is_locked, make_home, node_id, read_json, write_whole
 from crank.bootstrap.keeper import DELAY_MAX_SEC, DELAY_MIN_SEC, SOUND_AFTER_SEC, next_delay_sec
 from crank.bootstrap.leash import Child, fault_document, parse_fault
 from crank.config import Settings, load
-from crank.domain.json import JsonObject
 from crank.errors import ConfigurationError, Conflict, Problem, SandboxError, StoreError, Unavailable
 
 
@@ -108,27 +109,50 @@ def test_every_problem_crosses_processes() -> None:
     assert parse_fault(fault_document(fault)).problems == fault.problems
 
 
-async def test_a_child_is_heard_for_as_long_as_it_speaks(settings: Settings, tmp_path: Path) -> None:
-    """Every line after the first one is handed on, also those that came with it; what cannot be read ends the listening alone."""
+async def test_a_child_rings_for_as_long_as_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it says after its first line rings, also what came with that or is no line at all; its end ends the listening alone."""
+    monkeypatch.setattr(leash, "BELL_PAUSE_SEC", 0.0)
     program = """
-import socket, sys, time
+import socket, sys
 end = socket.socket(fileno=int(sys.argv[1]))
 end.sendall(b'{"ready": 1}\\n{"said": 1}\\n')
 end.recv(1)
-end.sendall(b'{"said": 2}\\n{"said": \\n{"said": 4}\\n')
+end.sendall(b'\\0\\xff{')
 end.recv(1)
 """
     mine, its = socket.socketpair()
     process = subprocess.Popen([sys.executable, "-c", program, str(its.fileno())], pass_fds=(its.fileno(),), start_new_session=True)
     its.close()
     child = Child("test", process, mine)
-    heard: asyncio.Queue[JsonObject] = asyncio.Queue()
+    rung = asyncio.Semaphore(0)
     async with asyncio.timeout(30):
-        assert await child.ready(20, hear=heard.put) == {"ready": 1}
-        assert await heard.get() == {"said": 1}
+        assert await child.ready(20, bell=rung.release) == {"ready": 1}
+        await rung.acquire()
         mine.send(b"x")
-        assert await heard.get() == {"said": 2}
+        await rung.acquire()
+        mine.send(b"x")
         assert child._hearing is not None
         await child._hearing
-        assert heard.empty()
+        assert rung.locked()
         await child.stop(10)
+
+
+async def test_a_child_that_says_more_than_anybody_hears_is_made_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that writes without end rings once until the pause is over, and what it says piles up nowhere."""
+    monkeypatch.setattr(leash, "BELL_PAUSE_SEC", 3600.0)
+    mine, its = socket.socketpair()
+    with its, subprocess.Popen([sys.executable, "-c", ""], start_new_session=True) as process:
+        child = Child("test", process, mine)
+        rung: list[None] = []
+        its.sendall(b'{"ready": 1}\n{"more": 1}\n')
+        its.setblocking(False)
+        async with asyncio.timeout(30):
+            await child.ready(20, bell=lambda: rung.append(None))
+            sent_bytes = 0
+            for _ in range(2_000):
+                with contextlib.suppress(BlockingIOError):
+                    sent_bytes += its.send(b"{}\n" * 10_000)
+                await asyncio.sleep(0)
+            assert len(rung) == 1
+            assert 0 < sent_bytes < 8 * leash.LINE_BYTES_MAX
+            await child.stop(10)

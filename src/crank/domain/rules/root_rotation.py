@@ -12,6 +12,8 @@ SKEW_SEC: Final = 60.0
 # A new root is published for so many looks of those who follow the bundle before it signs (SPIFFE Federation,
 # section 4.1, asks for three to five).
 HINTS_BEFORE_SIGNING: Final = 3
+# So often a joined machine looks for other roots by itself, whether or not its worker says that there are any.
+MACHINE_LOOK_SEC: Final = 60.0
 _NAMES_MAX = 10
 _US = 1_000_000
 _FROM = {
@@ -38,7 +40,7 @@ def refusal(
 ) -> Refusal | None:
     """Return why this step may not be taken now, or None.
 
-    unaware   connected workers that have not acknowledged the bundle as it stands
+    unaware   connected workers and machines that have not acknowledged the bundle as it stands
     force     the operator knows that peers will be cut off; never changes what may follow what
     hint_sec  how often those look who follow the bundle and acknowledge nothing; None: nobody does
     """
