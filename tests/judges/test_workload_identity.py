@@ -1,6 +1,10 @@
 """A node's socket before foreign judges: the PyPI client of SPIFFE's Workload API, and Envoy by SDS, both unmodified."""
 
+import contextlib
+import datetime as dt
 import http.client
+import http.server
+import ipaddress
 import json
 import os
 import socket
@@ -18,6 +22,8 @@ from cryptography import x509
 from tests.judges.envoy.config import configuration
 from tests.support.certificates import Authority
 from tests.support.node import Node, running_node, until
+from tests.support.publisher import pem_of, shows, tls_of
+from tests.support.svids import Issuer, Wish, root
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("workload-identity")]
 
@@ -35,9 +41,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         yield started
 
 
-def register(node: Node, path: str) -> dict[str, Any]:
+def register(node: Node, path: str, **more: Any) -> dict[str, Any]:
     """Register a workload of this account."""
-    body = {"path": path, "selectors": [OWN_UID], "ttl_sec": SHORT_SEC}
+    body = {"path": path, "selectors": [OWN_UID], "ttl_sec": SHORT_SEC, **more}
     answer = node.client().http.post("/v1/workloads", json=body)
     assert answer.status_code == 201, answer.text
     entry: dict[str, Any] = answer.json()
@@ -208,6 +214,96 @@ def test_envoy_lets_our_identity_in_and_a_forged_one_not(node: Node, identity: P
     nameless.check_hostname = False
     nameless.verify_mode = ssl.CERT_NONE
     assert _served(envoy, nameless) is None
+
+
+def test_envoy_refuses_who_was_revoked(node: Node, identity: Path, envoy: Envoy, tmp_path: Path) -> None:
+    """Its certificate would live for an hour; from the revocation on Envoy refuses it, and lets the others in as before."""
+    entry = register(node, "agent/lost", ttl_sec=3600, hint="lost")
+    fetched = node.crank("identity", "fetch", "--dir", str(tmp_path / "lost"), "--hint", "lost")
+    assert fetched.returncode == 0, fetched.stderr
+    lost = _own(tmp_path / "lost")
+    answer = until(lambda: _served(envoy, lost), what="Envoy to let it in")
+    assert answer[:2] == (200, entry["spiffe_id"])
+    session = _talk(envoy, lost, None)
+    done = node.client().http.post("/v1/identities/revoke", json={"identity": entry["spiffe_id"]})
+    assert done.status_code == 200, done.text
+    until(lambda: _served(envoy, lost) is None, what="Envoy to refuse it", deadline_sec=10)
+    assert node.crank("identity", "fetch", "--dir", str(identity)).returncode == 0
+    answer = _served(envoy, _own(identity))
+    assert answer is not None
+    assert answer[0] == 200
+    assert _served(envoy, lost) is None
+    # Nor by what is left of an earlier session.
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        _talk(envoy, lost, session)
+
+
+def _talk(envoy: Envoy, context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSession | None:
+    """Be answered by Envoy, if it lets an earlier session go on by that; return this one's. Raises OSError."""
+    plain = socket.create_connection(("127.0.0.1", envoy.inward), timeout=10)
+    with context.wrap_socket(plain, session=session) as tls:
+        tls.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        if not tls.recv(1000):
+            raise ConnectionResetError("It hung up.")
+        return tls.session
+
+
+THEIRS = "two.test"
+
+
+@contextlib.contextmanager
+def _published(issuer: Issuer, folder: Path) -> Iterator[str]:
+    """Publish a foreign domain's bundle on loopback; give its address."""
+    lives = {"begins": issuer.certificate.not_valid_before_utc, "ends": issuer.certificate.not_valid_after_utc}
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+
+    class Publisher(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Show it."""
+            self.wfile.write(shows(issuer.bundle(THEIRS)))
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Publisher) as server:
+        tls = tls_of(issuer.issue(Wish(uris=(), more=[(address, False)], **lives)), folder)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"https://127.0.0.1:{server.server_address[1]}/bundle"
+        finally:
+            server.shutdown()
+
+
+def test_a_federated_authority_does_not_speak_for_our_names(
+    node: Node, identity: Path, envoy: Envoy, tmp_path: Path
+) -> None:
+    """Envoy lets an identity of a federated domain in, and refuses what the same authority signed with a name of ours."""
+    now = dt.datetime.now(dt.UTC)
+    lives = {"begins": now - dt.timedelta(hours=1), "ends": now + dt.timedelta(days=1)}
+    authority = root(THEIRS, **lives)
+    api = node.client().http
+    with _published(authority, tmp_path) as url:
+        wanted = {"trust_domain": THEIRS, "url": url, "ca_pem": pem_of(authority), "private": True}
+        added = api.post("/v1/federation", json=wanted)
+        assert added.status_code == 201, added.text
+    register(node, "agent/friend", federates_with=[THEIRS])
+    ours = node.info()["spiffe_id"].partition("/controller/")[0] + "/agent/envoy"
+
+    def shown(name: str) -> ssl.SSLContext:
+        context = tls_of(authority.issue(Wish(uris=(name,), **lives)), tmp_path / "leaves", side=ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
+    theirs = shown(f"spiffe://{THEIRS}/agent/a")
+    answer = until(lambda: _served(envoy, theirs), what="Envoy to know the other domain")
+    assert answer[:2] == (200, f"spiffe://{THEIRS}/agent/a")
+    for name in (ours, ours.replace("envoy", "stranger")):
+        assert _served(envoy, shown(name)) is None, name
+    assert _served(envoy, theirs) is not None
+    assert node.crank("identity", "fetch", "--dir", str(identity)).returncode == 0
+    assert _served(envoy, _own(identity)) is not None
 
 
 def test_envoy_is_given_new_certificates_while_it_runs(node: Node, identity: Path, envoy: Envoy) -> None:

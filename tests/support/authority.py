@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from crank.adapters.clock import SystemIdSource
 from crank.domain.identity import SpiffeId
 from crank.domain.json import JsonObject
-from crank.domain.trust import Svid, Workload
+from crank.domain.trust import SignedLists, Svid, Workload
 from crank.errors import CrankError
 from crank.ports import Clock
 from crank.testing.memory_authority import MemoryAuthority
@@ -18,6 +18,7 @@ class CountedAuthority(MemoryAuthority):
         super().__init__(trust_domain, clock, SystemIdSource(), leaf_ttl_sec=life_sec)
         self.fault: CrankError | None = None
         self.issued = 0
+        self.listed = 0
 
     def issue(
         self,
@@ -33,6 +34,13 @@ class CountedAuthority(MemoryAuthority):
             raise self.fault
         self.issued += 1
         return super().issue(spiffe_id, workload, public_key, hosts=hosts, ttl_sec=ttl_sec)
+
+    def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> SignedLists:
+        """Sign, and count it."""
+        if self.fault is not None:
+            raise self.fault
+        self.listed += 1
+        return super().sign_revocations(serials, number=number, next_update_sec=next_update_sec)
 
     def sign_jwt_svid(self, claims: JsonObject) -> str:
         """Sign."""

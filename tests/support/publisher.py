@@ -13,8 +13,8 @@ from crank.security import bundles
 from tests.support.svids import Issuer
 
 
-def tls_of(issuer: Issuer, folder: Path) -> ssl.SSLContext:
-    """Return what serves with this certificate, its key, and what signed it."""
+def tls_of(issuer: Issuer, folder: Path, *, side: int = ssl.PROTOCOL_TLS_SERVER) -> ssl.SSLContext:
+    """Return what serves, or calls, with this certificate, its key, and what signed it."""
     folder.mkdir(exist_ok=True)
     private = issuer.key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -22,7 +22,7 @@ def tls_of(issuer: Issuer, folder: Path) -> ssl.SSLContext:
     chain = b"".join(load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in issuer.chain)
     file = folder / f"{issuer.certificate.serial_number:x}.pem"
     file.write_bytes(private + chain)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ssl.SSLContext(side)
     context.load_cert_chain(file)
     return context
 

@@ -102,7 +102,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             more.append(e2b.listener(settings, boxes, tls.api() if settings.e2b_tls else None))
         for work in (app.state.mcp.warm(), _close_mcp(app.state.mcp, leash.stopping)):
             opened.callback(asyncio.create_task(work).cancel)
-        workloads = await opened.enter_async_context(spiffe.served(settings, desk))
+        workloads = await opened.enter_async_context(spiffe.served(settings, desk, app.state.revocation_lists))
         public = _public_name(settings, api, own)
         renewing = asyncio.create_task(keep_renewed(desk, authority, identities, tls, public), name="renew")
         opened.callback(renewing.cancel)

@@ -37,6 +37,8 @@ RETRY_SEC_MIN = 0.5
 RETRY_SEC_MAX = 15.0
 _PID_BYTES_MAX = 32
 _FOREIGN = "bundle.*.pem"
+# What was revoked, as programs read it that were told to (`ssl_crl`, `ssl_crl_file`); no secret.
+LISTS = "crl.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,10 @@ def _write(answer: Any, chosen: Any, folder: Path) -> Iterator[Path]:
     for name, content in contents.items():
         write_whole(folder / name, content, mode=0o600)
         yield folder / name
+    if answer.crl:
+        # Of a node that tells none, the last list stays: who checks by it then refuses, once its time is over.
+        write_whole(folder / LISTS, b"".join(_pem("X509 CRL", one) for one in answer.crl), mode=0o644)
+        yield folder / LISTS
 
 
 def _apart(octets: bytes) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ from crank.adapters.fresh_keys import FreshKeys
 from crank.adapters.jwt_svid import JoseSvidReader
 from crank.config import Settings
 from crank.controller.desk import Desk
+from crank.controller.revocation_list import RevocationLists
 from crank.controller.svids import Svids
 from crank.domain.json import JsonObject
 from crank.errors import ConfigurationError
@@ -47,7 +48,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(settings: Settings, desk: Desk) -> AsyncIterator[Served]:
+async def served(settings: Settings, desk: Desk, lists: RevocationLists) -> AsyncIterator[Served]:
     """Serve the socket for this while. Raises ConfigurationError.
 
     Callers may connect at once; they are answered as soon as the services are loaded.
@@ -56,7 +57,8 @@ async def served(settings: Settings, desk: Desk) -> AsyncIterator[Served]:
     path = socket_path(settings)
     witness = KernelWitness(desk.clock)
     listening = witness.listen(str(path), shared=settings.spiffe_shared)
-    svids = Svids(desk, FreshKeys(), JoseSvidReader(), None if desk.trust is None else desk.trust.bundles)
+    others = None if desk.trust is None else desk.trust.bundles
+    svids = Svids(desk, FreshKeys(), JoseSvidReader(), others, lists)
     await svids.start()
     told = Served({"spiffe_socket": f"unix://{quote(str(path))}"}, asyncio.Event())
     opening = asyncio.create_task(_open(told.opened, svids, witness, listening), name="open-spiffe")

@@ -29,7 +29,7 @@ class After:
 
 def fetch(
     *,
-    dir: Annotated[Path, Parameter(help="Folder for key.pem, cert.pem and bundle.pem; made if absent.")],  # noqa: A002
+    dir: Annotated[Path, Parameter(help="Folder for key.pem, cert.pem, bundle.pem and crl.pem; made if absent.")],  # noqa: A002
     after: After | None = None,
     hint: Annotated[str | None, Parameter(help="Which identity, where this process has several.")] = None,
     socket: Annotated[

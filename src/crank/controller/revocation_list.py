@@ -1,10 +1,11 @@
-"""The list of revocations (CRL) for who is not told by a link: signed when it changed, or when the last one ages."""
+"""The lists of revocations (CRL) for who is not told by a link: signed when something changed, or when the last ones age."""
 
 import asyncio
 from dataclasses import dataclass
 
 from crank.controller.desk import Desk
 from crank.controller.issue import authority_of
+from crank.domain.trust import SignedLists
 
 # Clients may believe a list for so long; a new one is signed after half of that.
 NEXT_UPDATE_SEC = 3600.0
@@ -13,30 +14,36 @@ _US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class RevocationList:
-    """A signed list (DER, RFC 5280 section 5); `number` grows with every one that is signed."""
+    """What is revoked, signed by everybody whose leaves may live; `number` grows with every time that it is signed."""
 
-    der: bytes
+    lists: SignedLists
     number: int
     made_us: int
     revision: int
     sequence: int
 
+    @property
+    def der(self) -> bytes:
+        """Return the list of the authority that signs."""
+        return self.lists.by_authorities[0]
+
 
 class RevocationLists:
-    """Keeps the last list, so that nobody who asks often makes the node sign often."""
+    """Keeps what was signed last, so that nobody who asks often, and no number of them, makes the node sign often."""
 
     def __init__(self) -> None:
         self._last: RevocationList | None = None
         self._gate = asyncio.Lock()
 
     async def current(self, desk: Desk) -> RevocationList:
-        """Return the list of now. Raises Unavailable where this desk has no authority, or the disk is full."""
+        """Return what is revoked now. Raises Unavailable where this desk has no authority, or the disk is full."""
         async with self._gate:
-            if self._last is None or self._is_old(desk, self._last):
+            if self._last is None or self.is_old(desk, self._last):
                 self._last = await _sign(desk)
             return self._last
 
-    def _is_old(self, desk: Desk, last: RevocationList) -> bool:
+    def is_old(self, desk: Desk, last: RevocationList) -> bool:
+        """Tell whether something changed since, or half of the time for which this one may be believed is over."""
         aged = desk.clock.now_us() - last.made_us
         changed = last.revision != desk.standing.revision or last.sequence != authority_of(desk).bundle().sequence
         return changed or not 0 <= aged < NEXT_UPDATE_SEC * _US / 2
@@ -52,5 +59,8 @@ async def _sign(desk: Desk) -> RevocationList:
         if one.revoked_us is not None and one.not_after_us > now_us
     ]
     number = await desk.store.transact(lambda tx: tx.identities.next_number())
-    der = authority.sign_revocations(entries, number=number, next_update_sec=NEXT_UPDATE_SEC)
-    return RevocationList(der, number, now_us, revision, sequence)
+    # Thousands of entries take a while, and so does a key in a module of its own.
+    lists = await asyncio.to_thread(
+        authority.sign_revocations, entries, number=number, next_update_sec=NEXT_UPDATE_SEC
+    )
+    return RevocationList(lists, number, now_us, revision, sequence)

@@ -19,11 +19,12 @@ from crank.controller.bell import Bell
 from crank.controller.bundles import Bundles
 from crank.controller.desk import Desk
 from crank.controller.issue import IdentityWanted, authority_of, issue
+from crank.controller.revocation_list import RevocationList, RevocationLists
 from crank.controller.workload_keys import WorkloadKeys
 from crank.domain.identity import SpiffeId, parse_spiffe_id, parse_workload_path
 from crank.domain.json import JsonObject
 from crank.domain.rules import workload as rules
-from crank.domain.trust import Svid, TrustBundle, Workload
+from crank.domain.trust import SignedLists, Svid, TrustBundle, Workload
 from crank.domain.workload import EntryId, Selector, SelectorKind, WorkloadEntry
 from crank.errors import CrankError, InvalidRequest, NotAllowed, Unavailable
 from crank.ports import JwtSvidReader, KeyMaker
@@ -57,10 +58,20 @@ class Picture:
     """All that a workload is told at one moment; what is the same for many is one object.
 
     bundles  by trust domain: its own, and those that its entries name and that are known
+    revoked  what its own trust domain took back; other domains tell nobody
     """
 
     svids: tuple[HeldSvid, ...]
     bundles: Mapping[str, TrustBundle]
+    revoked: SignedLists
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """By what X.509-SVIDs of others are checked, in the words of Picture."""
+
+    bundles: Mapping[str, TrustBundle]
+    revoked: SignedLists
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +91,16 @@ class Svids:
         keys: KeyMaker,
         reader: JwtSvidReader,
         others: Bundles | None = None,
+        lists: RevocationLists | None = None,
     ) -> None:
         self._desk = desk
         self._authority = authority_of(desk)
         self._keys = WorkloadKeys(desk, keys)
         self._reader = reader
         self._others = others
+        self._lists = lists or RevocationLists()
+        self._listed: RevocationList | None = None
+        self._unsigned_sec = -TRY_AGAIN_SEC
         self._entries: tuple[WorkloadEntry, ...] = ()
         self._entries_at = -1
         self._held: dict[EntryId, HeldSvid] = {}
@@ -149,13 +164,31 @@ class Svids:
     async def picture(self, entries: Sequence[WorkloadEntry]) -> Picture:
         """Return what those who are these entries are told now. Raises Unavailable, ConfigurationError."""
         svids = tuple(await asyncio.gather(*(self._svid(entry) for entry in entries)))
+        revoked = await self._revoked()
         bundles = self._bundles(entries)
-        key = (tuple(held.svid.serial for held in svids), tuple((name, one.sequence) for name, one in bundles.items()))
+        numbers = tuple((name, one.sequence) for name, one in bundles.items())
+        key = (tuple(held.svid.serial for held in svids), numbers, revoked.number)
         known = self._pictures.get(key)
         # A publisher need not number its bundles, so what they hold is compared as well.
         if known is None or known.bundles != bundles:
-            known = self._pictures[key] = Picture(svids, bundles)
+            known = self._pictures[key] = Picture(svids, bundles, revoked.lists)
         return known
+
+    async def _revoked(self) -> RevocationList:
+        """Return what is revoked; while that cannot be signed, what was signed last. Raises as `RevocationLists.current`."""
+        now_sec = self._desk.clock.monotonic_sec()
+        if self._listed is not None and now_sec < self._unsigned_sec + TRY_AGAIN_SEC:
+            return self._listed
+        try:
+            self._listed = await self._lists.current(self._desk)
+        except CrankError as fault:
+            # Identities go on meanwhile: whoever checks by the old one believes nobody any more once its time is over.
+            if self._listed is None:
+                raise
+            self._unsigned_sec = now_sec
+            self._sooner.set()
+            _log.error("revocations_not_signed", code=fault.error_code, message=fault.message)
+        return self._listed
 
     def bundles(self) -> Mapping[str, TrustBundle]:
         """Return the bundle of the own trust domain alone, by its name."""
@@ -180,6 +213,15 @@ class Svids:
 
         async def known(entries: Sequence[WorkloadEntry]) -> Mapping[str, TrustBundle]:
             return self._bundles(entries)
+
+        return self._watch(look, known)
+
+    def watch_roots(self, look: Look) -> AsyncGenerator[Roots, None]:
+        """Give the bundles and what is revoked, and again when either changes. Raises as `watch`."""
+
+        async def known(entries: Sequence[WorkloadEntry]) -> Roots:
+            revoked = await self._revoked()
+            return Roots(self._bundles(entries), revoked.lists)
 
         return self._watch(look, known)
 
@@ -376,9 +418,15 @@ class Svids:
             due = [key for key, held in self._held.items() if self._is_due(held)]
             for key in due:
                 del self._held[key]
-            if due:
+            # Lists that age, and those that could not be signed when something was revoked.
+            listed = self._listed
+            behind = listed is not None and self._lists.is_old(self._desk, listed)
+            if behind:
+                await self._revoked()
+            if due or self._listed is not listed:
                 self.changes.ring()
             next_sec = min((held.renew_at_sec for held in self._held.values()), default=now_sec + LOOK_SEC_MAX)
+            next_sec = min(next_sec, now_sec + TRY_AGAIN_SEC) if behind else next_sec
             self._sooner.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_SEC_MAX, max(0.0, next_sec - now_sec))):

@@ -95,6 +95,25 @@ class TrustBundle:
     jwt_authorities: tuple[JwtAuthority, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SignedLists:
+    """What is revoked in one trust domain, as lists (DER, RFC 5280 section 5): one of each issuer that is published.
+
+    by_authorities  they speak of leaves and issuing certificates; by the authority that signs now first
+    by_roots        they speak of authorities
+    is_whole        whether every root that is published has its list: who checks whole chains needs one of each issuer
+    """
+
+    by_authorities: tuple[bytes, ...]
+    by_roots: tuple[bytes, ...] = ()
+    is_whole: bool = False
+
+    @property
+    def all(self) -> tuple[bytes, ...]:
+        """Return every list."""
+        return (*self.by_authorities, *self.by_roots)
+
+
 class RotationPhase(StrEnum):
     """How far the change to another root is.
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from crank.domain.identity import SpiffeId
 from crank.domain.json import JsonObject
-from crank.domain.trust import AuthorityStatus, Rotation, RotationStep, Svid, TrustBundle, Workload
+from crank.domain.trust import AuthorityStatus, Rotation, RotationStep, SignedLists, Svid, TrustBundle, Workload
 
 
 class Authority(Protocol):
@@ -56,8 +56,11 @@ class Authority(Protocol):
         """Return the bundle once its sequence is another than this one."""
         ...
 
-    def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> bytes:
-        """Return a DER CRL (RFC 5280 section 5) of serials and the times, in microseconds, of their revocation."""
+    def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> SignedLists:
+        """Return lists of serials and the times, in microseconds, of their revocation, by every authority that is published.
+
+        Each holds all of them: whose leaf it was, nobody needs to know.
+        """
         ...
 
 

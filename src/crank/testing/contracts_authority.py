@@ -166,9 +166,8 @@ class AuthorityContract:
     def test_a_list_names_what_is_revoked(self, authority: Authority, clock: FakeClock) -> None:
         """It is by the issuer of every leaf, has its number and times, and holds the serials with their moments."""
         svid = authority.issue(WORKER, WORKLOAD, public_key())
-        crl = x509.load_der_x509_crl(
-            authority.sign_revocations([(svid.serial, clock.now_us())], number=7, next_update_sec=60.0)
-        )
+        lists = authority.sign_revocations([(svid.serial, clock.now_us())], number=7, next_update_sec=60.0)
+        crl = x509.load_der_x509_crl(lists.by_authorities[0])
         leaf = x509.load_der_x509_certificate(svid.chain[0])
         assert crl.issuer == leaf.issuer
         found = crl.get_revoked_certificate_by_serial_number(leaf.serial_number)

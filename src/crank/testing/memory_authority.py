@@ -13,7 +13,7 @@ from crank.adapters.authority.shapes import Shapes, Signer, names_of
 from crank.adapters.authority.token_keys import compact_jws, jwk_of, thumbprint
 from crank.domain.identity import SpiffeId
 from crank.domain.json import JsonObject
-from crank.domain.trust import JwtAuthority, Svid, TrustBundle, Workload
+from crank.domain.trust import JwtAuthority, SignedLists, Svid, TrustBundle, Workload
 from crank.errors import InvalidRequest
 from crank.ports import Clock, IdSource
 
@@ -80,10 +80,15 @@ class MemoryAuthority:
         """Return the bundle once its sequence is another than this one."""
         return await self._bundles.next(sequence)
 
-    def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> bytes:
-        """Return a DER revocation list."""
-        authority, _ = self._authorities[-1]
-        return sign_list(authority, serials, number=number, now=self._shapes.now(), next_update_sec=next_update_sec)
+    def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> SignedLists:
+        """Return lists by every authority whose root is in the bundle, and by those roots."""
+        now = self._shapes.now()
+        authorities = [authority for authority, _ in reversed(self._authorities[-len(self._roots) :])]
+        return SignedLists(
+            tuple(sign_list(one, serials, number=number, now=now, next_update_sec=next_update_sec) for one in authorities),
+            tuple(sign_list(root, [], number=1, now=now, next_update_sec=next_update_sec) for root in self._roots),
+            is_whole=True,
+        )
 
     # --- for tests ------------------------------------------------------------------------------
 

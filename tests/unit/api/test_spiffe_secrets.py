@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from grpclib.exceptions import GRPCError
 from crank.adapters.clock import SystemClock
 from crank.api.spiffe.messages import secrets_pb2 as messages
 from crank.api.spiffe.secrets import SERVICE
+from crank.controller.identities import revoke_identity
+from crank.domain.trust import SignedLists
 from tests.support.authority import CountedAuthority
 from tests.support.spiffe_socket import Socket, end_of, next_of, open_socket
 
@@ -172,3 +175,41 @@ async def _status(call: Any) -> Status:
     except GRPCError as fault:
         return fault.status
     return Status.OK
+
+
+def lists_in(secret: messages.Secret) -> dict[str, int]:
+    """Return how many lists of revocations stand beside the authorities, by trust domain."""
+    config = secret.validation_context.custom_validator_config
+    read = messages.SPIFFECertValidatorConfig.FromString(config.typed_config.value)
+    return {one.name: one.trust_bundle.inline_bytes.count(b"-----BEGIN X509 CRL-----") for one in read.trust_domains}
+
+
+async def test_what_is_revoked_stands_beside_the_authorities_of_the_own_domain(tmp_path: Path) -> None:
+    """That is where Envoy's validator reads it: one list of each issuer, none for another domain, and anew when one is revoked."""
+    other = CountedAuthority("other.example", SystemClock()).bundle()
+    async with open_socket(tmp_path, federated=(other,)) as socket, socket.client() as client, asyncio.timeout(10):
+        await socket.register("agent/a", federates_with=("other.example",))
+        lost = await socket.register("agent/lost", "unix:uid:4294967290")
+        serial = (await socket.svids.picture([lost])).svids[0].svid.serial
+        async with client.secrets() as stream:
+            await stream.send_message(asking("ALL", "ROOTCA"))
+            first = secrets_in(await next_of(stream))
+            assert lists_in(first["ALL"]) == {"test.internal": 2, "other.example": 0}
+            assert lists_in(first["ROOTCA"]) == {"test.internal": 2}
+            await revoke_identity(socket.desk, serial, reason="", subject="local")
+            second = secrets_in(await next_of(stream))
+            assert lists_in(second["ALL"]) == lists_in(first["ALL"])
+            assert second != first
+
+
+async def test_envoy_is_given_every_list_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a list of one issuer alone Envoy believes nobody; where a root has none, it goes without, as before."""
+    whole = CountedAuthority.sign_revocations
+
+    def partly(*words: Any, **more: Any) -> SignedLists:
+        return replace(whole(*words, **more), by_roots=(), is_whole=False)
+
+    monkeypatch.setattr(CountedAuthority, "sign_revocations", partly)
+    async with watching(tmp_path) as (_, stream):
+        await stream.send_message(asking("ROOTCA"))
+        assert lists_in(secrets_in(await next_of(stream))["ROOTCA"]) == {"test.internal": 0}

@@ -293,3 +293,41 @@ async def test_reflection_names_the_service(tmp_path: Path) -> None:
         )
         assert [one.name for one in named.list_services_response.service] == ["SpiffeWorkloadAPI"]
         assert described.file_descriptor_response.file_descriptor_proto
+
+
+async def test_a_revocation_is_pushed_to_every_stream_that_checks_others(tmp_path: Path) -> None:
+    """Both streams carry the lists, one a field; a revocation of somebody else comes at once, and token keys are not said again."""
+    async with open_socket(tmp_path) as socket, socket.client() as client, asyncio.timeout(SOON_SEC):
+        await socket.register("agent/a")
+        other = await socket.register("agent/other", "unix:uid:4294967290")
+        lost = (await socket.svids.picture([other])).svids[0].svid
+        number = int(lost.serial, 16)
+        asked = (workload_pb2.X509BundlesRequest(), workload_pb2.X509BundlesResponse)
+        tokens = (workload_pb2.JWTBundlesRequest(), workload_pb2.JWTBundlesResponse)
+        async with (
+            client.watch_x509() as stream,
+            client.watch("FetchX509Bundles", *asked) as bundles,
+            client.watch("FetchJWTBundles", *tokens) as keys,
+        ):
+            await next_of(keys)
+            first = [await next_of(one) for one in (stream, bundles)]
+            assert not any(revoked_in(one.crl, number) for one in first)
+            await revoke_identity(socket.desk, lost.serial, reason="lost", subject="local")
+            # Nothing else would be said for minutes.
+            second = [await next_of(one) for one in (stream, bundles)]
+            assert all(revoked_in(one.crl, number) for one in second)
+            assert second[0].svids == first[0].svids
+            assert second[0].crl == second[1].crl
+            # The next word here is about keys, nevertheless.
+            socket.authority.change_keys()
+            sets = (await next_of(keys)).bundles
+            assert len(json.loads(sets["spiffe://test.internal"])["keys"]) == 2
+        # By every issuer of the chain.
+        issuers = {one.issuer for one in (*certificates_in(first[0].svids[0].x509_svid), *certificates_in(first[0].svids[0].bundle))}
+        assert {x509.load_der_x509_crl(der).issuer for der in second[0].crl} == issuers
+
+
+def revoked_in(lists: Any, number: int) -> bool:
+    """Tell whether one of the lists names this serial number."""
+    found = [x509.load_der_x509_crl(der).get_revoked_certificate_by_serial_number(number) for der in lists]
+    return any(one is not None for one in found)

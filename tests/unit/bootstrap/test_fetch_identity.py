@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from crank.adapters.clock import SystemClock
 from crank.bootstrap import fetch_identity
 from crank.bootstrap.fetch_identity import Fetched, Wish, keep, parse_signal, socket_path
+from crank.controller.identities import revoke_identity
 from crank.errors import (
     ConfigurationError,
     CrankError,
@@ -48,8 +49,11 @@ async def test_key_certificate_and_bundles(tmp_path: Path) -> None:
         folder = tmp_path / "new" / "id"
         fetched = await written(f"unix://{at.path}", Wish(folder, hint="second"))
     assert fetched.spiffe_id == "spiffe://test.internal/agent/b"
-    assert sorted(path.name for path in fetched.files) == ["bundle.other.example.pem", "bundle.pem", "cert.pem", "key.pem"]
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert sorted(path.name for path in fetched.files) == [
+        "bundle.other.example.pem", "bundle.pem", "cert.pem", "crl.pem", "key.pem",
+    ]  # fmt: skip
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir() if path.name != "crl.pem"} == {0o600}
+    assert (folder / "crl.pem").stat().st_mode & 0o777 == 0o644
     assert folder.stat().st_mode & 0o777 == 0o700
     chain = x509.load_pem_x509_certificates((folder / "cert.pem").read_bytes())
     key: Any = serialization.load_pem_private_key((folder / "key.pem").read_bytes(), None)
@@ -72,7 +76,7 @@ async def test_a_domain_that_is_believed_no_more_leaves_no_file(tmp_path: Path) 
         at.others.drop("other.example")
         await heard.get()
         keeping.cancel()
-    assert sorted(path.name for path in (tmp_path / "id").iterdir()) == ["bundle.pem", "cert.pem", "key.pem"]
+    assert sorted(path.name for path in (tmp_path / "id").iterdir()) == ["bundle.pem", "cert.pem", "crl.pem", "key.pem"]
 
 
 async def test_a_watch_writes_anew_and_tells(tmp_path: Path) -> None:
@@ -103,6 +107,38 @@ async def test_a_watch_writes_anew_and_tells(tmp_path: Path) -> None:
             with pytest.raises(NotAllowed):
                 await keeping
         server.kill()
+
+
+async def test_what_was_revoked_is_written_and_told(tmp_path: Path) -> None:
+    """While it is watched a revocation comes into crl.pem and the program is told; openssl refuses the revoked by these files alone."""
+    ran = tmp_path / "ran"
+    wish = Wish(tmp_path / "id", None, f"{sys.executable} -c \"open('{ran}', 'a').write('x')\"")
+    heard: asyncio.Queue[Fetched] = asyncio.Queue()
+    async with open_socket(tmp_path) as at, asyncio.timeout(SOON_SEC):
+        await at.register("agent/a")
+        await at.register("agent/lost", hint="lost")
+        lost = await written(f"unix://{at.path}", Wish(tmp_path / "lost", hint="lost"))
+        keeping = asyncio.create_task(keep(f"unix://{at.path}", wish, watch=True, told=heard.put_nowait))
+        assert tmp_path / "id" / "crl.pem" in (await heard.get()).files
+        assert _checked(tmp_path / "id", tmp_path / "lost" / "cert.pem") == ""
+        own = (tmp_path / "id" / "cert.pem").read_bytes()
+        await revoke_identity(at.desk, lost.spiffe_id, reason="", subject="local")
+        await heard.get()
+        keeping.cancel()
+    assert "certificate revoked" in _checked(tmp_path / "id", tmp_path / "lost" / "cert.pem")
+    assert (tmp_path / "id" / "cert.pem").read_bytes() == own
+    assert _checked(tmp_path / "id", tmp_path / "id" / "cert.pem") == ""
+    assert ran.read_text() == "xx"
+
+
+def _checked(folder: Path, certificate: Path) -> str:
+    """Return what openssl finds wrong with a chain by the files of a folder, lists of all issuers included."""
+    done = subprocess.run(
+        ["openssl", "verify", "-x509_strict", "-CAfile", str(folder / "bundle.pem"), "-CRLfile", str(folder / "crl.pem"),
+         "-crl_check_all", "-untrusted", str(certificate), str(certificate)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
 async def test_a_node_that_comes_back_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

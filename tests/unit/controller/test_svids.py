@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from crank.adapters.fresh_keys import FreshKeys
 from crank.adapters.jwt_svid import JoseSvidReader
@@ -17,7 +18,8 @@ from crank.controller.bundles import Bundles
 from crank.controller.desk import Desk
 from crank.controller.identities import allow_identity, revoke_identity
 from crank.controller.issue import issue
-from crank.controller.svids import HeldSvid, Svids
+from crank.controller.revocation_list import NEXT_UPDATE_SEC
+from crank.controller.svids import HeldSvid, Picture, Svids
 from crank.domain.ids import LOCAL_TENANT, is_uuid7
 from crank.domain.rules.role import LIFETIME_SEC_MAX
 from crank.domain.rules.workload import KEY_SEC_MAX
@@ -471,3 +473,83 @@ async def test_an_entry_that_asks_for_a_digest_reaches_who_watches_already(bench
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     assert looks == 2
+
+
+# --- what was revoked ------------------------------------------------------------------------------
+
+
+def named_in(picture: Picture, serial: str) -> bool:
+    """Tell whether the lists of a picture name a certificate."""
+    lists = [x509.load_der_x509_crl(der) for der in picture.revoked.by_authorities]
+    return any(one.get_revoked_certificate_by_serial_number(int(serial, 16)) is not None for one in lists)
+
+
+async def test_a_revocation_is_one_signature_for_all_who_watch(bench: Bench) -> None:
+    """Fifty who watch are each told of a certificate of somebody else that was revoked; their own stays, and one list was signed."""
+    await bench.register()
+    other = await bench.register("agent/other", "unix:uid:8")
+    serial = (await bench.svids.picture([other])).svids[0].svid.serial
+    async with contextlib.AsyncExitStack() as opened, asyncio.timeout(SOON_SEC):
+        watching = [await opened.enter_async_context(contextlib.aclosing(bench.svids.watch(bench.look))) for _ in range(50)]
+        before = [await anext(one) for one in watching]
+        assert not any(named_in(one, serial) for one in before)
+        assert bench.authority.listed == 1
+        waiting = [asyncio.ensure_future(anext(one)) for one in watching]
+        await bench.svids.start()
+        await revoke_identity(bench.desk, serial, reason="", subject="owner")
+        after = await asyncio.gather(*waiting)
+        await bench.svids.stop()
+    assert all(named_in(one, serial) for one in after)
+    assert len({id(one) for one in after}) == 1
+    assert after[0].svids == before[0].svids
+    assert bench.authority.listed == 2
+
+
+async def test_a_list_that_ages_is_renewed_for_who_watches(bench: Bench) -> None:
+    """At half of the time for which it may be believed another one comes, though nothing was revoked."""
+    await bench.register()
+    async with contextlib.aclosing(bench.svids.watch_roots(bench.look)) as changes, asyncio.timeout(SOON_SEC):
+        first = await anext(changes)
+        waiting = asyncio.ensure_future(anext(changes))
+        await bench.svids.start()
+        bench.clock.advance(NEXT_UPDATE_SEC / 2 + 1)
+        bench.svids._sooner.set()
+        second = await waiting
+        await bench.svids.stop()
+    assert second.bundles == first.bundles
+    ends = [x509.load_der_x509_crl(one.revoked.by_authorities[0]).next_update_utc for one in (first, second)]
+    assert ends[0] is not None
+    assert ends[1] is not None
+    assert (ends[1] - ends[0]).total_seconds() == NEXT_UPDATE_SEC / 2 + 1
+
+
+async def test_a_list_that_cannot_be_signed_costs_nobody_an_identity(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Certificates go on with the last list, whose end is written in it; who watches hears of the revocation once it can be signed."""
+    monkeypatch.setattr(module, "TRY_AGAIN_SEC", 0.05)
+    await bench.register()
+    other = await bench.register("agent/other", "unix:uid:8")
+    serial = (await bench.svids.picture([other])).svids[0].svid.serial
+    async with contextlib.aclosing(bench.svids.watch(bench.look)) as pictures, asyncio.timeout(SOON_SEC):
+        first = await anext(pictures)
+        bench.authority.fault = Unavailable("The key store is away.")
+        await revoke_identity(bench.desk, serial, reason="", subject="owner")
+        assert (await bench.svids.picture(await bench.svids.earned(MARKS))) is first
+        waiting = asyncio.ensure_future(anext(pictures))
+        await bench.svids.start()
+        bench.authority.fault = None
+        bench.clock.advance(1)
+        bench.svids._sooner.set()
+        assert named_in(await waiting, serial)
+        await bench.svids.stop()
+
+
+async def test_without_any_list_nobody_is_told_anything(bench: Bench) -> None:
+    """Who was given an identity without a list would believe the revoked; it is told to come again."""
+    await bench.register()
+    entries = await bench.svids.earned(MARKS)
+    await asyncio.gather(*(bench.svids._svid(entry) for entry in entries))
+    bench.authority.fault = Unavailable("The key store is away.")
+    with pytest.raises(Unavailable):
+        await bench.svids.picture(entries)

@@ -33,6 +33,7 @@ from crank.domain.trust import (
     JwtAuthority,
     Rotation,
     RotationStep,
+    SignedLists,
     SigningCertificate,
     Svid,
     TrustBundle,
@@ -147,10 +148,18 @@ class FileAuthority:
         self._opened()
         return await self._bundles.next(sequence)
 
-    def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> bytes:
-        """Return a DER revocation list by the authority that signs now."""
-        authority = self._issuing_now().authority
-        return sign_list(authority, serials, number=number, now=self._shapes.now(), next_update_sec=next_update_sec)
+    def sign_revocations(self, serials: Sequence[tuple[str, int]], *, number: int, next_update_sec: float) -> SignedLists:
+        """Return lists by the authority that signs now, by those that are published beside it, and those of their roots."""
+        with self._lock:
+            state = self._opened()
+            published = [self._loaded[mark] for mark in (state.current, state.other) if mark is not None]
+            signers = [each.authority for each in published] + ([self._flat] if self._flat else [])
+        now = self._shapes.now()
+        return SignedLists(
+            tuple(sign_list(each, serials, number=number, now=now, next_update_sec=next_update_sec) for each in signers),
+            tuple(each.root_list for each in published if each.root_list is not None),
+            is_whole=all(each.root_list is not None for each in published),
+        )
 
     # --- the operator's side ----------------------------------------------------------------
 

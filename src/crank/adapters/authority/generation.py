@@ -7,25 +7,31 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from crank.adapters.authority.files import damaged, new_key, pem, read_certificate, remove, sync, write, write_key
 from crank.adapters.authority.key_store import FileKeys, KeyStore
 from crank.adapters.authority.linter import lint_signing
+from crank.adapters.authority.revocations import sign_list
 from crank.adapters.authority.shapes import Shapes, Signer, mark_of
 
-ROOT_FILE, AUTHORITY_FILE = "root.pem", "authority.pem"
+ROOT_FILE, AUTHORITY_FILE, LIST_FILE = "root.pem", "authority.pem", "root.crl"
 OFFLINE = "offline"
 _MARK = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The root's certificate, and the authority's key and certificate."""
+    """The root's certificate, and the authority's key and certificate.
+
+    root_list  the root's own list of revocations (DER), which is empty; None where an older version made the root
+    """
 
     mark: str
     root: x509.Certificate
     authority: Signer
     key_place: str
+    root_list: bytes | None = None
 
 
 def root_keys_in(folder: Path) -> tuple[Path, ...]:
@@ -53,12 +59,16 @@ class Generations:
         write_key(self._root_key_path(mark), root_key)
         folder = self._folder / mark
         write(folder / ROOT_FILE, pem(root), mode=0o644)
+        # Who checks whole chains by lists wants one of the root as well, and its key signs nothing later.
+        life_sec = (root.not_valid_after_utc - self._shapes.now()).total_seconds()
+        root_list = sign_list(Signer(root_key, root), [], number=1, now=self._shapes.now(), next_update_sec=life_sec)
+        write(folder / LIST_FILE, root_list, mode=0o644)
         key = self._keys.make(mark)
         authority = self._shapes.authority(key.public_key(), Signer(root_key, root))
         lint_signing(root, root, self._shapes.trust_domain)
         lint_signing(authority, root, self._shapes.trust_domain)
         write(folder / AUTHORITY_FILE, pem(authority), mode=0o644)
-        return Generation(mark, root, Signer(key, authority), self._keys.place(mark))
+        return Generation(mark, root, Signer(key, authority), self._keys.place(mark), root_list)
 
     def load(self, mark: str) -> Generation:
         """Read a generation and check that its parts belong together. Raises ConfigurationError."""
@@ -73,7 +83,7 @@ class Generations:
         if key is None:
             raise damaged(folder, f"the authority's key is missing; it should be at {store.place(mark)}")
         self._check(folder, root, Signer(key, certificate))
-        return Generation(mark, root, Signer(key, certificate), store.place(mark))
+        return Generation(mark, root, Signer(key, certificate), store.place(mark), _root_list(folder / LIST_FILE, root))
 
     def complete(self) -> tuple[str, ...]:
         """Return the marks of the generations that were made to their end."""
@@ -116,3 +126,18 @@ class Generations:
                     "it has expired, and was not replaced in time by 'crank identity rotate'",
                     fix=f"Move {self._folder} away: the node makes another authority, and workers elsewhere join again.",
                 )
+
+
+def _root_list(path: Path, root: x509.Certificate) -> bytes | None:
+    if not path.exists():
+        return None
+    octets = path.read_bytes()
+    try:
+        found = x509.load_der_x509_crl(octets)
+        key = root.public_key()
+        good = found.issuer == root.subject and isinstance(key, EllipticCurvePublicKey) and found.is_signature_valid(key)
+    except (ValueError, TypeError) as fault:
+        raise damaged(path, "the root's list of revocations cannot be read") from fault
+    if not good:
+        raise damaged(path, "it is not the list of the root beside it")
+    return octets

@@ -2,6 +2,9 @@
 
 `default` is the caller's certificate, `ROOTCA` its own trust domain's authorities, `ALL` those of every domain that it may
 know, each for its own domain alone; a SPIFFE ID is that certificate, a trust domain's ID that domain's authorities.
+
+What is revoked stands beside the authorities of the own domain: that is where Envoy's validator for SPIFFE looks, and it
+passes over the field `crl`. With one list it asks for one of every issuer, so there are all of them or none.
 """
 
 import asyncio
@@ -147,10 +150,10 @@ def _answer(picture: Picture, names: Sequence[str], *, version: int) -> messages
 def _secret(picture: Picture, name: str) -> messages.Secret:
     own = picture.svids[0].entry.spiffe_id.trust_domain
     if name == ALL_ROOTS:
-        return messages.Secret(name=name, validation_context=_roots(*picture.bundles.values()))
+        return messages.Secret(name=name, validation_context=_roots(picture, *picture.bundles.values()))
     domain = own if name == OWN_ROOTS else name.removeprefix("spiffe://")
     if name == OWN_ROOTS or (name.startswith("spiffe://") and domain in picture.bundles):
-        return messages.Secret(name=name, validation_context=_roots(picture.bundles[domain]))
+        return messages.Secret(name=name, validation_context=_roots(picture, picture.bundles[domain]))
     for held in picture.svids:
         if name in (OWN, str(held.entry.spiffe_id)):
             return messages.Secret(name=name, tls_certificate=_certificate(held))
@@ -165,14 +168,16 @@ def _certificate(held: HeldSvid) -> messages.TlsCertificate:
     )
 
 
-def _roots(*bundles: TrustBundle) -> messages.CertificateValidationContext:
+def _roots(picture: Picture, *bundles: TrustBundle) -> messages.CertificateValidationContext:
     """Return what Envoy checks peers by: for each trust domain its own authorities, never one heap of all."""
+    own = picture.svids[0].entry.spiffe_id.trust_domain
     config = messages.SPIFFECertValidatorConfig(
         trust_domains=[
             messages.SPIFFECertValidatorConfig.TrustDomain(
                 name=bundle.trust_domain,
                 trust_bundle=messages.DataSource(
                     inline_bytes=b"".join(_pem("CERTIFICATE", one) for one in bundle.x509_authorities)
+                    + (_revoked(picture) if bundle.trust_domain == own else b"")
                 ),
             )
             for bundle in bundles
@@ -183,6 +188,13 @@ def _roots(*bundles: TrustBundle) -> messages.CertificateValidationContext:
             name=_VALIDATOR, typed_config=_packed(_VALIDATOR_URL, config)
         )
     )
+
+
+def _revoked(picture: Picture) -> bytes:
+    if not picture.revoked.is_whole:
+        # Envoy would believe nobody at all.
+        return b""
+    return b"".join(_pem("X509 CRL", one) for one in picture.revoked.all)
 
 
 def _packed(url: str, message: ProtoMessage) -> AnyMessage:

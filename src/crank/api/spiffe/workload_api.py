@@ -44,7 +44,7 @@ class WorkloadApi:
         return {f"/{SERVICE}/{name}": Handler(*call) for name, call in calls.items()}
 
     async def fetch_x509_svid(self, stream: Stream[Any, Any]) -> None:
-        """Send all certificates and bundles of the caller, and again whenever one of them changed."""
+        """Send all certificates and bundles of the caller and what was revoked, and again whenever one of them changed."""
         with told(), self._seat.call():
             await _begin(stream)
             async with aclosing(self._seat.svids.watch(self._seat.marks)) as pictures:
@@ -52,12 +52,13 @@ class WorkloadApi:
                     await say(stream, _written(picture))
 
     async def fetch_x509_bundles(self, stream: Stream[Any, Any]) -> None:
-        """Send the certificates by which others are checked, and again when they changed."""
+        """Send the certificates by which others are checked and what was revoked, and again when either changed."""
         with told(), self._seat.call():
             await _begin(stream)
-            async with aclosing(self._seat.svids.watch_bundles(self._seat.marks)) as changes:
-                async for bundles in changes:
-                    await say(stream, messages.X509BundlesResponse(bundles=_x509(bundles)))
+            async with aclosing(self._seat.svids.watch_roots(self._seat.marks)) as changes:
+                async for roots in changes:
+                    answer = messages.X509BundlesResponse(crl=roots.revoked.all, bundles=_x509(roots.bundles))
+                    await say(stream, answer)
 
     async def fetch_jwt_svid(self, stream: Stream[Any, Any]) -> None:
         """Send a token for each identity of the caller, or for the one that it names."""
@@ -115,7 +116,7 @@ def _written(picture: Picture) -> Octets:
         ]
         domain = picture.svids[0].entry.spiffe_id.trust_domain
         foreign = {name: bundle for name, bundle in own.items() if name != _id(domain)}
-        message = messages.X509SVIDResponse(svids=svids, federated_bundles=foreign)
+        message = messages.X509SVIDResponse(svids=svids, crl=picture.revoked.all, federated_bundles=foreign)
         octets = _SEEN[picture] = message.SerializeToString(deterministic=True)
     return octets
 

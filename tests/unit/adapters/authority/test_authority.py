@@ -163,6 +163,11 @@ def test_a_lost_authority_makes_new_leaves(authority, clock, tmp_path):
     assert worker.ca_file.read_bytes() == other.ca_file.read_bytes()
 
 
+def _another_list(path):
+    other = FileAuthority(path.parents[2] / "other", trust_domain="test.internal", clock=FakeClock(), ids=FakeIdSource())
+    return other.sign_revocations([], number=1, next_update_sec=60.0).by_roots[0]
+
+
 def _another_key(path):
     others = [each for each in path.parents[1].rglob("*.pem") if each != path and b"PRIVATE" in each.read_bytes()]
     return others[0].read_bytes()
@@ -187,6 +192,8 @@ def break_nothing_known(path):
         ("authority/*/authority.pem", lambda path: path.write_bytes((path.parents[2] / "w1" / "cert.pem").read_bytes())),
         ("authority/*/root.pem", break_nothing_known),
         ("authority/*/root.pem", lambda path: path.write_bytes(path.with_name("authority.pem").read_bytes())),
+        ("authority/*/root.crl", break_nothing_known),
+        ("authority/*/root.crl", lambda path: path.write_bytes(_another_list(path))),
         ("authority/jwt-svid/keys.json", break_nothing_known),
         ("authority/jwt-svid/*.pem", lambda path: path.write_bytes(_another_key(path))),
         ("authority/access-token/*.pem", lambda path: path.unlink()),

@@ -95,6 +95,18 @@ def test_everybody_else_moves_over_at_once(old, clock):
     )
 
 
+def test_the_old_authority_has_a_list_while_it_is_published(old, clock):
+    """What the controller shows is signed by it: who checks chains by lists finds one of its name as well."""
+    authority = upgrade(old, clock)
+    ca = x509.load_pem_x509_certificate((old / "authority" / "ca.pem").read_bytes())
+    lists = authority.sign_revocations([], number=1, next_update_sec=60.0)
+    assert ca.subject in {x509.load_der_x509_crl(der).issuer for der in lists.by_authorities}
+    assert lists.is_whole
+    clock.advance(30 * DAY_SEC)
+    authority.ensure()
+    assert len(authority.sign_revocations([], number=2, next_update_sec=60.0).by_authorities) == 1
+
+
 def test_the_old_authority_ends_when_its_last_leaf_has(old, clock):
     """After 30 days its key is destroyed, it leaves the bundle, and the controller shows the new chain."""
     authority = upgrade(old, clock)

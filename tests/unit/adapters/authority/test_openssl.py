@@ -34,14 +34,18 @@ def pem(*ders):
 
 
 def verify(folder, svid, roots, *words, crl=None):
-    """Run `openssl verify` on an SVID with its chain; return what it found wrong, or an empty text."""
+    """Run `openssl verify` on an SVID with its chain; return what it found wrong, or an empty text.
+
+    crl  a list by which the leaf is checked, or several, by which the whole chain is
+    """
     (folder / "leaf.pem").write_bytes(pem(svid.chain[0]))
     (folder / "chain.pem").write_bytes(pem(*svid.chain[1:]))
     (folder / "roots.pem").write_bytes(roots)
     more = []
     if crl is not None:
-        (folder / "crl.pem").write_bytes(x509.load_der_x509_crl(crl).public_bytes(Encoding.PEM))
-        more = ["-crl_check", "-CRLfile", str(folder / "crl.pem")]
+        lists = [crl] if isinstance(crl, bytes) else crl
+        (folder / "crl.pem").write_bytes(b"".join(x509.load_der_x509_crl(one).public_bytes(Encoding.PEM) for one in lists))
+        more = ["-crl_check" if isinstance(crl, bytes) else "-crl_check_all", "-CRLfile", str(folder / "crl.pem")]
     done = subprocess.run(
         ["openssl", "verify", "-x509_strict", "-CAfile", str(folder / "roots.pem"), "-untrusted",
          str(folder / "chain.pem"), *words, *more, str(folder / "leaf.pem")],
@@ -96,7 +100,7 @@ def test_a_list_speaks_of_every_issuing_key(tmp_path, clock):
     roots = roots_of(now)
     crl = now.sign_revocations(
         [(old.serial, clock.now_us()), (new.serial, clock.now_us())], number=1, next_update_sec=600.0
-    )
+    ).by_authorities[0]
     for revoked, good in ((old, old_good), (new, new_good)):
         assert "certificate revoked" in verify(tmp_path, revoked, roots, crl=crl)
         assert verify(tmp_path, good, roots, crl=crl) == ""
@@ -107,11 +111,50 @@ def test_a_list_of_a_stranger_or_an_old_one_counts_nothing(tmp_path, clock):
     authority = start(tmp_path, clock)
     svid = authority.issue(WORKER, WORKLOAD, public_key())
     (tmp_path / "other").mkdir()
-    strange = start(tmp_path / "other", clock).sign_revocations([], number=1, next_update_sec=600.0)
+    (strange,) = start(tmp_path / "other", clock).sign_revocations([], number=1, next_update_sec=600.0).by_authorities
     assert "unable to get certificate CRL" in verify(tmp_path, svid, roots_of(authority), crl=strange)
     clock.jump_wall(-3600)
-    stale = authority.sign_revocations([], number=1, next_update_sec=600.0)
+    (stale,) = authority.sign_revocations([], number=1, next_update_sec=600.0).by_authorities
     assert "CRL has expired" in verify(tmp_path, svid, roots_of(authority), crl=stale)
+
+
+def test_a_whole_chain_is_checked_by_the_lists_of_its_issuers(tmp_path, clock):
+    """With `-crl_check_all`, as nginx and PostgreSQL check: the good pass, the revoked do not, under both roots of a change."""
+    authority = start(tmp_path, clock)
+    svids = [authority.issue(WORKER, WORKLOAD, public_key()) for _ in range(2)]
+    authority.turn_root(RotationStep.PREPARE)
+    authority.turn_root(RotationStep.ACTIVATE)
+    svids += [authority.issue(WORKER, WORKLOAD, public_key()) for _ in range(2)]
+    # Also after a restart: nothing of it is in memory alone.
+    authority = start(tmp_path, clock)
+    lists = authority.sign_revocations(
+        [(one.serial, clock.now_us()) for one in svids[::2]], number=1, next_update_sec=600.0
+    )
+    assert (len(lists.by_authorities), len(lists.by_roots), lists.is_whole) == (2, 2, True)
+    for number, svid in enumerate(svids):
+        found = verify(tmp_path, svid, roots_of(authority), crl=lists.all)
+        assert ("certificate revoked" in found) if number % 2 == 0 else found == "", number
+    assert "unable to get certificate CRL" in verify(tmp_path, svids[1], roots_of(authority), crl=lists.by_authorities)
+    authority.turn_root(RotationStep.RETIRE, force=True)
+    assert len(authority.sign_revocations([], number=2, next_update_sec=600.0).all) == 2
+
+
+def test_a_root_of_an_older_version_has_no_list_until_it_is_changed(tmp_path, clock):
+    """Its key is away, so the lists are said not to be whole; the next root has one, and counts once the old one is gone."""
+    start(tmp_path, clock)
+    (path,) = (tmp_path / "authority").glob("*/root.crl")
+    path.unlink()
+    authority = start(tmp_path, clock)
+
+    def lists():
+        return authority.sign_revocations([], number=1, next_update_sec=600.0)
+
+    assert (len(lists().by_authorities), lists().by_roots, lists().is_whole) == (1, (), False)
+    authority.turn_root(RotationStep.PREPARE)
+    authority.turn_root(RotationStep.ACTIVATE)
+    assert (len(lists().by_authorities), len(lists().by_roots), lists().is_whole) == (2, 1, False)
+    authority.turn_root(RotationStep.RETIRE, force=True)
+    assert (len(lists().by_authorities), len(lists().by_roots), lists().is_whole) == (1, 1, True)
 
 
 def test_both_roots_hold_while_they_change(tmp_path, clock):
