@@ -97,7 +97,9 @@ def _identity_promises(rates: dict[str, Any], node: dict[str, Any]) -> list[Prom
         Promise(f"added by authentication: {name}", "ms p50", 2.0, 0.5, added.get(name, {}).get("added_ms_p50"))
         for name in ("key", "token", "token, proven", "Biscuit, proven")
     ]
-    return lines
+    # Who is to be believed is to be known everywhere within a second.
+    fed_sec = node.get("watchers", {}).get("rotated_sec")
+    return [*lines, Promise("500 watchers fed on rotation", "s", 1.0, 0.5, fed_sec)]
 
 
 def _p50(latency: dict[str, Any], name: str) -> float | None:
