@@ -2,7 +2,7 @@
 
 Steps, marked again in the code:
  1. agree on a version of the protocol
- 2. check that the certificate was issued to a worker and speaks for this one; where it renews a link, for this instance
+ 2. check that the certificate was issued to a worker and speaks for this one, and a renewed link's for no other instance
  3. check the manifest: signed with that certificate's key, for this worker, instance and node, just now, not shown before
  4. validate every capability; one that is wrong keeps the whole worker out
  5. in one transaction: check what its node's enrolment allows, store what it offers, and decide about every lease it

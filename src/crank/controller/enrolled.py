@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from crank.controller.desk import Desk
 from crank.domain.identity import SpiffeId
-from crank.domain.ids import LOCAL_TENANT
+from crank.domain.ids import LOCAL_TENANT, WorkerId
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject
 from crank.domain.rules import enrolment as rules
@@ -23,8 +23,7 @@ async def check_certificate(desk: Desk, hello: Hello, peer: SpiffeId, shown: Pee
         shown,
         trust_domain=desk.policy.trust_domain,
         worker_id=hello.worker_id,
-        instance_id=hello.instance_id,
-        renews=hello.renews,
+        instances=_instances(desk, hello) if hello.renews else None,
     )
     if refused is None:
         return
@@ -40,6 +39,16 @@ async def check_certificate(desk: Desk, hello: Hello, peer: SpiffeId, shown: Pee
         record = desk.record("identity.refused", tenant=LOCAL_TENANT, subject=str(peer), job_id=None, facts=facts)
         await desk.store.transact(lambda tx: tx.records.append(record))
     raise _fault(refused)
+
+
+def _instances(desk: Desk, hello: Hello) -> set[str]:
+    """Return to whom the certificate of a link that takes over may have been issued.
+
+    What a program gets while it is connected is issued to it; what it got just before, to whom its first one was.
+    """
+    older = desk.roster.find(WorkerId(hello.worker_id))
+    first = None if older is None or older.peer is None else older.peer.workload
+    return {hello.instance_id} if first is None else {hello.instance_id, first.instance_id}
 
 
 def signed_offer(desk: Desk, hello: Hello, version: int, peer: Peer | None) -> Sequence[JsonObject]:

@@ -107,7 +107,7 @@ async def test_the_level_is_what_the_certificate_says(desk: Desk) -> None:
 
 
 async def test_a_link_that_renews_shows_a_certificate_of_its_own_instance(desk: Desk) -> None:
-    """The first link may show an older program's; what a program is given while it is connected is its own alone."""
+    """The first link may show an older program's, and so may a renewal that was asked for just before; no third one's."""
     newcomer = Newcomer(desk)
 
     def peer_of(kind: str, instance_id: str) -> Peer:
@@ -117,16 +117,19 @@ async def test_a_link_that_renews_shows_a_certificate_of_its_own_instance(desk: 
     def hello(*, renews: bool) -> Hello:
         return replace(newcomer.hello(newcomer.key.sign_manifest(newcomer.manifest())), renews=renews)
 
-    other = desk.ids.uuid7()
+    before, other = desk.ids.uuid7(), desk.ids.uuid7()
     assert await refused(newcomer, hello(renews=False), peer_of("agent", newcomer.instance_id)) == "identity_mismatch"
-    await newcomer.come(hello(renews=False), peer_of("worker", other))
+    await newcomer.come(hello(renews=False), peer_of("worker", before))
+    await newcomer.come(hello(renews=True), peer_of("worker", before))
     first = desk.roster.live()
     with pytest.raises(NotAllowed) as caught:
         await newcomer.come(hello(renews=True), peer_of("worker", other))
     assert (caught.value.error_code, other in caught.value.message) == ("identity_mismatch", True)
     assert desk.roster.live() == first
     await newcomer.come(hello(renews=True), peer_of("worker", newcomer.instance_id))
-    assert desk.tally.links_renewed == 1
+    assert desk.tally.links_renewed == 2
+    with pytest.raises(NotAllowed):
+        await newcomer.come(hello(renews=True), peer_of("worker", before))
 
 
 async def test_a_manifest_of_another_key_is_refused(desk: Desk) -> None:

@@ -1,7 +1,7 @@
 """Which nodes may join, what their workers may offer, and whose a manifest is. Every refusal is a value."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from crank.domain.capability import CAPABILITY_NAME_CHARS_MAX, Capability
@@ -127,21 +127,19 @@ def certificate_refusal(peer: Peer, kind: str) -> Refusal | None:
 
 
 def worker_refusal(
-    peer: SpiffeId, shown: Peer | None, *, trust_domain: str, worker_id: str, instance_id: str, renews: bool
+    peer: SpiffeId, shown: Peer | None, *, trust_domain: str, worker_id: str, instances: Collection[str] | None
 ) -> Refusal | None:
     """Return why a certificate does not speak for the worker that says hello with it, or None.
 
-    A program begins with a certificate that was issued before it began, and so to another instance. Those that it gets
-    while it is connected are issued to it alone, and a link that `renews` another shows one of these.
+    instances  to which of them it may have been issued; None: to any, because a program begins with a certificate that
+               is older than itself
     """
     if peer.trust_domain != trust_domain or peer.path != (WorkloadKind.WORKER, worker_id):
         return _mismatch(f"The certificate of {peer} does not speak for worker {worker_id[:64]!r}.")
     refused = None if shown is None else certificate_refusal(shown, WorkloadKind.WORKER)
     workload = None if shown is None else shown.workload
-    if refused is None and renews and workload is not None and workload.instance_id != instance_id:
-        return _mismatch(
-            f"The certificate of {peer} was issued to the instance {workload.instance_id}, not to {instance_id[:64]}."
-        )
+    if refused is None and workload is not None and instances is not None and workload.instance_id not in instances:
+        return _mismatch(f"The certificate of {peer} was issued to another instance, {workload.instance_id}.")
     return refused
 
 
