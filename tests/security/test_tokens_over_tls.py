@@ -127,7 +127,10 @@ async def test_a_token_is_bound_to_the_key_of_a_certificate_and_outlives_it(node
         assert (await http.post("/v1/jobs", json=JOB, headers=headers)).status_code == 202
         claims = node.desk.tokens.reader.read(token)
         jkt = thumbprint_of(mine)
+        server = (await http.get("/.well-known/oauth-authorization-server")).json()
+    # To the key: RFC 8705 would bind it to this one certificate, and the metadata does not say that it does.
     assert claims["cnf"] == {"jkt": jkt}
+    assert server["tls_client_certificate_bound_access_tokens"] is False
     for identity in (node.issuer.issue_worker("w9", node.folder / "w9"), None):
         async with node.shown(identity) as http:
             check_problem(await http.get("/v1/jobs", headers=headers), 401, "invalid_token")

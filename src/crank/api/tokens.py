@@ -228,9 +228,14 @@ async def server_metadata(request: Request) -> Response:
             "crank_biscuit_jwks_uri": f"{issuer}/v1/jwks/biscuit",
             "grant_types_supported": [exchange.GRANT_TYPE],
             "response_types_supported": [],
+            # Whoever exchanges proves what it exchanges; no client is registered here that had a secret.
             "token_endpoint_auth_methods_supported": ["none"],
+            # A key or a token in the Authorization header. Left out, the second would mean HTTP Basic.
+            "introspection_endpoint_auth_methods_supported": ["Bearer", "DPoP"],
+            "revocation_endpoint_auth_methods_supported": ["Bearer", "DPoP"],
             "authorization_details_types_supported": [DETAIL_TYPE],
             "dpop_signing_alg_values_supported": ["ES256"],
+            # To the certificate's key, as DPoP does (`jkt`): not to one certificate, as RFC 8705 would (`x5t#S256`).
             "tls_client_certificate_bound_access_tokens": False,
             "service_documentation": f"{issuer}/llms.txt",
         },
@@ -262,6 +267,7 @@ def _resource(request: Request, path: str) -> Response:
             "authorization_details_types_supported": [DETAIL_TYPE],
             "dpop_signing_alg_values_supported": ["ES256"],
             "dpop_bound_access_tokens_required": False,
+            "tls_client_certificate_bound_access_tokens": False,
             "resource_name": "Crank",
         },
         headers=_PUBLIC,

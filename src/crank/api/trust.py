@@ -16,6 +16,7 @@ from crank.controller.federate import trust_of
 from crank.controller.present import token_desk
 from crank.controller.publish import acknowledge, publish
 from crank.domain.json import JsonObject
+from crank.domain.rules.exchange import GRANT_TYPE
 
 BUNDLE_PATH = "/trust-bundle"
 DISCOVERY_PATH = "/.well-known/openid-configuration"
@@ -54,6 +55,9 @@ async def openid_configuration(request: Request) -> Response:
         # The keys of capability tokens; those of SVIDs are in the bundle and nowhere else.
         "jwks_uri": f"{issuer}/v1/jwks",
         "token_endpoint": f"{issuer}/v1/token",
+        # Left out, these would mean HTTP Basic, and grants that this node does not give.
+        "token_endpoint_auth_methods_supported": ["none"],
+        "grant_types_supported": [GRANT_TYPE],
         # Nobody logs in here in a browser; the document has to name an address all the same.
         "authorization_endpoint": f"{issuer}/llms.txt",
         "response_types_supported": ["id_token"],

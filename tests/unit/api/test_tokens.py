@@ -1,14 +1,19 @@
 """The token endpoint: what is exchanged for what, in whose name, and what it opens."""
 
 import asyncio
+import base64
 from dataclasses import replace
 
 import httpx2
 import pytest
+from joserfc import jws
+from joserfc.jwk import ECKey
 
 from crank.api.app import build_api
 from crank.domain.grant import Right
+from crank.domain.json import dumps
 from crank.domain.role import Role
+from crank.testing.fake_tokens import public_jwk
 from crank.testing.samples import sample_session
 from tests.support.desk import ScriptedWorker
 from tests.support.tokens import DETAIL, PLACE, TOKEN_URL, Agent, form, with_tokens
@@ -389,6 +394,74 @@ async def test_metadata_says_where_tokens_come_from(http, node):
     told = (await http.get("/v1/jobs")).headers["www-authenticate"]
     assert f'resource_metadata="{PLACE}/.well-known/oauth-protected-resource"' in told
     assert told.startswith('Bearer realm="crank"')
+
+
+BASIC = {"Authorization": "Basic " + base64.b64encode(b"claude:secret").decode()}
+SERVER = "/.well-known/oauth-authorization-server"
+
+
+async def test_the_token_endpoint_takes_what_the_metadata_names_and_nothing_else(agent, http, key):
+    """Its one grant without any client authentication; no other grant, and no client by Basic."""
+    server = (await http.get(SERVER)).json()
+    assert server["token_endpoint_auth_methods_supported"] == ["none"]
+    (grant,) = server["grant_types_supported"]
+    assert (await http.post("/v1/token", data={**form(key), "grant_type": grant})).status_code == 200
+    refused(await http.post("/v1/token", data=form(key), headers=BASIC), "invalid_client", "not_authenticated", 401)
+    for other in ("authorization_code", "client_credentials", "refresh_token", "urn:ietf:params:oauth:grant-type:jwt-bearer"):
+        asked = await http.post("/v1/token", data={**form(key), "grant_type": other})
+        refused(asked, "unsupported_grant_type", "unsupported_grant_type")
+
+
+@pytest.mark.parametrize("name", ["introspection", "revocation"])
+async def test_introspection_and_revocation_take_what_the_metadata_names_and_nothing_else(agent, http, key, name):
+    """A key or a token in the header, bound or not; neither Basic, nor a secret in the form, nor nothing at all."""
+    server = (await http.get(SERVER)).json()
+    path = server[f"{name}_endpoint"].removeprefix(PLACE)
+    asked = {"token": await agent.token(key)}
+    secret = {"client_id": "claude", "client_secret": key}
+    for headers, fields in ((BASIC, {}), ({}, {}), ({}, secret), ({}, {"access_token": key})):
+        answer = await http.post(path, data={**asked, **fields}, headers=headers)
+        refused(answer, "invalid_client", "not_authenticated", 401)
+
+    async def by_bearer():
+        return await http.post(path, data=asked, headers={"Authorization": f"Bearer {key}"})
+
+    async def by_dpop():
+        return await agent.use(await agent.token(key), "POST", path, data=asked)
+
+    ways = {"Bearer": by_bearer, "DPoP": by_dpop}
+    assert server[f"{name}_endpoint_auth_methods_supported"] == list(ways)
+    for way in ways.values():
+        assert (await way()).status_code == 200
+
+
+@pytest.mark.parametrize(("algorithm", "curve"), [("ES256", "P-256"), ("ES384", "P-384"), ("ES512", "P-521")])
+async def test_proofs_are_taken_by_the_algorithms_that_the_metadata_names(agent, http, key, algorithm, curve):
+    """For the node as a server and as a resource alike; another one is refused."""
+    places = (SERVER, "/.well-known/oauth-protected-resource")
+    named = [(await http.get(place)).json()["dpop_signing_alg_values_supported"] for place in places]
+    assert named == [["ES256"], ["ES256"]]
+    own = ECKey.generate_key(curve)
+    claims = {"jti": "one", "htm": "POST", "htu": TOKEN_URL, "iat": agent.now_sec}
+    registry = jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False)
+    header = {"typ": "dpop+jwt", "alg": algorithm, "jwk": public_jwk(own)}
+    proof = jws.serialize_compact(header, dumps(claims), own, registry=registry)
+    answer = await http.post("/v1/token", data=form(key), headers={"DPoP": proof})
+    if algorithm in named[0]:
+        assert answer.json()["token_type"] == "DPoP"
+    else:
+        refused(answer, "invalid_dpop_proof", "invalid_dpop_proof")
+
+
+async def test_a_resource_takes_tokens_where_its_metadata_says(agent, http, key):
+    """In the header, bound or not; nothing else of a request is looked at."""
+    resource = (await http.get("/.well-known/oauth-protected-resource")).json()
+    assert (resource["bearer_methods_supported"], resource["dpop_bound_access_tokens_required"]) == (["header"], False)
+    bearer, bound = await agent.token(key, prove=False), await agent.token(key)
+    assert (await agent.use(bearer, "GET", "/v1/jobs", prove=False)).status_code == 200
+    assert (await agent.use(bound, "GET", "/v1/jobs")).status_code == 200
+    check_problem(await http.get("/v1/jobs", params={"access_token": bearer}), 401, "not_authenticated")
+    check_problem(await http.post("/v1/jobs", data={"access_token": bearer}), 401, "not_authenticated")
 
 
 @pytest.mark.parametrize(

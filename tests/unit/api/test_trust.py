@@ -126,7 +126,8 @@ async def test_discovery_leads_to_the_keys_of_tokens(desk, token_api):
     }  # fmt: skip
     assert required <= set(document)
     oauth = (await token_api.get("/.well-known/oauth-authorization-server")).json()
-    assert {name: oauth[name] for name in ("issuer", "jwks_uri")} == {name: document[name] for name in ("issuer", "jwks_uri")}
+    same = ("issuer", "jwks_uri", "token_endpoint", "token_endpoint_auth_methods_supported", "grant_types_supported")
+    assert {name: oauth[name] for name in same} == {name: document[name] for name in same}
     keys = (await token_api.get(document["jwks_uri"])).json()["keys"]
     assert keys == list(desk.authority.access_token_keys())
     assert all(key["use"] == "sig" and "d" not in key for key in keys)
