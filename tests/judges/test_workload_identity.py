@@ -254,7 +254,7 @@ THEIRS = "two.test"
 @contextlib.contextmanager
 def _published(issuer: Issuer, folder: Path) -> Iterator[str]:
     """Publish a foreign domain's bundle on loopback; give its address."""
-    lives = {"begins": issuer.certificate.not_valid_before_utc, "ends": issuer.certificate.not_valid_after_utc}
+    lives: dict[str, Any] = {"begins": issuer.certificate.not_valid_before_utc, "ends": issuer.certificate.not_valid_after_utc}
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
 
     class Publisher(http.server.BaseHTTPRequestHandler):
@@ -280,7 +280,7 @@ def test_a_federated_authority_does_not_speak_for_our_names(
 ) -> None:
     """Envoy lets an identity of a federated domain in, and refuses what the same authority signed with a name of ours."""
     now = dt.datetime.now(dt.UTC)
-    lives = {"begins": now - dt.timedelta(hours=1), "ends": now + dt.timedelta(days=1)}
+    lives: dict[str, Any] = {"begins": now - dt.timedelta(hours=1), "ends": now + dt.timedelta(days=1)}
     authority = root(THEIRS, **lives)
     api = node.client().http
     with _published(authority, tmp_path) as url:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from tests.support.node import Node, running_node, until
 
@@ -113,6 +114,36 @@ def test_an_identity_is_kept_through_a_controllers_end(node: Node, tmp_path: Pat
         assert second == first
         assert (tmp_path / "id" / "key.pem").read_bytes() != key
         until(lambda: node.info().get("controller_pid") not in (None, before), what="the next controller to be told of")
+
+
+def test_a_revocation_reaches_who_watches(node: Node, tmp_path: Path) -> None:
+    """'crank identity revoke' is pushed to a program that watches: its next word comes with a list that names the certificate."""
+    body = {"path": "agent/lost", "selectors": [OWN_UID], "hint": "lost"}
+    assert node.client().http.post("/v1/workloads", json=body).status_code == 201
+    lost = node.crank("identity", "fetch", "--dir", str(tmp_path / "lost"), "--hint", "lost", "--json")
+    spiffe_id = json.loads(lost.stdout)["spiffe_id"]
+    serial = x509.load_pem_x509_certificate((tmp_path / "lost" / "cert.pem").read_bytes()).serial_number
+    command = [sys.executable, "-m", "crank", "identity", "fetch", "--dir", str(tmp_path / "id"), "--watch", "--json"]
+    with subprocess.Popen(command, env=node.environment, stdout=subprocess.PIPE, text=True) as watching, ended(watching):
+        assert watching.stdout is not None
+        watching.stdout.readline()
+        revoked = node.crank("identity", "revoke", f"{serial:x}", "--json")
+        assert revoked.returncode == 0, revoked.stderr
+        told = json.loads(watching.stdout.readline())
+    assert told["spiffe_id"] != spiffe_id
+    assert str(tmp_path / "id" / "crl.pem") in told["files"]
+    assert x509.load_pem_x509_crl((tmp_path / "id" / "crl.pem").read_bytes()).get_revoked_certificate_by_serial_number(serial)
+    # As nginx and PostgreSQL check: a list for each issuer of the chain.
+    checked = [
+        subprocess.run(
+            ["openssl", "verify", "-CAfile", "id/bundle.pem", "-CRLfile", "id/crl.pem", "-crl_check_all",
+             "-untrusted", f"{one}/cert.pem", f"{one}/cert.pem"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )
+        for one in ("lost", "id")
+    ]  # fmt: skip
+    assert "certificate revoked" in checked[0].stderr
+    assert checked[1].returncode == 0, checked[1].stderr
 
 
 @contextlib.contextmanager

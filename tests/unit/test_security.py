@@ -5,7 +5,9 @@ import inspect
 import socket
 import ssl
 import threading
+import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,7 +18,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from crank import security
 from crank.domain.identity import make_spiffe_id, parse_spiffe_id
 from crank.errors import ConfigurationError, UntrustedPeer
+from crank.security import author
+from tests.support import svids
 from tests.support.listeners import authority
+from tests.support.publisher import pem_of, tls_of
 
 GOOD = "spiffe://test.internal/worker/w1"
 
@@ -197,3 +202,161 @@ def test_a_folder_without_an_identity_is_named(tmp_path, folders):
     (folders["two"] / "ca.pem").write_bytes(b"nothing")
     with pytest.raises(ConfigurationError):
         security.MutualTls(folders["two"]).connect("127.0.0.1", 1, expect=ONE)
+
+
+# --- what was revoked ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listed(folders, tmp_path):
+    """Give a function that writes what is revoked into both folders: serials, and for how long the list is to be believed."""
+    ours = authority(tmp_path / "authority")
+
+    def write(*serials: str, next_update_sec: float = 60.0) -> None:
+        lists = ours.sign_revocations([(one, 0) for one in serials], number=1, next_update_sec=next_update_sec)
+        for name in ("one", "two"):
+            (folders[name] / "crl.pem").write_bytes(in_pem(lists.all))
+
+    return write
+
+
+def in_pem(lists) -> bytes:
+    """Return lists as a file has them."""
+    return b"".join(x509.load_der_x509_crl(der).public_bytes(Encoding.PEM) for der in lists)
+
+
+def serial_in(folder) -> str:
+    """Return the serial of the certificate in a folder."""
+    return f"{x509.load_pem_x509_certificate((folder / 'cert.pem').read_bytes()).serial_number:x}"
+
+
+def test_a_revoked_peer_gets_no_connection(folders, listed):
+    """Who stands on the list is refused by either side; others are not, and an open connection hears of it when it asks."""
+    mine = security.MutualTls(folders["two"])
+    listed()
+    ear = Ear(security.MutualTls(folders["one"]), TWO)
+    with mine.connect("127.0.0.1", ear.port, expect=ONE) as link:
+        assert mine.peer(link).spiffe_id == parse_spiffe_id(ONE)
+        listed(serial_in(folders["one"]))
+        with pytest.raises(UntrustedPeer) as caught:
+            mine.peer(link)
+    assert caught.value.error_code == "identity_revoked"
+    ear.join(10)
+    ear = Ear(security.MutualTls(folders["one"]), TWO)
+    with pytest.raises(UntrustedPeer) as caught:
+        mine.connect("127.0.0.1", ear.port, expect=ONE)
+    assert caught.value.error_code == "identity_revoked"
+    ear.join(10)
+    listed(serial_in(folders["two"]))
+    ear = Ear(security.MutualTls(folders["one"]), TWO)
+    with contextlib.suppress(OSError):
+        mine.connect("127.0.0.1", ear.port, expect=ONE).close()
+    ear.join(10)
+    assert isinstance(ear.outcome, UntrustedPeer)
+    assert ear.outcome.error_code == "identity_revoked"
+
+
+def test_a_revoked_authority_below_the_root_is_heeded(folders, listed):
+    """The list of the issuer speaks of issuing certificates as well."""
+    chain = x509.load_pem_x509_certificates((folders["one"] / "cert.pem").read_bytes())
+    listed(f"{chain[1].serial_number:x}")
+    assert refusal_of(folders) == "identity_revoked"
+
+
+def refusal_of(folders) -> str:
+    """Return the code with which two refuses one."""
+    ear = Ear(security.MutualTls(folders["one"]), TWO)
+    with pytest.raises((UntrustedPeer, ConfigurationError)) as caught:
+        security.MutualTls(folders["two"]).connect("127.0.0.1", ear.port, expect=ONE)
+    ear.join(10)
+    return caught.value.error_code
+
+
+@pytest.mark.parametrize("what", ["stale", "of a stranger", "of the root alone", "altered"])
+def test_without_a_list_that_counts_nobody_is_believed(folders, listed, tmp_path, monkeypatch, what):
+    """A list past its time, by another authority, or that was changed says nothing of anybody: the peer is refused."""
+    listed(next_update_sec=3600)
+    path = folders["two"] / "crl.pem"
+    if what == "stale":
+        listed(next_update_sec=1)
+        later_us = time.time_ns() // 1000 + 2_000_000
+        # The certificate lives for an hour.
+        monkeypatch.setattr(author, "_now_us", lambda: later_us)
+    elif what == "of a stranger":
+        path.write_bytes(in_pem(authority(tmp_path / "stranger").sign_revocations([], number=1, next_update_sec=60.0).all))
+    elif what == "of the root alone":
+        path.write_bytes(in_pem(authority(tmp_path / "authority").sign_revocations([], number=1, next_update_sec=60.0).by_roots))
+    else:
+        der = bytearray(x509.load_pem_x509_crl(path.read_bytes()).public_bytes(Encoding.DER))
+        der[-1] ^= 1
+        path.write_bytes(in_pem([bytes(der)]))
+    assert refusal_of(folders) == "revocations_unknown"
+
+
+@pytest.mark.parametrize("content", [b"", b"noise", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"])
+def test_a_file_of_lists_that_holds_none_is_named(folders, content):
+    """What is damaged is a mistake of the configuration, and lets nobody in."""
+    (folders["two"] / "crl.pem").write_bytes(content)
+    assert refusal_of(folders) == "identity_unusable"
+
+
+# --- other trust domains ---------------------------------------------------------------------------
+
+THEIRS = "other.example"
+
+
+@pytest.fixture
+def foreign(folders, tmp_path):
+    """Give a folder of another domain's workload, and one of its authority that claims a name of ours; both sides have the bundles."""
+    now = datetime.now(UTC)
+    lives: dict[str, Any] = {"begins": now - timedelta(hours=1), "ends": now + timedelta(hours=1)}
+    top = svids.root(THEIRS, **lives)
+    made = {}
+    for name, uri in (("friend", f"spiffe://{THEIRS}/agent/friend"), ("forger", ONE)):
+        folder = tmp_path / name
+        tls_of(top.issue(svids.Wish(uris=(uri,), **lives)), folder)
+        (file,) = folder.iterdir()
+        key, mark, certificate = file.read_text().partition("-----BEGIN CERTIFICATE-----")
+        (folder / "key.pem").write_text(key)
+        (folder / "cert.pem").write_text(mark + certificate)
+        (folder / "ca.pem").write_text(pem_of(top))
+        (folder / "bundle.test.internal.pem").write_bytes((folders["one"] / "ca.pem").read_bytes())
+        made[name] = folder
+    (folders["two"] / f"bundle.{THEIRS}.pem").write_text(pem_of(top))
+    return made
+
+
+def test_a_federated_peer_is_believed_by_its_own_bundle(folders, foreign, listed):
+    """Where both name the other's domain they talk; lists of ours say nothing of theirs."""
+    listed()
+    ear = Ear(security.MutualTls(foreign["friend"], domains=["test.internal"]), TWO)
+    mine = security.MutualTls(folders["two"], domains=[THEIRS])
+    with mine.connect("127.0.0.1", ear.port, expect=f"spiffe://{THEIRS}/agent/friend") as link:
+        assert link.recv(100) == b"hello"
+    ear.join(10)
+    assert ear.outcome == mine.spiffe_id
+
+
+@pytest.mark.parametrize(
+    ("who", "domains"), [("friend", []), ("friend", ["third.example"]), ("forger", [THEIRS])],
+    ids=["not asked for", "another asked for", "a name of ours"],
+)  # fmt: skip
+def test_a_foreign_authority_speaks_for_nobody_else(folders, foreign, who, domains):
+    """Without the author's word its bundle counts nothing, and a certificate that it signed with a name of ours never does."""
+    side = security.MutualTls(foreign["friend"], domains=["test.internal"])
+    side._folder = foreign[who]
+    ear = Ear(side, TWO)
+    mine = security.MutualTls(folders["two"], domains=domains)
+    with pytest.raises(UntrustedPeer):
+        mine.connect("127.0.0.1", ear.port, expect=lambda _peer: True)
+    ear.join(10)
+
+
+def test_a_federation_that_ended_is_heeded_from_the_next_connection_on(folders, foreign):
+    """The operator ends it, the file goes, and the author's word alone lets nobody in."""
+    (folders["two"] / f"bundle.{THEIRS}.pem").unlink()
+    ear = Ear(security.MutualTls(foreign["friend"], domains=["test.internal"]), TWO)
+    mine = security.MutualTls(folders["two"], domains=[THEIRS])
+    with pytest.raises(UntrustedPeer):
+        mine.connect("127.0.0.1", ear.port, expect=lambda _peer: True)
+    ear.join(10)

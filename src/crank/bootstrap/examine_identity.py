@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from crank.adapters.authority import AUTHORITY_FILE, ROOT_FILE, root_keys_in
+from crank.adapters.authority import AUTHORITY_FILE, LIST_FILE, ROOT_FILE, root_keys_in
 from crank.adapters.clock import SystemClock
 from crank.bootstrap.files import is_locked
 from crank.bootstrap.finding import Finding
@@ -18,7 +18,7 @@ _ROTATE = "Change the root: crank identity rotate prepare, then activate, then r
 
 def identities(settings: Settings) -> Sequence[Finding]:
     """Look at the dates of certificates, and at where root keys lie; reads no key."""
-    return [*_authorities(settings), *_worker(settings), *_root_keys(settings)]
+    return [*_authorities(settings), *_root_lists(settings), *_worker(settings), *_root_keys(settings)]
 
 
 def _authorities(settings: Settings) -> Iterator[Finding]:
@@ -36,6 +36,13 @@ def _authorities(settings: Settings) -> Iterator[Finding]:
                 yield Finding(f"identity {name}", "fail", f"{name} {path.parent.name} has expired", _ROTATE)
             else:
                 yield Finding(f"identity {name}", "warn" if left_sec < _SOON_SEC else "ok", text, _ROTATE)
+
+
+def _root_lists(settings: Settings) -> Iterator[Finding]:
+    for path in sorted(settings.authority_dir.glob(f"*/{ROOT_FILE}")):
+        if not path.with_name(LIST_FILE).exists():
+            text = f"root {path.parent.name} has no list of revocations: Envoy, nginx and PostgreSQL cannot check by any"
+            yield Finding("root list", "warn", text, _ROTATE)
 
 
 def _worker(settings: Settings) -> Iterator[Finding]:

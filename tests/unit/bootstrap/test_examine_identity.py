@@ -55,6 +55,15 @@ def test_an_end_that_comes_near_is_told_in_time(settings):
     assert ("identity root", "ok") in told
 
 
+def test_a_root_of_an_older_version_is_told_of(settings):
+    """It has no list of revocations and gets none, so who checks whole chains cannot; the way to one is named."""
+    node(settings)
+    assert ("root list", "warn") not in found(settings)
+    (path,) = settings.authority_dir.glob("*/root.crl")
+    path.unlink()
+    assert "rotate" in found(settings)["root list", "warn"].fix
+
+
 def test_an_expired_authority_fails(settings):
     """It has expired, and the way on is named."""
     node(settings, ago_sec=731 * DAY_SEC)
