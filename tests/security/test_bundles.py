@@ -20,7 +20,8 @@ from crank.security.bundles import (
     write_bundle_map,
 )
 from crank.security.certificates import thumbprint
-from tests.support.svids import DOMAIN, NOW_US, Wish, authority_wish, root, self_signed
+from tests.support.musts import breaking
+from tests.support.svids import DOMAIN, NOW_US, Wish, authority_wish, root, self_signed, usage
 
 ROOT = root()
 
@@ -74,12 +75,18 @@ def test_what_is_written_is_read_back():
     assert write_bundle(read_bundle(DOMAIN, raw)) == raw
 
 
+@pytest.mark.must(
+    "X509-SVID 6.1/1", "X509-SVID 6.1/2", "X509-SVID 6.1/3", "X509-SVID 6.1/4", "JWT-SVID 6.1/1", "JWT-SVID 6.1/2",
+    "Trust Domain and Bundle 4.1.1/1", "Trust Domain and Bundle 4.1.2/1", "Trust Domain and Bundle 4.1.3/1",
+    "Trust Domain and Bundle 4.2.1/1", "Trust Domain and Bundle 4.2.2/1",
+)  # fmt: skip
 def test_what_is_written_has_the_standard_form():
     """Trust Domain and Bundle 4.1, 4.2; X509-SVID 6.1; JWT-SVID 6.1: parameters, uses, one certificate, kid where it belongs."""
     written = json.loads(write_bundle(FULL))
     assert set(written) == {"keys", "spiffe_sequence", "spiffe_refresh_hint"}
     assert (written["spiffe_sequence"], written["spiffe_refresh_hint"]) == (7, 60)
     assert [key["use"] for key in written["keys"]] == ["x509-svid"] * 2 + ["jwt-svid"] * 2
+    assert [base64.b64decode(key["x5c"][0], validate=True) for key in written["keys"][:2]] == list(FULL.x509_authorities)
     for key in written["keys"]:
         assert key["kty"] in ("EC", "RSA")
         if key["use"] == "x509-svid":
@@ -90,6 +97,7 @@ def test_what_is_written_has_the_standard_form():
             assert "x5c" not in key
 
 
+@pytest.mark.must("Trust Domain and Bundle 4.1/1")
 def test_sequence_and_hint_may_be_absent():
     """Trust Domain and Bundle 4.1.1, 4.1.2 and Federation 4.1: both are optional; five minutes is then how often to look."""
     found = read_bundle(DOMAIN, document(x509_key()))
@@ -103,89 +111,106 @@ def test_unknown_parameters_are_not_minded():
 
 
 @pytest.mark.parametrize(
-    "key",
-    [
-        {"kty": "OKP", "use": "jwt-svid", "kid": "k", "crv": "Ed25519", "x": "AA"},
-        {"kty": "oct", "use": "jwt-svid", "kid": "k", "k": "AA"},
-        {"kty": "new", "use": "x509-svid", "x5c": ["?"]},
-        {"use": "x509-svid", "x5c": ["?"]},
-        {"kty": "EC", "use": "wit-svid", "kid": "k"},
-        {"kty": "EC", "use": "X509-SVID", "x5c": ["?"]},
-        {"kty": "EC", "use": "sig", "kid": "k"},
-        {"kty": "EC"},
-        {"kty": "EC", "use": "x509-svid"},
-    ],
-)
-def test_unknown_keys_are_passed_over(key):
+    ("rule", "key"),
+    breaking([
+        ("kty (Trust Domain and Bundle 4.1.3/2, 4.2.1/2)", {"kty": "OKP", "use": "jwt-svid", "kid": "k", "crv": "Ed25519", "x": "AA"}),
+        ("kty (Trust Domain and Bundle 4.1.3/2, 4.2.1/2)", {"kty": "oct", "use": "jwt-svid", "kid": "k", "k": "AA"}),
+        ("kty (Trust Domain and Bundle 4.1.3/2, 4.2.1/2)", {"kty": "new", "use": "x509-svid", "x5c": ["?"]}),
+        ("no kty", {"use": "x509-svid", "x5c": ["?"]}),
+        ("use (Trust Domain and Bundle 4.1.3/2, 4.2.2/2)", {"kty": "EC", "use": "wit-svid", "kid": "k"}),
+        ("use (Trust Domain and Bundle 4.1.3/2, 4.2.2/2)", {"kty": "EC", "use": "X509-SVID", "x5c": ["?"]}),
+        ("use (Trust Domain and Bundle 4.1.3/2, 4.2.2/2)", {"kty": "EC", "use": "sig", "kid": "k"}),
+        ("no use (Trust Domain and Bundle 4.2.2/2)", {**EC_KEY, "kid": "k"}),
+        ("no use (Trust Domain and Bundle 4.2.2/2)", {name: value for name, value in x509_key(root().der).items() if name != "use"}),
+        ("no x5c (X509-SVID 6.2/1)", {"kty": "EC", "use": "x509-svid"}),
+        ("empty x5c (X509-SVID 6.2/1)", {"kty": "EC", "use": "x509-svid", "x5c": []}),
+    ]),
+)  # fmt: skip
+def test_unknown_keys_are_passed_over(rule, key):
     """Trust Domain and Bundle 4.2.1, 4.2.2 and X509-SVID 6.2: an unknown kty or use, or no x5c, hides that key and no other."""
     found = read_bundle(DOMAIN, document(key, x509_key()))
-    assert found.x509_authorities == (ROOT.der,)
+    assert found.x509_authorities == (ROOT.der,), rule
     assert found.jwt_authorities == ()
 
 
-def test_no_keys_revoke_everybody():
-    """Trust Domain and Bundle 4.1.3: an empty bundle is a good one, by which nobody is believed."""
-    empty = read_bundle(DOMAIN, document())
+@pytest.mark.must("X509-SVID 6.2/2")
+@pytest.mark.parametrize("more", [[base64.b64encode(root().der).decode()], ["*"], [1, None]])
+def test_only_the_first_certificate_of_a_key_counts(more):
+    """X509-SVID 6.2: what stands behind it is neither believed nor looked at, and harms nothing."""
+    key = x509_key()
+    assert read_bundle(DOMAIN, document({**key, "x5c": [*key["x5c"], *more]})).x509_authorities == (ROOT.der,)
+
+
+@pytest.mark.must("Trust Domain and Bundle 4.1.3/3")
+@pytest.mark.parametrize("keys", [(), ({"kty": "new"},), ({"kty": "EC", "use": "wit-svid"}, {"kty": "EC", "use": "x509-svid"})])
+def test_no_keys_revoke_everybody(keys):
+    """Trust Domain and Bundle 4.1.3: a bundle that is empty, or holds nothing of use, is a good one, by which nobody is believed."""
+    empty = read_bundle(DOMAIN, document(*keys))
     with pytest.raises(UntrustedPeer, match="holds no authority"):
         Verifier(lambda _domain: empty, now_us=lambda: NOW_US).verify(ROOT.leaf())
 
 
 @pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b"null",
-        b'{"keys": {}}',
-        b'{"keys": null}',
-        b'{"keys": [], "keys": []}',
-        b'{"keys": [1]}',
-        b"\xff",
-        b'{"keys": [' + b"[" * 50 + b"]" * 50 + b"]}",
-        document(spiffe_sequence=-1),
-        document(spiffe_sequence=2**63),
-        document(spiffe_sequence="1"),
-        document(spiffe_sequence=1.5),
-        document(spiffe_sequence=True),
-        document(spiffe_sequence=None),
-        document(spiffe_refresh_hint=-1),
-        document(spiffe_refresh_hint="60"),
-        document(x509_key(x5c=[])),
-        document(x509_key(x5c="AA")),
-        document(x509_key(x5c=[1])),
-        document(x509_key(x5c=["*"])),
-        document(x509_key(x5c=["AA"])),
-        document(x509_key(x5c=x509_key()["x5c"] * 2)),
-        document(x509_key(ROOT.der + b"\0")),
-        document(x509_key(ROOT.leaf()[0])),
-        document(x509_key(self_signed(Wish()).der)),
-        document(x509_key(root("two.test").der)),
-        document(x509_key(self_signed(authority_wish(uris=("spiffe://one.test/worker/w1",))).der)),
-        document(x509_key(crv="P-384")),
-        document({**x509_key(), **EC_KEY}),
-        document(jwt_key(kid=None)),
-        document(jwt_key(kid="")),
-        document(jwt_key(kid=1)),
-        document(jwt_key(kid="k" * 257)),
-        document({name: value for name, value in jwt_key().items() if name != "kid"}),
-        document(jwt_key(), jwt_key()),
-        document(jwt_key(d="AA")),
-        document(jwt_key(crv="secp256k1")),
-        document(jwt_key(crv=["P-256"])),
-        document(jwt_key(x="AA")),
-        document(jwt_key(x=EC_KEY["y"])),
-        document(jwt_key(x=EC_KEY["x"] + "=")),
-        document(jwt_key(y=None)),
-        document({**rsa_jwk(1024), "use": "jwt-svid", "kid": "k"}),
-        document({**RSA_KEY, "e": "", "use": "jwt-svid", "kid": "k"}),
-        document({**RSA_KEY, "e": "AQABAQABAQAB", "use": "jwt-svid", "kid": "k"}),
-    ],
-)
-def test_damaged_bundles_are_refused_whole(raw):
+    ("rule", "raw"),
+    breaking([
+        ("no bundle", b""),
+        ("no bundle", b"[]"),
+        ("Trust Domain and Bundle 4.1.3/1", b"{}"),
+        ("no bundle", b"null"),
+        ("Trust Domain and Bundle 4.1.3/1", b'{"keys": {}}'),
+        ("Trust Domain and Bundle 4.1.3/1", b'{"keys": null}'),
+        ("no bundle", b'{"keys": [], "keys": []}'),
+        ("no bundle", b'{"keys": [1]}'),
+        ("no bundle", b"\xff"),
+        ("no bundle", b'{"keys": [' + b"[" * 50 + b"]" * 50 + b"]}"),
+        ("Trust Domain and Bundle 4.1.1/1", document(spiffe_sequence=-1)),
+        ("Trust Domain and Bundle 4.1.1/1", document(spiffe_sequence=2**63)),
+        ("Trust Domain and Bundle 4.1.1/1", document(spiffe_sequence="1")),
+        ("Trust Domain and Bundle 4.1.1/1", document(spiffe_sequence=1.5)),
+        ("Trust Domain and Bundle 4.1.1/1", document(spiffe_sequence=True)),
+        ("Trust Domain and Bundle 4.1.1/1", document(spiffe_sequence=None)),
+        ("Trust Domain and Bundle 4.1.2/1", document(spiffe_refresh_hint=-1)),
+        ("Trust Domain and Bundle 4.1.2/1", document(spiffe_refresh_hint="60")),
+        ("no certificate", document(x509_key(x5c="AA"))),
+        ("no certificate", document(x509_key(x5c=[1]))),
+        ("no certificate", document(x509_key(x5c=["*"]))),
+        ("no certificate", document(x509_key(x5c=["AA"]))),
+        ("no certificate", document(x509_key(x5c=None))),
+        ("no certificate", document(x509_key(x5c=["AA", *x509_key()["x5c"]]))),
+        ("no certificate", document(x509_key(ROOT.der + b"\0"))),
+        ("no authority", document(x509_key(ROOT.leaf()[0]))),
+        ("no authority", document(x509_key(self_signed(Wish()).der))),
+        ("without cA (X509-SVID 4.1/1)", document(x509_key(root(ca=False).der))),
+        ("without key usage (X509-SVID 4.3/1)", document(x509_key(root(key_usage=None).der))),
+        ("key usage not critical (X509-SVID 4.3/2)", document(x509_key(root(usage_critical=False).der))),
+        ("without keyCertSign (X509-SVID 4.3/3)", document(x509_key(root(key_usage=usage("crl_sign")).der))),
+        ("no certificate", document(x509_key(root("two.test").der))),
+        ("a workload's name (X509-SVID 3.2/1)", document(x509_key(self_signed(authority_wish(uris=("spiffe://one.test/worker/w1",))).der))),
+        ("no certificate", document(x509_key(crv="P-384"))),
+        ("no certificate", document({**x509_key(), **EC_KEY})),
+        ("JWT-SVID 6.1/2", document(jwt_key(kid=None))),
+        ("JWT-SVID 6.1/2", document(jwt_key(kid=""))),
+        ("no key", document(jwt_key(kid=1))),
+        ("no key", document(jwt_key(kid="k" * 257))),
+        ("JWT-SVID 6.1/2", document({name: value for name, value in jwt_key().items() if name != "kid"})),
+        ("no key", document(jwt_key(), jwt_key())),
+        ("no key", document(jwt_key(d="AA"))),
+        ("no key", document(jwt_key(crv="secp256k1"))),
+        ("no key", document(jwt_key(crv=["P-256"]))),
+        ("no key", document(jwt_key(x="AA"))),
+        ("no key", document(jwt_key(x=EC_KEY["y"]))),
+        ("no key", document(jwt_key(x=EC_KEY["x"] + "="))),
+        ("no key", document(jwt_key(y=None))),
+        ("no key", document({**rsa_jwk(1024), "use": "jwt-svid", "kid": "k"})),
+        ("no key", document({**RSA_KEY, "e": "", "use": "jwt-svid", "kid": "k"})),
+        ("no key", document({**RSA_KEY, "e": "AQABAQABAQAB", "use": "jwt-svid", "kid": "k"})),
+    ]),
+)  # fmt: skip
+def test_damaged_bundles_are_refused_whole(rule, raw):
     """Trust Domain and Bundle 4, X509-SVID 6, JWT-SVID 6: nothing is repaired, nothing half believed."""
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest) as caught:
         read_bundle(DOMAIN, raw)
+    assert caught.value.error_code == "invalid_bundle", rule
 
 
 def test_what_is_too_large_is_not_read():
@@ -198,11 +223,15 @@ def test_what_is_too_large_is_not_read():
         read_bundle_map(b" " * (8 * 1024 * 1024 + 1))
 
 
+@pytest.mark.must(
+    "Trust Domain and Bundle 5.1.1/1", "Trust Domain and Bundle 5.1.1/2", "Trust Domain and Bundle 5.1.1/3", "Trust Domain and Bundle 5.1.1/4"
+)
 def test_maps_keep_domains_apart():
     """Trust Domain and Bundle, bundle maps: each domain has a bundle of its own, and a name stands once."""
     other = TrustBundle("two.test", 1, 60, (root("two.test").der,))
     raw = write_bundle_map([FULL, other])
     assert read_bundle_map(raw) == (FULL, other)
+    assert list(json.loads(raw)["trust_domains"]) == [DOMAIN, "two.test"]
     twice = b'{"trust_domains": {"one.test": {"keys": []}, "one.test": {"keys": []}}}'
     for damaged in (twice, b"{}", b"[]", b'{"trust_domains": []}', b'{"trust_domains": {"ONE": {"keys": []}}}',
                     b'{"trust_domains": {"one.test": []}}', b'{"trust_domains": {"one.test": {}}}'):  # fmt: skip

@@ -100,7 +100,8 @@ def _bundle(trust_domain: str, value: Any) -> TrustBundle:
         # Trust Domain and Bundle 4.2.1, 4.2.2: a key of a kind or for a use that is not known is passed over.
         if key.get("kty") not in ("EC", "RSA"):
             continue
-        if key.get("use") == "x509-svid" and "x5c" in key:
+        # X509-SVID 6.2: nor is one for certificates that holds none.
+        if key.get("use") == "x509-svid" and key.get("x5c", []) != []:
             x509_authorities.append(_certificate(trust_domain, key))
         elif key.get("use") == "jwt-svid":
             found = _jwt_authority(key)
@@ -118,8 +119,9 @@ def _bundle(trust_domain: str, value: Any) -> TrustBundle:
 
 def _certificate(trust_domain: str, key: JsonObject) -> bytes:
     shown = key["x5c"]
-    if not isinstance(shown, list) or len(shown) != 1 or not isinstance(shown[0], str):
-        raise _invalid("an x509-svid key has exactly one certificate in 'x5c'")
+    # X509-SVID 6.2: the first one counts; what others may stand behind it is not looked at.
+    if not isinstance(shown, list) or not isinstance(shown[0], str):
+        raise _invalid("an x509-svid key has a certificate in 'x5c'")
     try:
         der = base64.b64decode(shown[0], validate=True)
         certificate = load_certificate(der)
