@@ -109,6 +109,7 @@ def soon() -> Iterator[None]:
 # --- widening --------------------------------------------------------------------------------
 
 
+@pytest.mark.must("Forgery 5")
 @pytest.mark.parametrize("wider", [EVERYTHING, NODE, [{**CONVERT[0], "mounts": ["docs", "secrets"]}], CONVERT + NODE])
 def test_a_hop_that_asks_for_more_gets_no_more(wider: Any) -> None:
     """Whoever narrows or takes over a token cannot write rights into a hop that the token did not have before."""
@@ -175,6 +176,7 @@ def test_facts_for_another_holder_in_a_plain_block_are_worth_nothing() -> None:
 # --- theft and passing on --------------------------------------------------------------------
 
 
+@pytest.mark.must("Forgery 3")
 def test_a_thief_with_the_token_and_another_key_is_refused() -> None:
     """Every byte of the token without its holder's key opens nothing, at any place of the chain."""
     token = minted(ISSUER, ANN)
@@ -188,6 +190,7 @@ def test_the_giver_cannot_use_what_they_gave_to_another() -> None:
     assert judged(passed(minted(ISSUER, ANN), ANN, BOB), ANN.presenter) == "token_not_yours"
 
 
+@pytest.mark.must("Forgery 4")
 def test_passing_on_needs_depth() -> None:
     """A token without depth, a third hop, and a hop beyond what the giver left are refused."""
     assert judged(passed(minted(ISSUER, ANN, depth=0), ANN, BOB), BOB.presenter) == "delegation_not_allowed"

@@ -195,6 +195,7 @@ async def test_many_slow_constraints_end_together(agent, clock, desk, worker):
 # --- stolen --------------------------------------------------------------------------------------
 
 
+@pytest.mark.must("Forgery 3")
 async def test_a_stolen_token_without_its_key_opens_nothing(agent, thief):
     """As a bearer, with the thief's own proof, and with a proof of the victim's for another request."""
     token = await agent.token()
@@ -206,6 +207,7 @@ async def test_a_stolen_token_without_its_key_opens_nothing(agent, thief):
     assert (await agent.use(token, "GET", "/v1/jobs")).status_code == 200
 
 
+@pytest.mark.must("Forgery 3")
 async def test_a_stolen_token_is_not_exchanged_for_one_of_the_thiefs(agent, thief):
     """Neither with the thief's proof nor with none, nor as somebody's actor."""
     token = await agent.token(depth=1)
@@ -232,6 +234,7 @@ async def test_a_proof_counts_once(agent, desk):
     assert len(await desk.store.read(lambda tx: list(tx.grants.page("local", limit=9, before=None)))) == 1
 
 
+@pytest.mark.must("Forgery 7")
 @pytest.mark.parametrize("sec", [-300, -61, 61, 300])
 async def test_a_proof_of_another_time_is_refused(agent, sec):
     """Five minutes off, or just over one, in either direction."""
@@ -311,6 +314,7 @@ async def test_room_comes_back_when_proofs_are_old(agent, desk, clock):
 # --- widened -------------------------------------------------------------------------------------
 
 
+@pytest.mark.must("Forgery 5")
 async def test_an_exchange_never_widens(agent):
     """Asked for more in any field, a token gives what it holds, or nothing."""
     held = {"identifier": "python.run.core", "calls_max": 2, "mounts": ["docs"], "budget_max": 5}
@@ -341,6 +345,7 @@ async def test_a_bound_token_never_becomes_a_bearer(agent, thief):
         assert answer.json()["code"] == "bearer_not_allowed"
 
 
+@pytest.mark.must("Forgery 4")
 async def test_it_is_not_passed_on_where_that_is_not_allowed(agent, thief):
     """Without depth neither a named key nor an actor gets one."""
     token = await agent.token(depth=0)

@@ -19,6 +19,7 @@ from crank.errors import InvalidRequest, UntrustedPeer
 from crank.security import Verifier
 from crank.security.bundles import bundle_document
 from tests.support.desk import TRUST_DOMAIN, open_api, open_desk
+from tests.support.musts import breaking
 from tests.support.publisher import moved, ok, pem_of, publishing, tls_of
 from tests.support.svids import Wish, authority_wish, root
 from tests.unit.api.conftest import check_problem
@@ -106,6 +107,7 @@ async def nothing_was_kept(desk) -> bool:
 
 
 @pytest.mark.parametrize("profile", ["spiffe", "web"])
+@pytest.mark.must("Federation 5/1")
 async def test_a_domain_is_added_listed_and_removed(desk, api, spiffe, web, profile):
     """Federation 5.2 and 6: both profiles fetch at once; the bundle is believed until the federation ends, and no longer."""
     publisher = spiffe if profile == "spiffe" else web
@@ -125,6 +127,7 @@ async def test_a_domain_is_added_listed_and_removed(desk, api, spiffe, web, prof
     assert await kinds(desk) == ["federation.added", "federation.removed"]
 
 
+@pytest.mark.must("Federation 4.2/1", "Federation 7.3/1")
 async def test_a_foreign_identity_is_checked_by_its_own_bundle_alone(desk, api, spiffe):
     """Federation 4.2: after federation their SVIDs verify; their authority still cannot mint ours, nor ours theirs."""
     assert (await api.post("/v1/federation", json=by_spiffe(spiffe))).status_code == 201
@@ -141,6 +144,7 @@ async def test_a_foreign_identity_is_checked_by_its_own_bundle_alone(desk, api, 
         here.verify(endpoint().chain)
 
 
+@pytest.mark.must("Federation 5.2.2.4/2")
 async def test_the_newest_bundle_proves_the_publisher(desk, api, tmp_path):
     """Federation 5.2.2.4: after a root was changed, the publisher is proven by the bundle that was fetched last."""
     second = root(THEIRS, **LATELY)
@@ -158,6 +162,7 @@ async def test_the_newest_bundle_proves_the_publisher(desk, api, tmp_path):
     assert desk.trust.bundles.find(THEIRS) == bundle(7, second)
 
 
+@pytest.mark.must("Federation 5.2.2.2/2")
 async def test_a_publisher_of_a_third_domain_is_proven_by_that_domain(desk, api, tmp_path):
     """Federation 7.6: a bundle may be published by somebody else's identity, once that domain is federated with."""
     third = root("three.test", **LATELY)
@@ -173,28 +178,58 @@ async def test_a_publisher_of_a_third_domain_is_proven_by_that_domain(desk, api,
 
 
 @pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"trust_domain": TRUST_DOMAIN}, "invalid_federation"),
-        ({"trust_domain": "TWO"}, "invalid_trust_domain"),
-        ({"url": "http://127.0.0.1/"}, "invalid_bundle_url"),
-        ({"url": "https://me@127.0.0.1/"}, "invalid_bundle_url"),
-        ({"url": "https://127.0.0.1/#a"}, "invalid_bundle_url"),
-        ({"profile": "https_web"}, "invalid_federation"),
-        ({"profile": "https_web", "endpoint_id": None, "ca_pem": "nothing"}, "invalid_federation"),
-        ({"endpoint_id": None}, "invalid_federation"),
-        ({"endpoint_id": "spiffe://two.test"}, "invalid_spiffe_id"),
-        ({"ca_pem": "PEM"}, "invalid_federation"),
-        ({"stale_after_sec": 59}, "invalid_federation"),
-        ({"bundle": None}, "bootstrap_bundle_needed"),
-        ({"bundle": {}}, "invalid_bundle"),
-    ],
-)
-async def test_what_cannot_be_a_federation(desk, api, spiffe, changes, code):
+    ("rule", "changes", "code"),
+    breaking([
+        ("other", {"trust_domain": TRUST_DOMAIN}, "invalid_federation"),
+        ("other", {"trust_domain": "TWO"}, "invalid_trust_domain"),
+        ("http (Federation 5.2.1.1/1, 5.2.2.1/1)", {"url": "http://127.0.0.1/"}, "invalid_bundle_url"),
+        ("a user (Federation 5.2.1.1/2, 5.2.2.1/2)", {"url": "https://me@127.0.0.1/"}, "invalid_bundle_url"),
+        ("other", {"url": "https://127.0.0.1/#a"}, "invalid_bundle_url"),
+        ("other", {"profile": "https_web"}, "invalid_federation"),
+        ("other", {"profile": "https_web", "endpoint_id": None, "ca_pem": "nothing"}, "invalid_federation"),
+        ("no SPIFFE ID (Federation 5.2.2.2/1)", {"endpoint_id": None}, "invalid_federation"),
+        ("other", {"endpoint_id": "spiffe://two.test"}, "invalid_spiffe_id"),
+        ("other", {"ca_pem": "PEM"}, "invalid_federation"),
+        ("other", {"stale_after_sec": 59}, "invalid_federation"),
+        ("no bundle (Federation 5.2.2.2/1)", {"bundle": None}, "bootstrap_bundle_needed"),
+        ("other", {"bundle": {}}, "invalid_bundle"),
+    ]),
+)  # fmt: skip
+async def test_what_cannot_be_a_federation(desk, api, spiffe, rule, changes, code):
     """Federation 5.1, 5.2.1.1, 5.2.2.1: nothing is guessed, nothing is inferred from the URL, and nothing is left behind."""
     check_problem(await api.post("/v1/federation", json=by_spiffe(spiffe, **changes)), 422, code)
+    assert await nothing_was_kept(desk), rule
+    assert spiffe.asked == []
+
+
+@pytest.mark.must("Federation 5.1/1", "Federation 5.2.1.4/4", "Federation 5.2.2.4/3")
+@pytest.mark.parametrize("missing", ["trust_domain", "url"])
+@pytest.mark.parametrize("by", [by_web, by_spiffe])
+async def test_domain_and_address_are_always_the_owners(desk, api, spiffe, by, missing):
+    """Federation 5.1: whose bundle it is and where it is are said before anybody is asked; neither follows from the other."""
+    wanted = {name: value for name, value in by(spiffe).items() if name != missing}
+    check_problem(await api.post("/v1/federation", json=wanted), 422, "missing_field")
     assert await nothing_was_kept(desk)
     assert spiffe.asked == []
+
+
+@pytest.mark.must("Federation 5.1/1")
+@pytest.mark.parametrize("by", ["web", "spiffe"])
+async def test_one_profile_never_stands_in_for_the_other(desk, api, spiffe, web, by):
+    """Federation 5.1, 7.2: whoever proves itself by the other profile alone is not believed by the one that was chosen."""
+    wanted = by_web(spiffe) if by == "web" else by_spiffe(web)
+    check_problem(await api.post("/v1/federation", json=wanted), 403, "untrusted_peer")
+    assert await nothing_was_kept(desk)
+    assert spiffe.asked == web.asked == []
+
+
+@pytest.mark.must("Federation 5.2.1.2/1")
+async def test_the_web_profile_needs_nothing_but_the_three(desk, api, web, tmp_path, monkeypatch):
+    """Federation 5.2.1.2: domain and address by https_web are enough, where the system's authorities know the publisher."""
+    (tmp_path / "system.pem").write_text(pem_of(ROOT))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    wanted = {"trust_domain": THEIRS, "url": web.url, "profile": "https_web", "private": True}
+    assert (await api.post("/v1/federation", json=wanted)).status_code == 201
 
 
 async def test_an_address_near_by_must_be_allowed(desk, api, spiffe):
@@ -229,6 +264,7 @@ def test_near_addresses_are_a_closed_list(address, near):
     ],
     ids=["another-name", "another-root", "our-name", "another-domain", "no-name"],
 )  # fmt: skip
+@pytest.mark.must("Federation 5.2.2.4/1")
 async def test_a_publisher_that_is_somebody_else_is_not_believed(desk, api, tmp_path, publisher_is):
     """Federation 5.2.2.4: the exact SPIFFE ID, by the bootstrap bundle, or nothing."""
     async with publishing(tls_of(publisher_is, tmp_path / "tls")) as publisher:
@@ -238,6 +274,7 @@ async def test_a_publisher_that_is_somebody_else_is_not_believed(desk, api, tmp_
     assert await nothing_was_kept(desk)
 
 
+@pytest.mark.must("Federation 5.2.1.4/1", "Federation 5.2.1.4/2", "Federation 5.2.1.4/3")
 async def test_a_publisher_without_its_hosts_certificate_is_not_believed(desk, api, spiffe, web):
     """Federation 5.2.1.4: by https_web the address itself must be proven, by the authority that was named, or the system's."""
     for wanted in (
@@ -294,6 +331,7 @@ async def test_a_few_temporary_redirects_are_followed(desk, api, spiffe):
     assert spiffe.asked == ["/start", "/next", "/bundle"]
 
 
+@pytest.mark.must("Federation 5.2.2.4/4", "Federation 5.2.2.4/5")
 async def test_a_redirect_does_not_change_who_must_answer(desk, api, spiffe, tmp_path):
     """Federation 7.5.1: whoever is redirected to has to be the same publisher."""
     async with publishing(tls_of(endpoint(uri=f"spiffe://{THEIRS}/other"), tmp_path / "tls")) as other:
@@ -303,6 +341,19 @@ async def test_a_redirect_does_not_change_who_must_answer(desk, api, spiffe, tmp
         assert other.asked == []
 
 
+@pytest.mark.must("Federation 5.2.1.4/5")
+async def test_a_redirect_by_the_web_is_proven_like_the_first_address(desk, api, web, tmp_path):
+    """Federation 5.2.1.4: whoever is redirected to must prove that address by the same authority."""
+    for shown in (web_server(root(THEIRS, **LATELY)), endpoint()):
+        async with publishing(tls_of(shown, tmp_path / "tls")) as other:
+            other.show(bundle(9))
+            web.answers["/bundle"] = moved(other.url)
+            check_problem(await api.post("/v1/federation", json=by_web(web)), 403, "untrusted_peer")
+            assert other.asked == []
+    assert await nothing_was_kept(desk)
+
+
+@pytest.mark.must("Federation 5.2.1.1/1", "Federation 5.2.1.1/2", "Federation 5.2.2.1/1", "Federation 5.2.2.1/2")
 @pytest.mark.parametrize(
     "url",
     [
@@ -339,6 +390,7 @@ def test_what_is_an_address_of_a_bundle(url, parts):
 # --- news, and no news ---------------------------------------------------------------------------
 
 
+@pytest.mark.must("Trust Domain and Bundle 4.1.1/1")
 async def test_news_are_taken_and_old_news_refused(desk, api, spiffe):
     """Trust Domain and Bundle 4.1.1: a newer bundle replaces the old one whole; a sequence that goes back does not."""
     await api.post("/v1/federation", json=by_spiffe(spiffe))
@@ -353,6 +405,7 @@ async def test_news_are_taken_and_old_news_refused(desk, api, spiffe):
     assert await kinds(desk) == ["federation.added", "federation.bundle_changed"]
 
 
+@pytest.mark.must("Trust Domain and Bundle 4.1.3/3")
 async def test_an_empty_bundle_is_news_too(desk, api, web):
     """Trust Domain and Bundle 4.1.3: a domain that shows no keys has revoked everybody, and that counts at once."""
     await api.post("/v1/federation", json=by_web(web))

@@ -92,6 +92,7 @@ async def test_our_own_worker_comes_in(desk, port, tmp_path):
         pass
 
 
+@pytest.mark.must("Forgery 1", "Federation 7.3/1")
 @pytest.mark.parametrize("how", FORGED)
 async def test_a_forged_worker_is_refused_at_the_listener(desk, port, tmp_path, how):
     """Trust Domain and Bundle 6, Federation 7.3: TLS believed it, and the gate answers 403 to link and blobs alike."""
@@ -104,6 +105,7 @@ async def test_a_forged_worker_is_refused_at_the_listener(desk, port, tmp_path, 
     assert (blob.status_code, blob.json()["code"]) == (403, "untrusted_peer")
 
 
+@pytest.mark.must("Forgery 1", "Federation 7.3/1")
 @pytest.mark.parametrize("how", FORGED)
 async def test_a_forged_controller_is_refused_by_a_worker(desk, tmp_path, how):
     """The worker's link asks the same verifier, and says nothing to a controller that another domain made up."""

@@ -472,6 +472,7 @@ async def test_a_link_ends_with_its_certificate(desk, node):
         assert link.close_reason.startswith("identity_expired: ")
 
 
+@pytest.mark.must("Forgery 2")
 async def test_nothing_outlives_the_certificate(desk, node, tmp_path):
     """No request on a kept connection and no resumed session is believed once the certificate has ended."""
     folder = tmp_path / "identities" / "authority"
@@ -521,6 +522,7 @@ def _connector(node, identity) -> tuple[WebSocketConnector, HeldIdentity]:
     return connector, own
 
 
+@pytest.mark.must("Forgery 7")
 @pytest.mark.parametrize("minutes", [5, -70])
 async def test_a_worker_with_a_wrong_time_is_told_so(desk, node, tmp_path, minutes):
     """A certificate from five minutes ahead, or from so far behind that it has ended, is refused with that reason."""
@@ -534,6 +536,7 @@ async def test_a_worker_with_a_wrong_time_is_told_so(desk, node, tmp_path, minut
     assert "clocks" in refused.value.fix
 
 
+@pytest.mark.must("Forgery 7")
 @pytest.mark.parametrize(("minutes", "code"), [(5, "identity_not_yet_valid"), (-70, "identity_expired")])
 async def test_a_controller_with_a_wrong_time_is_told_so(desk, tmp_path, minutes, code):
     """A worker that finds the controller's certificate not valid yet, or ended, says so and what to compare."""

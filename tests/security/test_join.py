@@ -227,6 +227,7 @@ async def test_noise_in_place_of_roots_is_refused(desk, node: Listeners, tmp_pat
     assert {method for method, _ in impostor.asked} == {"GET"}
 
 
+@pytest.mark.must("Forgery 6")
 async def test_a_used_token_is_worth_nothing_elsewhere(desk, node: Listeners, tmp_path: Path) -> None:
     """A stolen token is refused on another machine once its owner's has joined; there it may be pasted again."""
     expected = await invited(desk)

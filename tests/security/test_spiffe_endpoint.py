@@ -7,6 +7,7 @@ from crank.config import endpoint_socket
 from crank.errors import ConfigurationError
 
 
+@pytest.mark.must("Workload Endpoint 4/2", "Workload Endpoint 4/4")
 @pytest.mark.parametrize(
     ("address", "path"),
     [
@@ -21,6 +22,7 @@ def test_what_is_the_address_of_a_socket(address, path):
     assert socket_path(address) == path
 
 
+@pytest.mark.must("Workload Endpoint 3/2", "Workload Endpoint 4/2", "Workload Endpoint 4/3", "Workload Endpoint 4/4")
 @pytest.mark.parametrize(
     "address",
     [
@@ -52,6 +54,7 @@ def test_what_is_no_address_of_a_socket(address):
     assert caught.value.error_code == "invalid_endpoint_socket"
 
 
+@pytest.mark.must("Workload Endpoint 4/1")
 def test_a_program_finds_it_by_the_variable_of_the_standard():
     """Workload Endpoint 4: SPIFFE_ENDPOINT_SOCKET names it; an empty one is as good as none."""
     assert endpoint_socket(environment={"SPIFFE_ENDPOINT_SOCKET": "unix:///a"}) == "unix:///a"

@@ -1,6 +1,7 @@
 """The SPIFFE-ID standard as tables: each rule by itself, over every byte; then the names of our own trust domain.
 
-A test's sentence names the section of the standard, or of docs/reference/trust-domain.md, that it holds us to.
+A test's sentence names the section of the standard, or of docs/reference/trust-domain.md, that it holds us to, and its
+mark the rule of docs/reference/standards.md.
 """
 
 import string
@@ -21,6 +22,7 @@ from crank.domain.identity import (
     parse_workload_path,
 )
 from crank.errors import InvalidRequest
+from tests.support.musts import breaking
 
 IN_DOMAIN = set(string.ascii_lowercase + string.digits + ".-_")
 IN_PATH = set(string.ascii_letters + string.digits + ".-_")
@@ -31,12 +33,15 @@ EVERY_BYTE = [chr(number) for number in range(256)]
 def accepts(text: str) -> bool:
     """Tell whether the parser takes a text; what it refuses, it refuses with its one error."""
     try:
-        return str(parse_spiffe_id(text)) == text
+        made = parse_spiffe_id(text)
     except InvalidRequest as fault:
         assert fault.error_code == "invalid_spiffe_id"
         return False
+    assert str(made) == text, "what is accepted is written back as it was"
+    return True
 
 
+@pytest.mark.must("SPIFFE-ID 2.1/3", "SPIFFE-ID 2.1/4", "SPIFFE-ID 2.1/5")
 def test_every_byte_in_a_trust_domain():
     """SPIFFE-ID 2.1: of all bytes a trust domain holds lower-case letters, digits, dot, hyphen and underscore alone."""
     assert {byte for byte in EVERY_BYTE if accepts(f"spiffe://a{byte}b/path")} == IN_DOMAIN | {"/"}
@@ -50,6 +55,7 @@ def test_every_byte_in_a_trust_domain():
             assert byte in IN_DOMAIN
 
 
+@pytest.mark.must("SPIFFE-ID 2.2/1", "SPIFFE-ID 2.2/4")
 def test_every_byte_in_a_path():
     """SPIFFE-ID 2.2: of all bytes a path segment holds letters, digits, dot, hyphen and underscore alone."""
     assert {byte for byte in EVERY_BYTE if accepts(f"spiffe://one.test/a{byte}b")} == IN_PATH | {"/"}
@@ -58,6 +64,7 @@ def test_every_byte_in_a_path():
     assert {byte for byte in EVERY_BYTE if accepts(f"spiffe://one.test/{byte}")} == IN_PATH - {"."}
 
 
+@pytest.mark.must("SPIFFE-ID 2.1/6")
 @pytest.mark.parametrize(
     "text",
     [
@@ -80,52 +87,53 @@ def test_what_is_an_identity(text):
 
 
 @pytest.mark.parametrize(
-    ("section", "text"),
-    [
-        ("2.1 scheme", ""),
-        ("2.1 scheme", "spiffe"),
-        ("2.1 scheme", "spiffe:/one.test/a"),
-        ("2.1 scheme", "//one.test/a"),
-        ("2.1 scheme", "http://one.test/a"),
-        ("2.1 scheme", "Spiffe://one.test/a"),
-        ("2.1 scheme", "SPIFFE://one.test/a"),
-        ("2.1 scheme", " spiffe://one.test/a"),
-        ("2.1 empty domain", "spiffe://"),
-        ("2.1 empty domain", "spiffe:///a"),
-        ("2.1 upper case", "spiffe://One.test/a"),
-        ("2.1 user", "spiffe://me@one.test/a"),
-        ("2.1 user", "spiffe://me:secret@one.test/a"),
-        ("2.1 port", "spiffe://one.test:443/a"),
-        ("2.1 port", "spiffe://one.test:/a"),
-        ("2.1 address", "spiffe://[::1]/a"),
-        ("2.1 percent-encoding", "spiffe://%6fne.test/a"),
-        ("2.1 not ASCII", "spiffe://öne.test/a"),
-        ("2.2 empty segment", "spiffe://one.test/"),
-        ("2.2 empty segment", "spiffe://one.test//"),
-        ("2.2 empty segment", "spiffe://one.test//a"),
-        ("2.2 empty segment", "spiffe://one.test/a//b"),
-        ("2.2 trailing slash", "spiffe://one.test/a/"),
-        ("2.2 dot segment", "spiffe://one.test/."),
-        ("2.2 dot segment", "spiffe://one.test/a/./b"),
-        ("2.2 dot segment", "spiffe://one.test/.."),
-        ("2.2 dot segment", "spiffe://one.test/a/../b"),
-        ("2.2 percent-encoding", "spiffe://one.test/%61"),
-        ("2.2 percent-encoding", "spiffe://one.test/%2e%2e"),
-        ("2.2 not ASCII", "spiffe://one.test/ä"),
-        ("2.2 not ASCII", "spiffe://one.test/\ud800"),
-        ("2 query", "spiffe://one.test/a?b"),
-        ("2 query", "spiffe://one.test?a"),
-        ("2 fragment", "spiffe://one.test/a#b"),
-        ("2 fragment", "spiffe://one.test#a"),
-        ("2 line end", "spiffe://one.test/a\n"),
-        ("X509-SVID 3.1 no path", "spiffe://one.test"),
-    ],
-)
-def test_what_is_no_identity(section, text):
+    ("rule", "text"),
+    breaking([
+        ("SPIFFE-ID 2/1: scheme", ""),
+        ("SPIFFE-ID 2/1: scheme", "spiffe"),
+        ("SPIFFE-ID 2/1: scheme", "spiffe:/one.test/a"),
+        ("SPIFFE-ID 2/1: scheme", "//one.test/a"),
+        ("SPIFFE-ID 2/1: scheme", "http://one.test/a"),
+        ("SPIFFE-ID 2/1: scheme", "Spiffe://one.test/a"),
+        ("SPIFFE-ID 2/1: scheme", "SPIFFE://one.test/a"),
+        ("SPIFFE-ID 2/1: scheme", " spiffe://one.test/a"),
+        ("SPIFFE-ID 2/1, 2.1/1: no trust domain", "spiffe://"),
+        ("SPIFFE-ID 2/1, 2.1/1: no trust domain", "spiffe:///a"),
+        ("SPIFFE-ID 2.1/3: capitals", "spiffe://One.test/a"),
+        ("SPIFFE-ID 2.1/2: user", "spiffe://me@one.test/a"),
+        ("SPIFFE-ID 2.1/2: user", "spiffe://me:secret@one.test/a"),
+        ("SPIFFE-ID 2.1/2: port", "spiffe://one.test:443/a"),
+        ("SPIFFE-ID 2.1/2: port", "spiffe://one.test:/a"),
+        ("SPIFFE-ID 2.1/4: address", "spiffe://[::1]/a"),
+        ("SPIFFE-ID 2.1/5: percent-encoding", "spiffe://%6fne.test/a"),
+        ("SPIFFE-ID 2.1/4: not ASCII", "spiffe://öne.test/a"),
+        ("SPIFFE-ID 2.2/2: empty segment", "spiffe://one.test/"),
+        ("SPIFFE-ID 2.2/2: empty segment", "spiffe://one.test//"),
+        ("SPIFFE-ID 2.2/2: empty segment", "spiffe://one.test//a"),
+        ("SPIFFE-ID 2.2/2: empty segment", "spiffe://one.test/a//b"),
+        ("SPIFFE-ID 2.2/3: slash at the end", "spiffe://one.test/a/"),
+        ("SPIFFE-ID 2.2/2: dots", "spiffe://one.test/."),
+        ("SPIFFE-ID 2.2/2: dots", "spiffe://one.test/a/./b"),
+        ("SPIFFE-ID 2.2/2: dots", "spiffe://one.test/.."),
+        ("SPIFFE-ID 2.2/2: dots", "spiffe://one.test/a/../b"),
+        ("SPIFFE-ID 2.2/1: percent-encoding", "spiffe://one.test/%61"),
+        ("SPIFFE-ID 2.2/1: percent-encoding", "spiffe://one.test/%2e%2e"),
+        ("SPIFFE-ID 2.2/4: not ASCII", "spiffe://one.test/ä"),
+        ("SPIFFE-ID 2.2/4: not ASCII", "spiffe://one.test/\ud800"),
+        ("SPIFFE-ID 2/2: query", "spiffe://one.test/a?b"),
+        ("SPIFFE-ID 2/2: query", "spiffe://one.test?a"),
+        ("SPIFFE-ID 2/2: fragment", "spiffe://one.test/a#b"),
+        ("SPIFFE-ID 2/2: fragment", "spiffe://one.test#a"),
+        ("SPIFFE-ID 2.2/4: line end", "spiffe://one.test/a\n"),
+        ("X509-SVID 3.1/1: no path", "spiffe://one.test"),
+    ]),
+)  # fmt: skip
+def test_what_is_no_identity(rule, text):
     """SPIFFE-ID 2, 2.1, 2.2: each of these breaks one rule and is refused."""
-    assert not accepts(text), section
+    assert not accepts(text), rule
 
 
+@pytest.mark.must("SPIFFE-ID 2.3/1")
 def test_lengths_of_identities():
     """SPIFFE-ID 2.3: 2048 bytes are read and no more; a trust domain has 255 at most."""
     head = "spiffe://one.test/"
@@ -136,6 +144,7 @@ def test_lengths_of_identities():
     assert (SPIFFE_ID_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX) == (2048, 255)
 
 
+@pytest.mark.must("X509-SVID 3.2/1")
 @pytest.mark.parametrize("text", ["spiffe://one.test", "spiffe://1"])
 def test_the_identity_of_a_domain_has_no_path(text):
     """SPIFFE-ID 2.2 and X509-SVID 3.2: a domain's own identity is its name alone."""

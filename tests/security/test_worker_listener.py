@@ -211,6 +211,7 @@ async def test_a_slow_hello_is_not_waited_for(desk, node, monkeypatch):
         assert rejected.code == "slow_hello"
 
 
+@pytest.mark.must("Forgery 2")
 async def test_sessions_are_never_resumed(node):
     """No session ticket is given, so every connection proves its certificate again."""
     reader, writer = await asyncio.open_connection(
@@ -225,6 +226,7 @@ async def test_sessions_are_never_resumed(node):
     await writer.wait_closed()
 
 
+@pytest.mark.must("Federation 5/3")
 async def test_old_tls_is_refused(node):
     """TLS 1.2 is not spoken on either listener."""
     for port in (node.workers_port, node.api_port):

@@ -46,6 +46,9 @@ def _own_bundle(node: Node) -> TrustBundle:
     return read_bundle(domain, node.client().http.get("/trust-bundle").content)
 
 
+@pytest.mark.must(
+    "Federation 5/1", "Federation 5/2", "Federation 5.2.1.3/1", "Federation 5.2.1.3/2", "Federation 5.2.2.3/1", "Federation 5.2.2.3/2"
+)
 def test_two_nodes_federate_both_ways(nodes: tuple[Node, Node], tmp_path: Path) -> None:
     """One takes the other's bundle by its SPIFFE ID, the other one's by its address; each sees the other's authorities."""
     one, two = nodes
@@ -66,6 +69,7 @@ def test_two_nodes_federate_both_ways(nodes: tuple[Node, Node], tmp_path: Path) 
         _crank(node, "federation", "refresh", domain)
 
 
+@pytest.mark.must("Trust Domain and Bundle 3/1")
 def test_neither_speaks_for_the_other(nodes: tuple[Node, Node]) -> None:
     """What each node learned proves the other's worker, and its own worker only by its own bundle."""
     one, two = nodes

@@ -86,6 +86,7 @@ async def test_nobody_without_an_entry(tmp_path: Path) -> None:
         assert await status_of(call) is Status.PERMISSION_DENIED
 
 
+@pytest.mark.must("Workload Endpoint 3/4", "Workload Endpoint 6/1")
 @pytest.mark.parametrize("metadata", [{"x": "y"}, {"workload.spiffe.io": "false"}, {"workload.spiffe.io": "True"}])
 async def test_the_header_is_mandatory(tmp_path: Path, metadata: dict[str, str]) -> None:
     """A request without `workload.spiffe.io: true` is refused with InvalidArgument, whoever makes it."""
@@ -100,6 +101,7 @@ async def test_the_header_is_mandatory(tmp_path: Path, metadata: dict[str, str])
             assert await status_of(next_of(stream)) is Status.INVALID_ARGUMENT
 
 
+@pytest.mark.must("SPIFFE-ID 3.3/1")
 async def test_what_is_not_served_is_unimplemented(tmp_path: Path) -> None:
     """An unknown call, such as that for WIT-SVIDs, says so."""
     async with open_socket(tmp_path) as socket, socket.client() as client:
@@ -145,6 +147,7 @@ async def test_renewed_at_half_life(tmp_path: Path) -> None:
             assert len({one.x509_svid_key for one in given}) == 1
 
 
+@pytest.mark.must("Federation 5.1/2")
 async def test_bundles_alone(tmp_path: Path) -> None:
     """Roots and token keys are streamed by trust domain, and again only when they changed, not with each certificate."""
     other = CountedAuthority("other.example", SystemClock()).bundle()
@@ -178,6 +181,7 @@ async def test_bundles_alone(tmp_path: Path) -> None:
             assert list((await next_of(stream)).bundles) == ["spiffe://test.internal"]
 
 
+@pytest.mark.must("JWT-SVID 3.2/2", "JWT-SVID 3.1/1")
 async def test_tokens_are_made_and_checked(tmp_path: Path) -> None:
     """A JWT-SVID is for its audience, names its identity and is valid to others; anything else about it is refused."""
     async with open_socket(tmp_path) as socket, socket.client() as client:
@@ -281,8 +285,10 @@ async def test_what_is_issued_is_recorded(tmp_path: Path) -> None:
         assert all(facts["spiffe_id"] == str(entry.spiffe_id) for _, facts in told)
 
 
+@pytest.mark.must("Workload Endpoint 7/1", "Workload Endpoint 7/2")
 async def test_reflection_names_the_service(tmp_path: Path) -> None:
-    """A tool that knows nothing can ask what is spoken here."""
+    """A tool that knows nothing can ask what is spoken here: the service of the standard, with its five calls and no other."""
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
     from grpclib.reflection.v1.reflection_grpc import ServerReflectionStub
     from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 
@@ -292,7 +298,10 @@ async def test_reflection_names_the_service(tmp_path: Path) -> None:
             [ServerReflectionRequest(list_services=""), ServerReflectionRequest(file_containing_symbol="SpiffeWorkloadAPI")]
         )
         assert [one.name for one in named.list_services_response.service] == ["SpiffeWorkloadAPI"]
-        assert described.file_descriptor_response.file_descriptor_proto
+        (octets,) = described.file_descriptor_response.file_descriptor_proto
+        (service,) = FileDescriptorProto.FromString(octets).service
+        calls = {"FetchX509SVID", "FetchX509Bundles", "FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID"}
+        assert (service.name, {call.name for call in service.method}) == ("SpiffeWorkloadAPI", calls)
 
 
 async def test_a_revocation_is_pushed_to_every_stream_that_checks_others(tmp_path: Path) -> None:

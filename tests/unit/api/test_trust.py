@@ -24,10 +24,12 @@ async def stranger(desk):
         yield client
 
 
+@pytest.mark.must("Federation 5.2.1.3/2", "Federation 5.2.1.3/4", "Federation 5.2.2.3/2", "Federation 5.2.2.3/4")
 async def test_anybody_may_have_the_bundle(desk, stranger):
     """Federation 5.2.1.3: no credential is asked for, and the newest bundle comes as application/json."""
     answer = await stranger.get("/trust-bundle")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert json.loads(answer.content.decode("utf-8"))["keys"]
     own = desk.authority.bundle()
     found = read_bundle(TRUST_DOMAIN, answer.content)
     assert (found.sequence, found.refresh_hint_sec) == (own.sequence, own.refresh_hint_sec)
@@ -35,6 +37,7 @@ async def test_anybody_may_have_the_bundle(desk, stranger):
     assert [key.kid for key in found.jwt_authorities] == [key.kid for key in own.jwt_authorities]
 
 
+@pytest.mark.must("Federation 5.2.1.3/3", "Federation 5.2.2.3/3", "Trust Domain and Bundle 4.1.1/2")
 async def test_a_bundle_that_was_seen_is_not_sent_again(desk, stranger):
     """The tag stands for exactly these bytes: 304 while it is the newest, and the new one once it changed."""
     first = await stranger.get("/trust-bundle")

@@ -40,6 +40,7 @@ async def written(address: str, wish: Wish) -> Fetched:
     return fetched
 
 
+@pytest.mark.must("Workload Endpoint 3/1", "Workload Endpoint 3/3", "Workload Endpoint 3.1/1", "Workload Endpoint 5/1", "Workload Endpoint 5/2")
 async def test_key_certificate_and_bundles(tmp_path: Path) -> None:
     """The files fit each other, are nobody else's to read, and foreign domains have files of their own."""
     other = CountedAuthority("other.example", SystemClock()).bundle()

@@ -1,7 +1,9 @@
 """Identities of workloads under clocks that a test holds: shared, renewed for who watches, and for nobody else."""
 
 import asyncio
+import base64
 import contextlib
+import json
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -376,6 +378,26 @@ async def test_a_token_serves_until_half_of_its_life(bench: Bench) -> None:
     bench.clock.advance(100)
     with pytest.raises(InvalidRequest):
         bench.svids.check_token(entries, first, "b")
+
+
+@pytest.mark.must(
+    "JWT-SVID 1/1", "JWT-SVID 2/1", "JWT-SVID 2.1/1", "JWT-SVID 2.3/1", "JWT-SVID 3.1/1", "JWT-SVID 3.2/1", "JWT-SVID 3.3/1",
+    "JWT-SVID 4/2", "JWT-SVID 5.1/1",
+)  # fmt: skip
+async def test_a_token_has_what_the_standard_asks(bench: Bench) -> None:
+    """JWT-SVID 1 to 5: three parts, three members in the header, a key of the bundle, whose it is, for whom and until when."""
+    entry = await bench.register()
+    entries = await bench.svids.earned(MARKS)
+    (made,) = await bench.svids.tokens(entries, ["db"])
+    header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in made.token.split(".")[:2])
+    assert made.token.count(".") == 2
+    (key,) = bench.authority.bundle().jwt_authorities
+    assert header == {"alg": "ES256", "typ": "JWT", "kid": key.kid}
+    assert (claims["sub"], claims["aud"]) == (str(entry.spiffe_id), ["db"])
+    assert 0 < claims["exp"] - NOW_US // 1_000_000 <= 300
+    with pytest.raises(InvalidRequest) as refused:
+        await bench.svids.tokens(entries, [])
+    assert refused.value.error_code == "invalid_audience"
 
 
 async def test_marks_that_change_end_what_they_earned(bench: Bench) -> None:

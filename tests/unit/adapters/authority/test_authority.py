@@ -71,6 +71,7 @@ def test_certificates_can_be_read_by_whoever_may_look(authority, tmp_path):
         assert stat.S_IMODE(public.stat().st_mode) == 0o644
 
 
+@pytest.mark.must("X509-SVID 3.2/2")
 def test_each_tier_may_sign_so_deep(authority, tmp_path):
     """Root, authority and issuing key: three, two and one level, each for the trust domain, none to authenticate."""
     worker = authority.issue_worker("w1", tmp_path / "w1")
@@ -284,6 +285,7 @@ def issue(authority):
     return authority.issue(WORKER, WORKLOAD, public_key())
 
 
+@pytest.mark.must("Trust Domain and Bundle 4.1.1/1", "Trust Domain and Bundle 4.1.1/2")
 def test_the_sequence_outlives_a_restart(authority, tmp_path, clock):
     """It grows with a change of the content, stays without one, and a restart finds the same bundle."""
     authority.ensure()
@@ -300,6 +302,7 @@ def test_the_sequence_outlives_a_restart(authority, tmp_path, clock):
     assert len(again.bundle().jwt_authorities) == 2
 
 
+@pytest.mark.must("Trust Domain and Bundle 4.1.1/1")
 def test_a_restored_backup_does_not_turn_the_sequence_back(authority, tmp_path, clock):
     """An old state comes back: the next change has a sequence that nobody saw before."""
     authority.ensure()

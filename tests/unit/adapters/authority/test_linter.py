@@ -14,6 +14,7 @@ from crank.domain.workload_codec import WORKLOAD_OID, encode_workload
 from crank.errors import CrankError
 from crank.testing.contracts_authority import DOMAIN, WORKER, WORKLOAD
 from crank.testing.fakes import FakeClock, FakeIdSource
+from tests.support.musts import breaking
 
 SHAPES = Shapes(DOMAIN, FakeClock(), FakeIdSource())
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -83,43 +84,78 @@ def test_a_right_leaf_passes():
 
 
 @pytest.mark.parametrize(
-    ("changed", "rule"),
-    [
-        ({"names": uris(str(WORKER), f"spiffe://{DOMAIN}/worker/w2")}, "exactly one URI"),
-        ({"names": (x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)}, "exactly one URI"),
-        ({"names": None}, "exactly one URI"),
-        ({"names": uris("spiffe://other.test/worker/w1")}, "of this trust domain"),
-        ({"names": uris(f"spiffe://{DOMAIN}")}, "with a path"),
-        ({"names": uris(f"spiffe://{DOMAIN}/worker/%77")}, "SPIFFE ID"),
-        ({"names": uris(f"spiffe://{DOMAIN}/worker/../w1")}, "SPIFFE ID"),
-        ({"names": uris(f"Spiffe://{DOMAIN}/worker/w1")}, "SPIFFE ID"),
-        ({"names": uris(f"https://{DOMAIN}/worker/w1")}, "SPIFFE ID"),
-        ({"subject": x509.Name([])}, "alternative name is critical"),
-        ({"constraints": (x509.BasicConstraints(ca=True, path_length=0), True)}, "no certificates below"),
-        ({"constraints": None}, "no certificates below"),
-        ({"usage": None}, "key usage is critical"),
-        ({"usage": (usage(), False)}, "key usage is critical"),
-        ({"usage": (usage(digital_signature=False), True)}, "the key signs"),
-        ({"usage": (usage(key_cert_sign=True), True)}, "no certificates or lists"),
-        ({"usage": (usage(crl_sign=True), True)}, "no certificates or lists"),
-        ({"purposes": None}, "for servers and for clients"),
-        ({"purposes": (x509.ExtendedKeyUsage(BOTH[:1]), False)}, "for servers and for clients"),
-        ({"purposes": (x509.ExtendedKeyUsage(BOTH[1:]), False)}, "for servers and for clients"),
-        ({"workload": None}, "workload-type"),
-        ({"workload": (x509.UnrecognizedExtension(OID, encode_workload(WORKLOAD)), True)}, "workload-type"),
-        ({"workload": (x509.UnrecognizedExtension(OID, b"\x30\x00"), False)}, "workload-type"),
-        ({"issuer": OTHER.certificate.subject}, "issuer's name"),
-        ({"issued_by": (x509.AuthorityKeyIdentifier.from_issuer_public_key(KEY.public_key()), False)}, "key identifier"),
-        ({"issued_by": None}, "key identifier"),
-        ({"ends": dt.timedelta(days=4000)}, "no later than its issuer"),
-        ({"key": ec.generate_private_key(ec.SECP384R1())}, "P-256"),
-    ],
+    ("broken", "changed", "rule"),
+    breaking([
+        ("X509-SVID 2/1", {"names": uris(str(WORKER), f"spiffe://{DOMAIN}/worker/w2")}, "exactly one URI"),
+        ("X509-SVID 2/1", {"names": (x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)}, "exactly one URI"),
+        ("X509-SVID 2/1", {"names": None}, "exactly one URI"),
+        ("ours", {"names": uris("spiffe://other.test/worker/w1")}, "of this trust domain"),
+        ("X509-SVID 3.1/1", {"names": uris(f"spiffe://{DOMAIN}")}, "with a path"),
+        ("SPIFFE-ID 2.2/1", {"names": uris(f"spiffe://{DOMAIN}/worker/%77")}, "SPIFFE ID"),
+        ("SPIFFE-ID 2.2/2", {"names": uris(f"spiffe://{DOMAIN}/worker/../w1")}, "SPIFFE ID"),
+        ("SPIFFE-ID 2/1", {"names": uris(f"Spiffe://{DOMAIN}/worker/w1")}, "SPIFFE ID"),
+        ("SPIFFE-ID 2/1", {"names": uris(f"https://{DOMAIN}/worker/w1")}, "SPIFFE ID"),
+        ("X509-SVID 3.1/2", {"subject": x509.Name([])}, "alternative name is critical"),
+        ("X509-SVID 4.1/2", {"constraints": (x509.BasicConstraints(ca=True, path_length=0), True)}, "no certificates below"),
+        ("X509-SVID 4.1/2", {"constraints": None}, "no certificates below"),
+        ("X509-SVID 4.3/1", {"usage": None}, "key usage is critical"),
+        ("X509-SVID 4.3/2", {"usage": (usage(), False)}, "key usage is critical"),
+        ("X509-SVID 4.3/4", {"usage": (usage(digital_signature=False), True)}, "the key signs"),
+        ("X509-SVID 4.3/5", {"usage": (usage(key_cert_sign=True), True)}, "no certificates or lists"),
+        ("X509-SVID 4.3/5", {"usage": (usage(crl_sign=True), True)}, "no certificates or lists"),
+        ("ours", {"purposes": None}, "for servers and for clients"),
+        ("X509-SVID 4.4/1", {"purposes": (x509.ExtendedKeyUsage(BOTH[:1]), False)}, "for servers and for clients"),
+        ("X509-SVID 4.4/1", {"purposes": (x509.ExtendedKeyUsage(BOTH[1:]), False)}, "for servers and for clients"),
+        ("ours", {"workload": None}, "workload-type"),
+        ("ours", {"workload": (x509.UnrecognizedExtension(OID, encode_workload(WORKLOAD)), True)}, "workload-type"),
+        ("ours", {"workload": (x509.UnrecognizedExtension(OID, b"\x30\x00"), False)}, "workload-type"),
+        ("ours", {"issuer": OTHER.certificate.subject}, "issuer's name"),
+        ("ours", {"issued_by": (x509.AuthorityKeyIdentifier.from_issuer_public_key(KEY.public_key()), False)}, "key identifier"),
+        ("ours", {"issued_by": None}, "key identifier"),
+        ("ours", {"ends": dt.timedelta(days=4000)}, "no later than its issuer"),
+        ("ours", {"key": ec.generate_private_key(ec.SECP384R1())}, "P-256"),
+    ]),
 )  # fmt: skip
-def test_a_bad_leaf_does_not_get_out(changed, rule):
+def test_a_bad_leaf_does_not_get_out(broken, changed, rule):
     """One rule is broken, and it is named."""
     with pytest.raises(CrankError) as caught:
         lint_leaf(leaf(**changed), ROOT.certificate, DOMAIN)
-    assert caught.value.error_code == "certificate_not_fit"
+    assert caught.value.error_code == "certificate_not_fit", broken
+    assert rule in caught.value.message
+
+
+SIGNS = {"digital_signature": False, "key_cert_sign": True}
+AUTHORITY = {
+    "names": uris(f"spiffe://{DOMAIN}"),
+    "constraints": (x509.BasicConstraints(ca=True, path_length=0), True),
+    "usage": (usage(**SIGNS), True),
+    "purposes": None,
+    "workload": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("broken", "changed", "rule"),
+    breaking([
+        ("X509-SVID 3.2/1", {"names": uris(f"spiffe://{DOMAIN}/issuing")}, "without a path"),
+        ("X509-SVID 3.2/1", {"names": uris(f"spiffe://{DOMAIN}/")}, "without a path"),
+        ("SPIFFE-ID 3.1/2", {"names": None}, "its own name"),
+        ("X509-SVID 2/1", {"names": uris(f"spiffe://{DOMAIN}", "spiffe://other.test")}, "its own name"),
+        ("X509-SVID 4.1/1", {"constraints": None}, "certificates below it"),
+        ("X509-SVID 4.1/1", {"constraints": (x509.BasicConstraints(ca=False, path_length=None), True)}, "certificates below it"),
+        ("ours", {"constraints": (x509.BasicConstraints(ca=True, path_length=0), False)}, "basic constraints are critical"),
+        ("X509-SVID 4.3/1", {"usage": None}, "key usage is critical"),
+        ("X509-SVID 4.3/2", {"usage": (usage(**SIGNS), False)}, "key usage is critical"),
+        ("X509-SVID 4.3/3", {"usage": (usage(digital_signature=False, crl_sign=True), True)}, "it signs certificates"),
+        ("X509-SVID 3.2/2", {"usage": (usage(key_cert_sign=True), True)}, "never used to authenticate"),
+    ]),
+)  # fmt: skip
+def test_a_bad_authority_does_not_get_out(broken, changed, rule):
+    """Of what signs, too: one rule is broken, and it is named; with none broken it passes."""
+    lint_signing(leaf(**AUTHORITY), ROOT.certificate, DOMAIN)
+    with pytest.raises(CrankError) as caught:
+        lint_signing(leaf(**{**AUTHORITY, **changed}), ROOT.certificate, DOMAIN)
+    assert caught.value.error_code == "certificate_not_fit", broken
     assert rule in caught.value.message
 
 

@@ -59,6 +59,7 @@ def root_of(chain, authority):
     return None
 
 
+@pytest.mark.must("Federation 4.1/1", "Trust Domain and Bundle 4.1.1/2")
 def test_the_whole_way(tmp_path, clock):
     """Both roots are published before the new one signs, and until the last leaf of the old one has expired."""
     authority = start(tmp_path, clock)

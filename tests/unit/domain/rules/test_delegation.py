@@ -74,6 +74,7 @@ def test_a_hop_to_another_is_theirs_alone() -> None:
     assert code(hop, presenter="ann") == "token_not_yours"
 
 
+@pytest.mark.must("Forgery 5")
 def test_nothing_in_a_hop_widens() -> None:
     """A later end, wider rights and a greater depth in a hop are as if they were not said."""
     found = last(

@@ -92,6 +92,7 @@ def test_what_is_offered_must_be_enrolled() -> None:
     assert (refused.code, refused.constraint) == ("capability_not_enrolled", "python.run.docs")
 
 
+@pytest.mark.must("Forgery 7")
 def test_a_manifest_is_this_workers_and_of_now() -> None:
     """Another worker, instance or node, and a clock more than five minutes off, are refused by name."""
     manifest = Manifest("m1", "w", "i", "n", 1000, ())

@@ -31,6 +31,7 @@ def test_a_key_signs_between_being_seen_and_being_kept(keys, now_sec, expected):
     assert plan([KeyTimes(kid, at * US) for kid, at in keys], LIVES, now_sec * US) == expected
 
 
+@pytest.mark.must("Federation 4.1/1")
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200))
 def test_every_token_can_be_checked_while_it_lives(steps):
     """However time goes on, a key was published `ahead` before it signs, and stays `after` beyond its last signature."""

@@ -95,6 +95,7 @@ def test_claims_that_do_not_hold_are_refused(more):
     assert refused.code == "invalid_token"
 
 
+@pytest.mark.must("Forgery 7")
 @pytest.mark.parametrize("clock_sec", [-300, -61, 660, 900])
 def test_a_clock_that_is_minutes_off_believes_no_token(clock_sec):
     """Before its beginning and after its end, beyond the leeway, it holds nowhere."""

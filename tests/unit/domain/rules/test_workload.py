@@ -115,6 +115,7 @@ def test_the_unit_is_the_systems_own(cgroup: str, unit: str | None) -> None:
     assert rules.unit_of(cgroup) == unit
 
 
+@pytest.mark.must("JWT-SVID 3.1/1", "JWT-SVID 3.2/1", "JWT-SVID 3.3/1")
 def test_what_a_token_says() -> None:
     """Subject, audience without repetition, and two times; never longer than five minutes or than a certificate."""
     claims = rules.jwt_claims(make_spiffe_id(OWN, "agent", "a"), ["b", "a", "b"], now_us=NOW_US, life_sec=60)
