@@ -77,7 +77,7 @@ class Settings:
     tls_cert, tls_key  files of a certificate that others trust and its key; shown to those who ask for its name
     actions_file_hosts   hosts that files of GPT Actions may be fetched from, with commas between; none means never
     leaf_ttl_sec      how long an identity lives; it is renewed at half of that
-    hsm_module        path of the PKCS#11 library of an HSM that keeps the authority's key; without it a file does
+    hsm_module        path of the PKCS#11 library of an HSM that keeps the keys of the authority and of tokens; without it files do
     hsm_token         label of the HSM's token
     hsm_pin_file      file, readable for this user alone, that holds the PIN of the token's user
     failpoints        `name:action,…`, for tests only

@@ -8,6 +8,7 @@ Steps, marked again in the code:
  5. sign
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -108,17 +109,18 @@ async def _issue(desk: Desk, tokens: TokenDesk, wanted: Wanted, subject: Subject
     if grant.expires_us <= now_us:
         raise over()
     # Signed first: a token that was never shown does no harm, a grant without one would only be dead weight.
-    signed = _signed(tokens, wanted, grant)  # 5
+    signed = await _signed(tokens, wanted, grant)  # 5
     if len(signed) > token.TOKEN_CHARS_MAX:
         raise InvalidRequest("The token would be too long to be sent.", code="token_too_long", field="scope")
     await desk.store.transact(lambda tx: _keep(desk, tx, grant, subject, role))  # 4
     return Issued(signed, grant)
 
 
-def _signed(tokens: TokenDesk, wanted: Wanted, grant: Grant) -> str:
+async def _signed(tokens: TokenDesk, wanted: Wanted, grant: Grant) -> str:
     claims = token.claims_of(grant, issuer=tokens.issuer, audience=tokens.issuer)
     if wanted.form != exchange.BISCUIT:
-        return tokens.signer.sign_access_token(claims)
+        # Perhaps by an HSM, which takes its time.
+        return await asyncio.to_thread(tokens.signer.sign_access_token, claims)
     if tokens.chains is None:
         raise InvalidRequest("This node makes no Biscuits.", code="not_supported", field="requested_token_type")
     # Of a holder who is only named no key is known, and one that none is bound to could be passed on by anybody.

@@ -326,7 +326,8 @@ class Svids:
         self._count_token(entry, now_sec)
         life_sec = rules.jwt_life_sec(entry)
         claims = rules.jwt_claims(entry.spiffe_id, audience, now_us=self._desk.clock.now_us(), life_sec=life_sec)
-        made = JwtSvid(entry, self._authority.sign_jwt_svid(claims))
+        # Perhaps by an HSM, which takes its time.
+        made = JwtSvid(entry, await asyncio.to_thread(self._authority.sign_jwt_svid, claims))
         await self._note_token(entry, claims)
         self._tokens[key] = (made, now_sec + life_sec / 2)
         self._tokens.move_to_end(key)

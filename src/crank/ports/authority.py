@@ -37,7 +37,10 @@ class Authority(Protocol):
         ...
 
     def sign_jwt_svid(self, claims: JsonObject) -> str:
-        """Sign the claims of a JWT-SVID (ES256, compact, `typ` JWT, `kid` of the bundle)."""
+        """Sign the claims of a JWT-SVID (ES256, compact, `typ` JWT, `kid` of the bundle). May block, as the next.
+
+        Raises Unavailable (`token_key_unavailable`).
+        """
         ...
 
     def sign_access_token(self, claims: JsonObject) -> str:

@@ -22,7 +22,7 @@ from crank.adapters.authority.linter import lint_chain, lint_leaf
 from crank.adapters.authority.revocations import sign_list
 from crank.adapters.authority.shapes import Shapes, Signer, names_of
 from crank.adapters.authority.state import AuthorityState, read_state, write_state
-from crank.adapters.authority.token_keys import TokenKeys
+from crank.adapters.authority.token_keys import Hsm, TokenKeys
 from crank.domain.identity import SpiffeId, make_spiffe_id, parse_spiffe_id, parse_trust_domain
 from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
@@ -75,8 +75,9 @@ class FileAuthority:
         self._failpoints = failpoints
         self._shapes = Shapes(parse_trust_domain(trust_domain), clock, ids)
         self._generations = Generations(root, self._shapes, keys or FileKeys(root))
-        self._svid_keys = TokenKeys(root / "jwt-svid", use="jwt-svid", clock=clock)
-        self._token_keys = TokenKeys(root / "access-token", use="sig", clock=clock)
+        hsm = None if keys is None else Hsm(keys, ids)
+        self._svid_keys = TokenKeys(root / "jwt-svid", use="jwt-svid", clock=clock, hsm=hsm)
+        self._token_keys = TokenKeys(root / "access-token", use="sig", clock=clock, hsm=hsm)
         self._bundles = Bundles()
         # Held while the authority changes; issuing takes what it needs under it and signs outside.
         self._lock = threading.RLock()

@@ -59,7 +59,7 @@ class TestAuthorityWithAnHsm(AuthorityContract):
 
 
 def test_no_file_holds_the_authoritys_key(hsm, tmp_path):
-    """Beside the root's and the token-signing keys there is none on the disk; another start finds it in the token."""
+    """Beside the root's there is none on the disk, of tokens neither; another start finds all of them in the token."""
     made = [
         FileAuthority(
             tmp_path, trust_domain=DOMAIN, clock=FakeClock(), ids=FakeIdSource(), keys=HsmKeys(hsm.module, TOKEN, hsm.pin_file)
@@ -69,7 +69,10 @@ def test_no_file_holds_the_authoritys_key(hsm, tmp_path):
     chains = [each.issue(WORKER, WORKLOAD, public_key()).chain for each in made]
     assert chains[0][2] == chains[1][2]
     private = {path.parent.name for path in tmp_path.rglob("*") if path.is_file() and b"PRIVATE" in path.read_bytes()}
-    assert private == {"offline", "jwt-svid", "access-token"}
+    assert private == {"offline"}
+    signed = [each.sign_access_token({"n": 1}).split(".")[0] for each in made]
+    assert signed[0] == signed[1]
+    assert [each["kid"] for each in made[0].access_token_keys()] == [each["kid"] for each in made[1].access_token_keys()]
 
 
 def test_the_key_cannot_be_taken_out(hsm, keys):
