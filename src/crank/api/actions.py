@@ -28,6 +28,7 @@ from crank.controller import artifacts, views
 from crank.controller import cancel as cancelling
 from crank.controller.bring_files import bring_files
 from crank.controller.instruct import instruct, offered
+from crank.controller.spend import may_call
 from crank.controller.submit import Submission, submit
 from crank.domain.capability import Capability
 from crank.domain.ids import JobId, parse_job_id
@@ -246,7 +247,7 @@ async def find_capabilities(
     ] = "",
 ) -> Response:
     """Find functions that the person installed, with the schema of their args. Use one where it fits instead of writing code."""
-    known = offered(desk_of(request))
+    known = [one for one in offered(desk_of(request)) if may_call(desk_of(request), one.name)]
     found = [one.capability for one in discovery.find(words, known)] if words.strip() else known
     shown = [_capability(each) for each in found[:CAPABILITIES_MAX]]
     more = f"{len(found) - len(shown)} more: say in words what it should do." if len(found) > len(shown) else None

@@ -12,6 +12,7 @@ from crank.api.strict import StrictRoute
 from crank.controller import keys
 from crank.controller.views import moment
 from crank.domain.credential import Credential, CredentialKind
+from crank.domain.grant_codec import details_document
 from crank.domain.json import JsonObject
 
 router = APIRouter(route_class=StrictRoute, tags=["keys"], default_response_class=JSONResponse)
@@ -31,7 +32,11 @@ async def mint_key(request: Request, wanted: KeyWanted, caller: From) -> Respons
         tenant=caller.tenant,
         subject=caller.subject,
         wanted=keys.KeyWanted(
-            wanted.name, CredentialKind(wanted.kind), tuple(wanted.mounts or ()), wanted.expires_sec
+            wanted.name,
+            CredentialKind(wanted.kind),
+            tuple(wanted.mounts or ()),
+            wanted.expires_sec,
+            wanted.authorization_details,
         ),
     )
     return answer({**_document(minted.credential), "secret": minted.secret}, 201)
@@ -99,6 +104,7 @@ def _document(credential: Credential) -> JsonObject:
         "kind": str(credential.kind),
         "subject": credential.subject,
         "mounts": list(credential.mounts) if credential.bounded else None,
+        "authorization_details": None if credential.rights is None else details_document(credential.rights),
         "created_at": moment(credential.created_us),
         "expires_at": moment(credential.expires_us),
         "used_at": moment(credential.used_us),

@@ -10,10 +10,10 @@ from cyclopts import Parameter
 
 from crank.bootstrap.attenuation import Narrowing, attenuate, describe, make_key
 from crank.cli.exit_codes import ExitCode
-from crank.cli.key import duration_sec
+from crank.cli.key import duration_sec, schema_of
 from crank.cli.show import print_json, say
 from crank.domain.chain import looks_like_chain
-from crank.domain.json import JsonObject, loads_strict
+from crank.domain.json import loads_strict
 from crank.errors import InvalidRequest
 
 Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
@@ -92,7 +92,7 @@ def _narrowing(left: Left, passed: Passed) -> Narrowing:
         capabilities=left.capability,
         version=left.version,
         mounts=left.mount if left.mount or left.no_mounts else None,
-        constraints=tuple(map(_schema, left.constraint)),
+        constraints=tuple(map(schema_of, left.constraint)),
         calls_max=left.calls,
         budget_max=left.budget,
         expires_sec=None if left.expires is None else duration_sec(left.expires),
@@ -122,13 +122,6 @@ def keygen(
 def _holder(text: str) -> str:
     # A name or thumbprint never looks like a path that exists; a file with a key does.
     return text if text.startswith("spiffe://") or not Path(text).is_file() else _read(text)
-
-
-def _schema(text: str) -> JsonObject:
-    found = loads_strict(text.encode("utf-8", "surrogateescape"))
-    if not isinstance(found, dict):
-        raise InvalidRequest("A constraint is a JSON Schema: an object.", code="usage", field="constraint")
-    return found
 
 
 def read_token(place: str) -> str:

@@ -10,6 +10,7 @@ from crank.cli.exit_codes import ExitCode
 from crank.cli.reach import ask
 from crank.cli.show import print_json, print_rows, say
 from crank.client import AsyncClient, Key
+from crank.domain.json import JsonObject, loads_strict
 from crank.errors import InvalidRequest
 
 Json = Annotated[bool, Parameter(help="Print JSON.", negative=(), show_default=False)]
@@ -23,6 +24,17 @@ def mint(
     mount: Annotated[
         tuple[str, ...], Parameter(help="A mount that it may name; may be repeated. None otherwise.", negative=())
     ] = (),
+    capability: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="All that it may be used for: document.convert, document.convert@1.2.0, document.*; may be repeated. Everything otherwise.",
+            negative=(),
+        ),
+    ] = (),
+    constraint: Annotated[
+        tuple[str, ...],
+        Parameter(help="A JSON Schema that the args of these capabilities must satisfy; may be repeated.", negative=()),
+    ] = (),
     expires: Annotated[str | None, Parameter(help="How long it lasts: 90m, 12h, 30d, 4w. Until revoked otherwise.")] = None,
     kind: Annotated[
         Literal["api", "e2b", "owner"], Parameter(help="api for the API, e2b for the E2B listener, owner for everything.")
@@ -31,9 +43,10 @@ def mint(
 ) -> int:
     """Make a key and print its secret, this once: the node keeps only a hash of it."""
     expires_sec = None if expires is None else duration_sec(expires)
+    rights = rights_of(capability, constraint)
 
     async def minting(client: AsyncClient) -> Key:
-        return await client.keys.mint(name, kind=kind, mounts=mount, expires_sec=expires_sec)
+        return await client.keys.mint(name, kind=kind, mounts=mount, expires_sec=expires_sec, rights=rights)
 
     key = ask(minting)
     if json:
@@ -42,6 +55,26 @@ def mint(
         print(key.secret)
         say(f"key {key.name} ({key.key_id}); the secret above is not shown again")
     return ExitCode.OK
+
+
+def rights_of(capabilities: Sequence[str], constraints: Sequence[str]) -> list[JsonObject] | None:
+    """Return rights as the client takes them; None where nothing bounds them. Raises InvalidRequest."""
+    if constraints and not capabilities:
+        raise InvalidRequest(
+            "--constraint says more about what --capability names.", code="usage", field="constraint",
+            fix="Add --capability NAME, or --capability '*'.",
+        )  # fmt: skip
+    narrowing = {"constraints": [schema_of(text) for text in constraints]} if constraints else {}
+    named = [name.partition("@") for name in capabilities]
+    return [{"identifier": name, **({"version": version} if at else {}), **narrowing} for name, at, version in named] or None
+
+
+def schema_of(text: str) -> JsonObject:
+    """Read a JSON Schema that was typed. Raises InvalidRequest."""
+    found = loads_strict(text.encode("utf-8", "surrogateescape"))
+    if not isinstance(found, dict):
+        raise InvalidRequest("A constraint is a JSON Schema: an object.", code="usage", field="constraint")
+    return found
 
 
 def duration_sec(text: str) -> float:
@@ -65,9 +98,17 @@ def list_keys(*, json: Json = False) -> int:
     if json:
         print_json({"keys": [key.document for key in keys]})
     else:
-        rows = [(key.key_id, key.name, key.kind, _mounts(key, names), *_times(key)) for key in keys]
-        print_rows(("KEY", "NAME", "KIND", "MOUNTS", "USED", "EXPIRES", "REVOKED"), rows)
+        rows = [(key.key_id, key.name, key.kind, _allows(key), _mounts(key, names), *_times(key)) for key in keys]
+        print_rows(("KEY", "NAME", "KIND", "ALLOWS", "MOUNTS", "USED", "EXPIRES", "REVOKED"), rows)
     return ExitCode.OK
+
+
+def _allows(key: Key) -> str:
+    if key.rights is None:
+        return "all"
+    # What else bounds a right is in --json.
+    named = [f"{one['identifier']}{'@' if 'version' in one else ''}{one.get('version', '')}" for one in key.rights]
+    return " ".join(dict.fromkeys(named))
 
 
 def _mounts(key: Key, names: dict[str, str]) -> str | None:

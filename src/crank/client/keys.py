@@ -1,11 +1,12 @@
 """The keys of a node: mint, look, revoke, and say which mounts each may name. For the node's owner."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from crank.client.link import Link
+from crank.client.token_forms import details_of
 from crank.domain.json import JsonObject
 from crank.errors import ProtocolError
 
@@ -15,6 +16,7 @@ class Key:
     """One key.
 
     mounts  ids of the mounts that it may name; None: every mount
+    rights  what it may be used for, as `authorization_details`; None: everything that a key of its kind may
     secret  only just after it was minted, and never again
     """
 
@@ -25,12 +27,13 @@ class Key:
     revoked: bool
     secret: str | None = field(repr=False, default=None)
     document: JsonObject = field(repr=False, default_factory=dict)
+    rights: tuple[JsonObject, ...] | None = None
 
 
 def parse_key(body: Any) -> Key:
     """Read a key document. Raises ProtocolError when it is none."""
     try:
-        mounts = body["mounts"]
+        mounts, rights = body["mounts"], body.get("authorization_details")
         return Key(
             key_id=str(body["key_id"]),
             name=str(body["name"]),
@@ -39,6 +42,7 @@ def parse_key(body: Any) -> Key:
             revoked=body["revoked_at"] is not None,
             secret=body.get("secret"),
             document={name: value for name, value in body.items() if name != "secret"},
+            rights=None if rights is None else tuple(dict(one) for one in rights),
         )
     except (AttributeError, KeyError, TypeError) as fault:
         raise ProtocolError("The node answered something that is not a key.") from fault
@@ -51,16 +55,25 @@ class AsyncKeys:
         self._link = link
 
     async def mint(
-        self, name: str, *, kind: str = "api", mounts: Sequence[str] = (), expires_sec: float | None = None
+        self,
+        name: str,
+        *,
+        kind: str = "api",
+        mounts: Sequence[str] = (),
+        expires_sec: float | None = None,
+        rights: Sequence[Mapping[str, Any]] | None = None,
     ) -> Key:
         """Make a key and return it with its secret. Never repeated by itself: a lost answer is a lost secret.
 
-        kind  `api`, `e2b`, or `owner`; expires_sec None: until it is revoked
+        kind    `api`, `e2b`, or `owner`; expires_sec None: until it is revoked
+        rights  what it may be used for, as in `tokens.exchange`; None: everything
         Raises InvalidRequest, NotFound (a mount), Conflict (`key_name_taken`), NotAllowed.
         """
         body: JsonObject = {"name": name, "kind": kind, "mounts": list(mounts)}
         if expires_sec is not None:
             body["expires_sec"] = expires_sec
+        if rights is not None:
+            body["authorization_details"] = details_of(rights)
         _, document = await self._link.ask("POST", "/v1/keys", json=body, retry=False)
         return parse_key(document)
 
@@ -101,10 +114,17 @@ class Keys:
         self._wait_for = wait_for
 
     def mint(
-        self, name: str, *, kind: str = "api", mounts: Sequence[str] = (), expires_sec: float | None = None
+        self,
+        name: str,
+        *,
+        kind: str = "api",
+        mounts: Sequence[str] = (),
+        expires_sec: float | None = None,
+        rights: Sequence[Mapping[str, Any]] | None = None,
     ) -> Key:
         """Make a key and return it with its secret."""
-        key: Key = self._wait_for(self._remote.mint(name, kind=kind, mounts=mounts, expires_sec=expires_sec))
+        minting = self._remote.mint(name, kind=kind, mounts=mounts, expires_sec=expires_sec, rights=rights)
+        key: Key = self._wait_for(minting)
         return key
 
     def list(self) -> Sequence[Key]:

@@ -48,12 +48,17 @@ def exchange_form(subject: str, wanted: TokenWanted) -> dict[str, str]:
     if wanted.biscuit:
         fields["requested_token_type"] = _BISCUIT
     if wanted.rights is not None:
-        fields["authorization_details"] = json.dumps([{"type": _DETAIL, **one} for one in wanted.rights])
+        fields["authorization_details"] = json.dumps(details_of(wanted.rights))
     for name in ("scope", "role", "holder_jkt", "lifetime_sec", "depth"):
         value = getattr(wanted, name)
         if value is not None:
             fields[name] = str(value)
     return fields
+
+
+def details_of(rights: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rights as `authorization_details` (RFC 9396)."""
+    return [{"type": _DETAIL, **one} for one in rights]
 
 
 def _shown(name: str, text: str) -> dict[str, str]:

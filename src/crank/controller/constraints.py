@@ -17,10 +17,10 @@ def satisfies_by(schemas: SchemaChecker, clock: Clock) -> Satisfies:
         if clock.monotonic_sec() - begun_sec > _LOOKED_AT_SEC_MAX:
             # Each schema is bounded; a holder may have written down very many of them.
             raise InvalidRequest(
-                "These args take too long to check against all that the token asks of them.",
+                "These args take too long to check against all that the token or key asks of them.",
                 code="args_too_costly",
                 field="args",
-                fix="Send fewer of them, or use a token with fewer or simpler constraints.",
+                fix="Send fewer of them, or use a token or key with fewer or simpler constraints.",
             )
         return not schemas.check(schema, value, field="args")
 

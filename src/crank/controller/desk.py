@@ -100,7 +100,7 @@ class Desk:
     standing        which of them were taken back
     machines        which joined machines keep our roots in their files, and which of them
     workloads       rings when workloads were registered or removed
-    asker           the credential whose requests this desk serves (`scope.desk_for`); None: the node itself
+    asker           the credential whose requests this desk serves (`scope.desk_for`), with its rights; None: the node itself
     grant           the grant of the token that it was asked with; None: the credential itself was shown
     tokens          makes and reads tokens; None where there are none
     """

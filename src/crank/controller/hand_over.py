@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from crank.controller.desk import Desk
-from crank.controller.spend import note_refusal
+from crank.controller.spend import may_call, note_refusal
 from crank.domain.handle import Handle
 from crank.domain.ids import TenantId
 from crank.domain.job import Mount
-from crank.domain.rules.grant import reaches
 from crank.domain.wanted import DraftMount
 from crank.domain.wanted_handles import DraftHandle
 from crank.errors import InvalidRequest, NotAllowed
@@ -72,15 +71,15 @@ async def hand_over(desk: Desk, *, tenant: TenantId, drafts: Sequence[DraftHandl
 
 
 async def _check_granted(desk: Desk, drafts: Sequence[DraftHandle]) -> None:
-    """Refuse a handle for what the caller's token does not name. Whatever else the token asks of a call, each call is asked anew."""
+    """Refuse a handle for what the caller's token or key does not name. Whatever else it asks of a call, each call is asked anew."""
     for position, draft in enumerate(drafts):
-        right, grant = draft.right, desk.grant
-        if grant is None or right is None or reaches(grant.rights, right.capability):
+        right = draft.right
+        if right is None or may_call(desk, right.capability):
             continue
         await note_refusal(desk, "handle_not_granted", right.capability)
         raise NotAllowed(
-            f"The token does not allow {right.capability}, so it cannot be handed over.",
+            f"This credential does not allow {right.capability}, so it cannot be handed over.",
             code="handle_not_granted",
             field=f"handles.{position}.capability",
-            fix="Hand over what 'crank token inspect' shows, or less.",
+            fix="Hand over what your token or key names, or less.",
         )

@@ -1,4 +1,4 @@
-"""Keys: the credentials of this node. The owner mints them, says which mounts they may name, and revokes them."""
+"""Keys: the credentials of this node. The owner mints them, says what they may do and which mounts they may name, and revokes them."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -7,9 +7,12 @@ from crank.controller.access import authorise
 from crank.controller.desk import Desk
 from crank.controller.withdraw import withdraw
 from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
+from crank.domain.grant import Right
+from crank.domain.grant_codec import details_document
 from crank.domain.ids import LOCAL_TENANT, Digest, MountId, TenantId, parse_name
-from crank.domain.json import JsonObject
+from crank.domain.json import JsonObject, JsonValue
 from crank.domain.rules import access
+from crank.domain.rules.authorization import parse_details
 from crank.errors import Conflict, InvalidRequest, NotFound, TooLarge
 from crank.ports import Transaction
 
@@ -38,12 +41,14 @@ class KeyWanted:
 
     mounts       names or ids of mounts that it may name
     expires_sec  seconds from now; None: until it is revoked
+    details      what it may be used for, as `authorization_details` (RFC 9396); None: everything that one of its kind may
     """
 
     name: str
     kind: CredentialKind = CredentialKind.API
     mounts: tuple[str, ...] = ()
     expires_sec: float | None = None
+    details: JsonValue = None
 
 
 def hash_of(secret: str) -> Digest:
@@ -55,6 +60,7 @@ async def mint(desk: Desk, *, tenant: TenantId, subject: str, wanted: KeyWanted)
     """Make a key. Raises NotAllowed, InvalidRequest, NotFound (a mount), Conflict (`key_name_taken`), TooLarge."""
     await authorise(desk, access.Action.CHANGE_KEYS)
     _check(wanted)
+    rights = _rights(desk, wanted)
     now_us = desk.clock.now_us()
     credential_id = access.make_credential_id(desk.ids.uuid7())
     secret = access.make_secret(wanted.kind, desk.ids.secret())
@@ -71,9 +77,11 @@ async def mint(desk: Desk, *, tenant: TenantId, subject: str, wanted: KeyWanted)
             created_us=now_us,
             mounts=tuple(sorted({_mount(tx, tenant, mount) for mount in wanted.mounts})),
             expires_us=None if wanted.expires_sec is None else now_us + int(wanted.expires_sec * _US),
+            rights=rights,
         )
         tx.credentials.insert(made, hash_of(secret))
-        facts: JsonObject = {**_facts(made), "kind": str(made.kind), "mounts": list(made.mounts)}
+        may = None if rights is None else details_document(rights)
+        facts: JsonObject = {**_facts(made), "kind": str(made.kind), "mounts": list(made.mounts), "rights": may}
         tx.records.append(desk.record("key.minted", tenant=tenant, subject=subject, job_id=None, facts=facts))
         return made
 
@@ -100,6 +108,21 @@ def _check(wanted: KeyWanted) -> None:
             field="expires_sec",
             fix="Choose a time in that range, or leave it out: the key then lasts until it is revoked.",
         )
+
+
+def _rights(desk: Desk, wanted: KeyWanted) -> tuple[Right, ...] | None:
+    if wanted.details is None:
+        return None
+
+    def problem(schema: JsonObject) -> str | None:
+        found = desk.schemas.check_schema(schema)
+        return None if found is None else f"{found.field}: {found.cause}" if found.field else found.cause
+
+    rights = parse_details(wanted.details, problem)
+    refused = access.rights_refusal(wanted.kind, rights)
+    if refused is not None:
+        raise InvalidRequest(refused.message, code=refused.code, field=refused.constraint, fix=refused.fix)
+    return rights
 
 
 def _mount(tx: Transaction, tenant: TenantId, named: str) -> MountId:

@@ -3,7 +3,8 @@
 A use case is given a desk and asks its store; which credential stands behind the request is settled here, once, and
 not in each of them. A bounded credential (see `Credential.bounded`) finds its own jobs and sessions, its own
 idempotency keys, and the mounts that it was allowed; whatever else it asks for is answered as if it did not exist.
-With a token the same holds for its space (see `Grant.space`), and of that only what its rights name is there.
+With a token the same holds for its space (see `Grant.space`), and of that only what its rights name is there; so it is
+with a key that has rights.
 Each transaction looks the credential, and the grant, up anew, so that a revocation or a change of its mounts holds from the next step
 on, in requests that are under way too.
 """
@@ -17,7 +18,7 @@ from crank.controller.constraints import satisfies_by
 from crank.controller.desk import Desk
 from crank.controller.owners_alone import NoEnrolments, NoFederation
 from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
-from crank.domain.grant import Grant, GrantId
+from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.handle import Called
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
 from crank.domain.job import Job, Mount, MountUse, Refusal, Status
@@ -58,7 +59,7 @@ def desk_for(desk: Desk, credential: Credential) -> Desk:
     if credential.subject == OWNER_SUBJECT:
         # The token file's own: it can neither be revoked nor is it bounded.
         return replace(desk, asker=credential)
-    return replace(desk, asker=credential, store=ScopedStore(desk.store, credential, desk.clock))
+    return replace(desk, asker=credential, store=ScopedStore(desk.store, credential, desk.clock, desk.schemas))
 
 
 def desk_for_grant(desk: Desk, credential: Credential, grant: Grant) -> Desk:
@@ -71,8 +72,9 @@ def desk_for_grant(desk: Desk, credential: Credential, grant: Grant) -> Desk:
         subject=grant.holder,
         created_us=grant.issued_us,
         expires_us=grant.expires_us,
+        rights=grant.rights,
     )
-    store = ScopedStore(desk.store, credential, desk.clock, grant=grant, asker=asker, schemas=desk.schemas)
+    store = ScopedStore(desk.store, credential, desk.clock, desk.schemas, grant=grant, asker=asker)
     return replace(desk, asker=asker, grant=grant, store=store)
 
 
@@ -100,10 +102,10 @@ class ScopedStore:
         store: Store,
         credential: Credential,
         clock: Clock,
+        schemas: SchemaChecker,
         *,
         grant: Grant | None = None,
         asker: Credential | None = None,
-        schemas: SchemaChecker | None = None,
     ) -> None:
         self._store = store
         self._credential = credential
@@ -135,13 +137,23 @@ class ScopedStore:
         found = tx.credentials.find(self._credential.tenant, self._credential.credential_id)
         if found is None or not access.lives(found, self._clock.now_us()):
             raise unknown()
-        if self._grant is None or self._asker is None or self._schemas is None:
+        if self._grant is None or self._asker is None:
+            if found.rights is not None:
+                return _Granted(tx, found, found, self._sight(tx, _as_grant(found, found.rights)))
             return _Scoped(tx, found) if found.bounded else tx
         grant = tx.grants.find(self._grant.tenant, self._grant.grant_id)
         if grant is None or not grants.lives(grant, self._clock.now_us()):
             raise unknown()
-        sight = _Sight(tx, grant, satisfies_by(self._schemas, self._clock), self._clock.now_us())
-        return _Granted(tx, self._asker, found, sight)
+        return _Granted(tx, self._asker, found, self._sight(tx, grant))
+
+    def _sight(self, tx: Transaction, grant: Grant) -> "_Sight":
+        return _Sight(tx, grant, satisfies_by(self._schemas, self._clock), self._clock.now_us())
+
+
+def _as_grant(credential: Credential, rights: tuple[Right, ...]) -> Grant:
+    """Return what the parts below see a key with rights by. It is stored nowhere, and by its times it never lives."""
+    own, made_us = credential.credential_id, credential.created_us
+    return Grant(GrantId(own), credential.tenant, own, credential.subject, rights, made_us, made_us, space=own)
 
 
 class _Scoped:

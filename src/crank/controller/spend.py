@@ -1,7 +1,7 @@
 """Spend: what a request uses of the grant that it was made with, counted in the transaction that accepts it.
 
 Each grant from the first to the one at hand must cover the call and have some left of its count: many small tokens
-made from one never allow more than that one does.
+made from one never allow more than that one does. A key counts nothing: its rights are looked at alone, and never change.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,13 +34,18 @@ def mounts_of(mounts: Iterable[Mount]) -> tuple[tuple[MountId, str | None], ...]
     return tuple((mount.mount_id, mount.name) for mount in mounts)
 
 
+def may_call(desk: Desk, capability: str) -> bool:
+    """Tell whether the token or key behind a request names a capability, whatever else it asks of a call."""
+    rights = None if desk.asker is None else desk.asker.rights
+    return rights is None or rules.reaches(rights, capability)
+
+
 async def check_granted(desk: Desk, call: Call) -> None:
-    """Let a call pass that the grant at hand covers. Raises NotAllowed, and leaves a record of it."""
-    if desk.grant is None:
+    """Let a call pass that the rights of the token or key cover. Raises NotAllowed, and leaves a record of it."""
+    rights = None if desk.asker is None else desk.asker.rights
+    if rights is None:
         return
-    covering = rules.covering(
-        desk.grant.rights, call, satisfies_by(desk.schemas, desk.clock), now_us=desk.clock.now_us()
-    )
+    covering = rules.covering(rights, call, satisfies_by(desk.schemas, desk.clock), now_us=desk.clock.now_us())
     if isinstance(covering, Refusal):
         await note_refusal(desk, covering.code, call.capability)
         raise _not_allowed(covering)
@@ -75,6 +80,7 @@ def spend(desk: Desk, tx: Transaction, call: Call, *, used_for: str, cost: int =
     Raises NotAllowed (also `calls_spent`, `budget_spent`), NotAuthenticated once one of them has ended.
     """
     if desk.grant is None:
+        # What rights a key has it was made with, so what was checked before holds here too.
         return
     now_us, satisfies = desk.clock.now_us(), satisfies_by(desk.schemas, desk.clock)
     for grant in tx.grants.chain(desk.grant.tenant, desk.grant.grant_id):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from crank.domain.grant import Right
 from crank.domain.ids import CredentialId, MountId, TenantId
 
 # What records name where the owner of the node acted with the secret of the token file.
@@ -29,6 +30,7 @@ class Credential:
     subject      what records name
     mounts       the mounts that a bounded credential may name, sorted; an owner's names any
     expires_us   None: it lasts until it is revoked
+    rights       what it may be used for; None: everything that one of its kind may. It never changes
     used_us      about when it was last used: noted once a minute at most
     """
 
@@ -42,6 +44,7 @@ class Credential:
     expires_us: int | None = None
     used_us: int | None = None
     revoked_us: int | None = None
+    rights: tuple[Right, ...] | None = None
 
     @property
     def bounded(self) -> bool:

@@ -89,6 +89,6 @@ class Ceiling:
     depth: int
 
 
-# All that a bounded credential may do, and all that an owner may: what the first grant is narrowed from.
+# All that a bounded credential without rights of its own may do, and all that an owner may: what the first grant is narrowed from.
 OF_A_KEY: Final = (Right(EVERYTHING),)
 OF_THE_OWNER: Final = (Right(EVERYTHING), Right(f"{NODE_PREFIX}*"))

@@ -27,7 +27,7 @@ class CredentialStore(Protocol):
         ...
 
     def update(self, credential: Credential) -> None:
-        """Replace its mounts, its expiry, and when it was used and revoked; a revocation stays. Raises NotFound."""
+        """Replace its mounts, its expiry, and when it was used and revoked; a revocation and its rights stay. Raises NotFound."""
         ...
 
     def forget_mount(self, tenant: TenantId, mount_id: MountId) -> None:

@@ -14,6 +14,7 @@ from crank.testing.samples import (
     DIGEST,
     OTHER_TENANT,
     sample_credential,
+    sample_grant,
     sample_job,
     sample_session,
 )
@@ -27,7 +28,7 @@ class CredentialStoreContract(SessionStoreContract):
 
     def test_a_credential_is_found_by_its_secret_and_reads_back_equal(self, tmp_path: Path) -> None:
         """One with every field and a bare one survive; an unknown secret and another tenant find nothing."""
-        full = replace(sample_credential("full"), used_us=5, revoked_us=6)
+        full = replace(sample_credential("full"), used_us=5, revoked_us=6, rights=sample_grant("g").rights)
         bare = replace(sample_credential("bare", kind=CredentialKind.OWNER), mounts=(), expires_us=None)
 
         def fill(tx: Transaction) -> None:
@@ -44,6 +45,17 @@ class CredentialStoreContract(SessionStoreContract):
             assert tx.credentials.all(LOCAL_TENANT) == [full, bare]
 
         self.write(tmp_path, fill, check=check)
+
+    def test_no_rights_at_all_are_never_read_back_as_all(self, tmp_path: Path) -> None:
+        """A credential that may do nothing is not one that nothing bounds."""
+        made = replace(sample_credential("a"), rights=())
+
+        def check(tx: Transaction) -> None:
+            for found in (tx.credentials.by_secret(_SECRETS[0]), *tx.credentials.all(LOCAL_TENANT)):
+                assert found is not None
+                assert found.rights == ()
+
+        self.write(tmp_path, lambda tx: tx.credentials.insert(made, _SECRETS[0]), check=check)
 
     def test_names_and_secrets_are_taken_once(self, tmp_path: Path) -> None:
         """A living name, any secret and any id are refused a second time; a revoked name is free again."""
@@ -65,9 +77,10 @@ class CredentialStoreContract(SessionStoreContract):
         self.run(tmp_path, test)
 
     def test_an_update_changes_what_may_change_and_a_revocation_stays(self, tmp_path: Path) -> None:
-        """Mounts, expiry and use are replaced; name and kind are not; nothing takes a revocation back."""
-        made = sample_credential("a")
+        """Mounts, expiry and use are replaced; name, kind and rights are not; nothing takes a revocation back."""
+        made = replace(sample_credential("a"), rights=sample_grant("g").rights)
         wanted = replace(made, name="evil", kind=CredentialKind.OWNER, mounts=(MountId("m-3"),), expires_us=7, used_us=8)
+        wanted = replace(wanted, rights=None)
 
         async def test(store: Store) -> None:
             with faults(NotFound, "key_not_found"):

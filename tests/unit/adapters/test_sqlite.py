@@ -249,6 +249,28 @@ def test_a_credential_of_the_second_version_moves_forward(tmp_path: Path) -> Non
     _run(_store(tmp_path), test)
 
 
+def test_a_key_of_the_fourth_version_moves_forward(tmp_path: Path) -> None:
+    """A key that was made before keys had rights is bounded by none after the migration, as it was before."""
+    path = tmp_path / "crank.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        f"PRAGMA application_id = {APPLICATION_ID};{''.join(MIGRATIONS[:4])}PRAGMA user_version = 4;"
+    )
+    connection.execute(
+        "INSERT INTO credential (tenant, credential_id, name, kind, subject, secret_sha256, created_us)"
+        " VALUES ('local', 'k-old', 'old', 'api', 'key:old/k-old', ?, 1)",
+        ("a" * 64,),
+    )
+    connection.commit()
+    connection.close()
+
+    async def test(store: SqliteStore) -> None:
+        (found,) = await store.read(lambda tx: tx.credentials.all(LOCAL_TENANT))
+        assert (found.credential_id, found.rights) == ("k-old", None)
+
+    _run(_store(tmp_path), test)
+
+
 def test_the_database_of_another_program_is_refused(tmp_path: Path) -> None:
     """A sound SQLite file that is not Crank's is not taken over."""
     connection = sqlite3.connect(tmp_path / "crank.db")

@@ -26,6 +26,7 @@ from tests.support.pair import paired
 from tests.unit.api.conftest import check_problem
 
 RESULT = b"what the job left"
+RIGHT = {"type": "urn:crank:capability", "identifier": "python.run.core"}
 RESULT_DIGEST = Digest(hashlib.sha256(RESULT).hexdigest())
 LEFT = Outcome(
     End(Reason.EXITED, exit_code=0),
@@ -96,6 +97,20 @@ async def test_a_key_says_who_it_is_and_when_it_was_used(api, desk):
     assert (await api.get("/v1/keys/self")).json()["subject"] == "local"
 
 
+async def test_rights_are_shown_and_recorded(api, desk):
+    """The answer, the list, the key itself and the record of its making say what it may be used for; null is everything."""
+    details = [{**RIGHT, "version": "1.0.0", "constraints": [{"maxProperties": 2}], "mounts": ["docs"]}]
+    made = await minted(api, "narrow", authorization_details=details)
+    await minted(api, "wide")
+    async with speaking(desk, made["secret"]) as narrow:
+        own = (await narrow.get("/v1/keys/self")).json()
+    listed = [key["authorization_details"] for key in (await api.get("/v1/keys")).json()["keys"]]
+    assert made["authorization_details"] == own["authorization_details"] == details
+    assert listed == [None, details, None]
+    records = (await api.get("/v1/records")).json()["records"]
+    assert [one["facts"]["rights"] for one in records if one["kind"] == "key.minted"] == [details, None]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -110,6 +125,14 @@ async def test_a_key_says_who_it_is_and_when_it_was_used(api, desk):
         ({"name": "a", "mounts": ["nothing"]}, 404, "mount_not_found"),
         ({"name": "a", "mounts": ["m"] * 65}, 413, "too_large"),
         ({"name": "a", "subject": "local"}, 422, "unknown_field"),
+        ({"name": "a", "authorization_details": []}, 422, "invalid_authorization_details"),
+        ({"name": "a", "authorization_details": "*"}, 422, "invalid_field"),
+        ({"name": "a", "authorization_details": [{"identifier": "*"}]}, 422, "invalid_authorization_details"),
+        ({"name": "a", "authorization_details": [{**RIGHT, "constraints": [{"type": 1}]}]}, 422, "invalid_authorization_details"),
+        ({"name": "a", "authorization_details": [{**RIGHT, "calls_max": 2}]}, 422, "key_right_counted"),
+        ({"name": "a", "authorization_details": [{**RIGHT, "identifier": "node.*"}]}, 422, "key_right_owner_only"),
+        ({"name": "a", "authorization_details": [RIGHT], "kind": "owner"}, 422, "key_rights_of_owner"),
+        ({"name": "a", "authorization_details": [{**RIGHT, "version": "1.0.0"}], "kind": "e2b"}, 422, "key_right_unspoken"),
     ],
 )
 async def test_a_wrong_request_mints_nothing(api, body, status, code):

@@ -1,8 +1,8 @@
-"""How long a key lasts, as a person says it."""
+"""How long a key lasts and what it may be used for, as a person says it."""
 
 import pytest
 
-from crank.cli.key import duration_sec
+from crank.cli.key import duration_sec, rights_of
 from crank.errors import InvalidRequest
 
 
@@ -17,3 +17,21 @@ def test_what_is_no_time_is_refused(text):
     """No guess is made of anything else."""
     with pytest.raises(InvalidRequest):
         duration_sec(text)
+
+
+def test_rights_are_read():
+    """A name, a version behind an @, and schemas that hold for all of them; nothing said is everything."""
+    schema = '{"required": ["to"]}'
+    assert rights_of((), ()) is None
+    assert rights_of(("document.*", "document.convert@1.2.0"), ()) == [
+        {"identifier": "document.*"},
+        {"identifier": "document.convert", "version": "1.2.0"},
+    ]
+    assert rights_of(("*",), (schema,)) == [{"identifier": "*", "constraints": [{"required": ["to"]}]}]
+
+
+@pytest.mark.parametrize(("capabilities", "constraints"), [((), ("{}",)), (("*",), ("[]",)), (("*",), ("{",))])
+def test_what_bounds_nothing_is_refused(capabilities, constraints):
+    """A schema for no capability, and what is no schema."""
+    with pytest.raises(InvalidRequest):
+        rights_of(capabilities, constraints)

@@ -3,11 +3,15 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from crank.adapters.sqlite import statements
 from crank.adapters.sqlite.faults import is_unique_violation
+from crank.adapters.sqlite.sessions import read_value
 from crank.domain.credential import Credential, CredentialKind
+from crank.domain.grant_codec import parse_rights, rights_document
 from crank.domain.ids import CredentialId, Digest, MountId, TenantId
+from crank.domain.json import dumps
 from crank.errors import Conflict, NotFound, StoreError
 
 
@@ -24,7 +28,7 @@ class SqlCredentials:
         if named is not None and credential.revoked_us is None:
             raise name_taken(credential.name)
         try:
-            self._sql.execute(statements.CREDENTIAL_INSERT, {**asdict(credential), "secret_sha256": secret_sha256})
+            self._sql.execute(statements.CREDENTIAL_INSERT, {**_row(credential), "secret_sha256": secret_sha256})
         except sqlite3.IntegrityError as fault:
             if not is_unique_violation(fault):
                 raise
@@ -45,7 +49,7 @@ class SqlCredentials:
 
     def update(self, credential: Credential) -> None:
         """Replace what may change of it; a revocation stays. Raises NotFound."""
-        if not self._sql.execute(statements.CREDENTIAL_UPDATE, asdict(credential)).rowcount:
+        if not self._sql.execute(statements.CREDENTIAL_UPDATE, _row(credential)).rowcount:
             raise NotFound("There is no such key.", code="key_not_found")
         self._sql.execute(statements.CREDENTIAL_MOUNTS_CLEAR, (credential.tenant, credential.credential_id))
         self._put_mounts(credential)
@@ -76,13 +80,21 @@ class SqlCredentials:
         found = self._sql.execute(statements.CREDENTIAL_MOUNTS, (document["tenant"], document["credential_id"]))
         mounts = tuple(MountId(entry["mount_id"]) for entry in found)
         try:
-            return Credential(**{**document, "kind": CredentialKind(document["kind"]), "mounts": mounts})
+            rights = None if document["rights"] is None else parse_rights(read_value(document["rights"]))
+            return Credential(
+                **{**document, "kind": CredentialKind(document["kind"]), "mounts": mounts, "rights": rights}
+            )
         except (TypeError, ValueError) as fault:
             raise StoreError(f"A stored credential cannot be read back: {fault!r}.", code="store_corrupt") from fault
 
     def _put_mounts(self, credential: Credential) -> None:
         rows = [(credential.tenant, credential.credential_id, mount) for mount in sorted(set(credential.mounts))]
         self._sql.executemany(statements.CREDENTIAL_MOUNT_PUT, rows)
+
+
+def _row(credential: Credential) -> dict[str, Any]:
+    rights = None if credential.rights is None else dumps(rights_document(credential.rights))
+    return {**asdict(credential), "rights": rights}
 
 
 def name_taken(name: str) -> Conflict:

@@ -337,6 +337,8 @@ CREATE INDEX job_called_open ON job (seq) WHERE caller_id IS NOT NULL AND ended_
 _V4 = _V4_IDENTITIES + _V4_ENROLMENTS + _V4_WORKLOADS + _V4_GRANTS + _V4_FEDERATION + _V4_CALLS
 
 _V5 = """
+-- What a key may be used for, as JSON; NULL is everything that one of its kind may, as all keys were before.
+ALTER TABLE credential ADD COLUMN rights TEXT;
 -- On which registration a certificate was issued: what is removed takes its certificates along.
 ALTER TABLE identity ADD COLUMN workload TEXT;
 CREATE INDEX identity_workload ON identity (workload, not_after_us) WHERE workload IS NOT NULL;

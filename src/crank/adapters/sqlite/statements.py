@@ -178,11 +178,12 @@ BLOB_FORGET = "DELETE FROM blob_ref WHERE tenant = ? AND job_id = ?"
 
 TENANT_PUT = "INSERT INTO tenant (tenant, created_us) VALUES (?, ?) ON CONFLICT DO NOTHING"
 
-_CREDENTIAL_COLUMNS = "tenant, credential_id, name, kind, subject, created_us, expires_us, used_us, revoked_us"
+_CREDENTIAL_COLUMNS = "tenant, credential_id, name, kind, subject, created_us, expires_us, used_us, revoked_us, rights"
 
 CREDENTIAL_INSERT = f"""
 INSERT INTO credential ({_CREDENTIAL_COLUMNS}, secret_sha256) VALUES (
-    :tenant, :credential_id, :name, :kind, :subject, :created_us, :expires_us, :used_us, :revoked_us, :secret_sha256
+    :tenant, :credential_id, :name, :kind, :subject, :created_us, :expires_us, :used_us, :revoked_us, :rights,
+    :secret_sha256
 )"""
 
 CREDENTIAL_NAMED = "SELECT 1 FROM credential WHERE tenant = ? AND name = ? AND revoked_us IS NULL"

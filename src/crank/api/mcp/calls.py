@@ -15,6 +15,7 @@ from crank.controller.desk import Desk
 from crank.controller.end_session import close_session
 from crank.controller.mounts import list_mounts
 from crank.controller.open_session import open_session
+from crank.controller.spend import may_call
 from crank.controller.submit import Submission, Submitted, claim, submit
 from crank.domain.capability import Capability
 from crank.domain.ids import JobId, SessionId, parse_job_id, parse_session_id
@@ -276,8 +277,9 @@ def _place(asked: shapes.Somewhere, *, needed: bool) -> str | None:
 
 
 async def find_capability(call: Call, asked: shapes.FindCapability) -> Told:
-    """Rank what connected workers offer by what is asked for."""
-    offered = [one for worker in call.desk.roster.live() for one in worker.known.capabilities]
+    """Rank what connected workers offer, and the caller may call, by what is asked for."""
+    there = [one for worker in call.desk.roster.live() for one in worker.known.capabilities]
+    offered = [one for one in there if may_call(call.desk, one.name)]
     found = [_candidate(one) for one in discovery.find(asked.query, offered)]
     if found:
         message = "The best stands first; read the reasons before you choose."

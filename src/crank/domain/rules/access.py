@@ -1,10 +1,12 @@
 """What a credential may do: whether it lives, which operations are the owner's, how its secret looks."""
 
 import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
 from crank.domain.credential import Credential, CredentialKind
+from crank.domain.grant import NODE_PREFIX, Right
 from crank.domain.ids import CredentialId, JobId
 from crank.domain.job import Refusal
 
@@ -62,6 +64,41 @@ def refusal(credential: Credential, action: Action) -> Refusal | None:
         "Ask the node's owner to do it.",
         str(action),
     )
+
+
+def rights_refusal(kind: CredentialKind, rights: Sequence[Right]) -> Refusal | None:
+    """Return why no key of this kind is made with these rights, or None. What nobody would honour is no limit."""
+    if kind is CredentialKind.OWNER:
+        return Refusal(
+            "key_rights_of_owner",
+            "An owner's key may do everything, so rights would not bound it.",
+            "Make a key of kind api, or leave the rights out.",
+            "authorization_details",
+        )
+    for place, right in enumerate(rights):
+        where = f"authorization_details[{place}]"
+        if right.capability.startswith(NODE_PREFIX):
+            return Refusal(
+                "key_right_owner_only",
+                f"{right.capability} is the owner's, and no other key has it.",
+                "Make a key of kind owner, or a token of the owner's that names it.",
+                f"{where}.identifier",
+            )
+        if right.calls_max is not None or right.budget_max is not None:
+            return Refusal(
+                "key_right_counted",
+                "A key counts nothing that is done with it.",
+                "Leave the count out, and exchange the key for a token that has it: crank token exchange --calls.",
+                f"{where}.{'budget_max' if right.calls_max is None else 'calls_max'}",
+            )
+        if kind is CredentialKind.E2B and (right.version is not None or right.constraints):
+            return Refusal(
+                "key_right_unspoken",
+                "A client of E2B names neither a version nor args, so they cannot be bounded there.",
+                "Name the capability alone; sandboxes of E2B are python.run.interpreter.",
+                f"{where}.{'constraints' if right.version is None else 'version'}",
+            )
+    return None
 
 
 def lives(credential: Credential, now_us: int) -> bool:

@@ -54,7 +54,9 @@ class Subject:
         """Return the most that can come of it."""
         if self.grant is not None:
             return Ceiling(self.grant.rights, self.grant.expires_us, self.grant.depth_left)
-        rights = OF_A_KEY if self.credential.bounded else OF_THE_OWNER
+        rights = self.credential.rights
+        if rights is None:
+            rights = OF_A_KEY if self.credential.bounded else OF_THE_OWNER
         ends_us = self.credential.expires_us
         return Ceiling(rights, _FAR_US if ends_us is None else ends_us, DEPTH_MAX)
 

@@ -306,14 +306,14 @@ def _refusal(right: Right, call: Call, satisfies: Satisfies, now_us: int) -> Ref
     if not lasts(right, now_us):
         return Refusal(
             "right_expired",
-            f"This token allowed {call.capability} until a moment that has passed.",
+            f"This credential allowed {call.capability} until a moment that has passed.",
             "Ask for a new token; 'crank token inspect' shows how long each right lasts.",
             "capability",
         )
     if right.version is not None and call.version != right.version:
         return Refusal(
             "version_not_granted",
-            f"This token allows version {right.version} of {call.capability} and no other.",
+            f"This credential allows version {right.version} of {call.capability} and no other.",
             f"Send 'version': {right.version!r}.",
             "version",
         )
@@ -321,7 +321,7 @@ def _refusal(right: Right, call: Call, satisfies: Satisfies, now_us: int) -> Ref
     if allowed is not None and any(mount_id not in allowed and name not in allowed for mount_id, name in call.mounts):
         return Refusal(
             "mounts_not_granted",
-            "This token does not allow one of the mounts.",
+            "This credential does not allow one of the mounts.",
             f"Name only {', '.join(allowed)}." if allowed else "Leave the mounts out.",
             "mounts",
         )
@@ -333,7 +333,7 @@ def _args_refusal(right: Right, call: Call, satisfies: Satisfies) -> Refusal | N
         # A schema of args says nothing of what code does: it would be a limit that limits nothing.
         return Refusal(
             "code_not_granted",
-            "This token allows the capability only for args that satisfy its constraints, and so for no code.",
+            "This credential allows the capability only for args that satisfy its constraints, and so for no code.",
             "Ask for a token that allows this capability without constraints, or call a function, which takes args alone.",
             "code",
         )
@@ -345,8 +345,8 @@ def _args_refusal(right: Right, call: Call, satisfies: Satisfies) -> Refusal | N
         return None
     return Refusal(
         "args_not_granted",
-        "This token allows the capability only for args that satisfy its constraints.",
-        "Look at the constraints with 'crank token inspect', or ask for a token that allows these args.",
+        "This credential allows the capability only for args that satisfy its constraints.",
+        "Look at the constraints of the token or key, or ask for one that allows these args.",
         "args",
     )
 
@@ -354,7 +354,7 @@ def _args_refusal(right: Right, call: Call, satisfies: Satisfies) -> Refusal | N
 def _not_named(call: Call) -> Refusal:
     return Refusal(
         "capability_not_granted",
-        f"This token does not allow {call.capability}.",
-        "Ask for a token that names this capability.",
+        f"This credential does not allow {call.capability}.",
+        "Ask for a token or key that names this capability.",
         "capability",
     )
