@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import NoReturn
 
 from crank.controller.desk import Desk
-from crank.controller.scope import may, unknown
+from crank.controller.narrowed import may
+from crank.controller.scope import unknown
 from crank.domain.credential import Credential, CredentialKind
 from crank.domain.grant import NODE_PREFIX
 from crank.domain.ids import LOCAL_TENANT, CredentialId, Digest, JobId

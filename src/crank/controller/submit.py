@@ -25,7 +25,7 @@ from crank.controller.attended import attend_to
 from crank.controller.desk import Desk
 from crank.controller.earlier import OWN_FOLDER, find_kept
 from crank.controller.hand_over import hand_over, resolve_mounts
-from crank.controller.scope import space_of
+from crank.controller.narrowed import space_of
 from crank.controller.spend import accept, check_granted, mounts_of, named, spend
 from crank.controller.use_session import admit, join, touch
 from crank.domain.capability import Capability
