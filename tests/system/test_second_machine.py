@@ -126,15 +126,28 @@ class Both:
         address = urlsplit(info["api"])
         socket = str(self.here.home.parent / "api.sock")
         with self.here.relay(socket, str(address.hostname), str(address.port)):
-            transport = httpx2.HTTPTransport(uds=socket, verify=ssl.create_default_context(cafile=info["ca_file"]))
-            secret = Path(info["token_file"]).read_text().strip()
-            headers = {"Authorization": f"Bearer {secret}"}
-            with httpx2.Client(transport=transport, base_url=info["api"], headers=headers, timeout=60) as self._api:
+            try:
                 yield
+            finally:
+                self.hang_up()
+
+    def hang_up(self) -> None:
+        """Let the next `get` connect anew, by the roots that hold then."""
+        if self._api is not None:
+            self._api.close()
+            self._api = None
+
+    def _connect(self) -> httpx2.Client:
+        info, socket = self.info(), str(self.here.home.parent / "api.sock")
+        transport = httpx2.HTTPTransport(uds=socket, verify=ssl.create_default_context(cafile=info["ca_file"]))
+        secret = Path(info["token_file"]).read_text().strip()
+        headers = {"Authorization": f"Bearer {secret}"}
+        return httpx2.Client(transport=transport, base_url=info["api"], headers=headers, timeout=60)
 
     def get(self, path: str) -> Any:
         """Read something of the controller's API."""
-        assert self._api is not None
+        if self._api is None:
+            self._api = self._connect()
         return self._api.get(path).json()
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -271,7 +284,7 @@ def test_the_token_is_good_for_nothing_more(both: Both, tmp_path: Path) -> None:
 
 
 def test_a_new_root_reaches_what_it_keeps(both: Both) -> None:
-    """Its program keeps the roots that its worker hears of, before the new one signs: with those it comes back and renews."""
+    """Its program fetches the roots that its worker rings for, before the new one signs: with those it comes back and renews."""
     both.here.crank("identity", "rotate", "prepare")
     files = [both.there.home / "member" / "ca.pem", both.there.home / "worker" / "joined" / "identity" / "ca.pem"]
     until(lambda: all(path.read_text().count("BEGIN CERTIFICATE") == 2 for path in files), what="both roots to be kept")
@@ -282,7 +295,8 @@ def test_a_new_root_reaches_what_it_keeps(both: Both) -> None:
             return True
         return False
 
-    until(activated, what="every worker to have acknowledged the new root")
+    until(activated, what="every worker and the machine itself to have acknowledged the new root")
+    both.hang_up()
 
 
 def test_it_comes_back_without_the_token(both: Both) -> None:
