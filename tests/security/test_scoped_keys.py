@@ -28,6 +28,7 @@ from tests.unit.api.mcp.test_door import call, message
 
 OWNER = {"Authorization": f"Bearer {SECRET}"}
 JOB = {"capability": "python.run.core", "code": "print('hi')"}
+FUNCTION = {"capability": "text.count", "code": None}
 DOCS = replace(CORE, name="python.run.docs", env_profile="python-docs")
 SEEN, UNSEEN = "01a22c25-c053-75ba-a18d-e8c260b2c9b7", "01a22c25-c053-75ba-a18d-e8c260b2c9b8"
 BY_KEY = Role(
@@ -99,8 +100,9 @@ async def refusals(desk):
         ({"identifier": "python.run"}, {}, "capability_not_granted"),
         ({"identifier": "python.run.core", "version": "1.0.0"}, {}, "version_not_granted"),
         ({"identifier": "python.run.core", "version": "1.0.0"}, {"version": "1.0"}, "version_not_granted"),
-        ({"identifier": "python.*", "constraints": [{"required": ["n"]}]}, {}, "args_not_granted"),
-        ({"identifier": "python.*", "constraints": [{"required": ["n"]}]}, {"args": ["n"]}, "args_not_granted"),
+        ({"identifier": "python.*", "expires_sec": 1}, {}, "right_expired"),
+        ({"identifier": "python.*", "constraints": [{"required": ["n"]}]}, {"args": {"n": 1}}, "code_not_granted"),
+        ({"identifier": "*", "constraints": [{"required": ["n"]}]}, {**FUNCTION, "args": ["n"]}, "args_not_granted"),
         ({"identifier": "python.*", "mounts": []}, {"mounts": ["papers"]}, "mount_not_allowed"),
         ({"identifier": "python.*", "mounts": ["others"]}, {"mounts": ["papers"]}, "mount_not_allowed"),
     ],
@@ -110,10 +112,11 @@ async def test_a_job_that_its_rights_do_not_name_is_refused_and_recorded(http, d
     folder = str(tmp_path_factory.mktemp("papers"))
     await http.post("/v1/mounts", json={"path": folder, "name": "papers"}, headers=OWNER)
     key = await minted(http, right, mounts=["papers"])
-    check_problem(await http.post("/v1/jobs", json={**JOB, **body}, headers=shown(key)), 403, code)
+    asked = {name: value for name, value in {**JOB, **body}.items() if value is not None}
+    check_problem(await http.post("/v1/jobs", json=asked, headers=shown(key)), 403, code)
     assert (await http.get("/v1/jobs", headers=OWNER)).json()["jobs"] == []
     # A mount that is not there for the key is asked for before its rights are.
-    assert await refusals(desk) == (set() if code == "mount_not_allowed" else {(key["subject"], code, "python.run.core")})
+    assert await refusals(desk) == (set() if code == "mount_not_allowed" else {(key["subject"], code, asked["capability"])})
 
 
 async def test_what_its_rights_name_runs_and_others_keys_stay_as_they_were(http, worker):
@@ -153,18 +156,18 @@ async def test_an_upload_is_no_way_to_what_it_may_not_call(http, worker):
 
 
 async def test_a_session_that_its_rights_do_not_name_is_not_opened(http, desk):
-    """A key for documents opens no sandbox; one for it does, and runs in it what its constraints allow."""
+    """A key for documents opens no sandbox, nor does one for functions alone; one for it does, and runs in it no more."""
     none = await minted(http, {"identifier": "document.*"}, name="none")
-    bound = await minted(http, {"identifier": "python.run.core", "constraints": [{"maxProperties": 1}]})
+    calls = await minted(http, {"identifier": "*", "constraints": [{"maxProperties": 1}]}, name="calls")
+    whole = await minted(http, {"identifier": "python.run.core"})
     async with paired(desk, {}):
         check_problem(await http.post("/v1/sessions", json={}, headers=shown(none)), 403, "capability_not_granted")
-        opened = await http.post("/v1/sessions", json={}, headers=shown(bound))
+        check_problem(await http.post("/v1/sessions", json={}, headers=shown(calls)), 403, "code_not_granted")
+        opened = await http.post("/v1/sessions", json={}, headers=shown(whole))
         assert opened.status_code == 201, opened.text
         inside = {"code": "1", "session": opened.json()["session_id"]}
-        more = {**inside, "args": {"n": 1, "m": 2}}
-        check_problem(await http.post("/v1/jobs", json=more, headers=shown(bound)), 403, "args_not_granted")
-        sent = await http.post("/v1/jobs", json={**inside, "args": {"n": 1}}, headers=shown(bound))
-        assert sent.status_code == 202, sent.text
+        check_problem(await http.post("/v1/jobs", json=inside, headers=shown(calls)), 404, "session_not_found")
+        assert (await http.post("/v1/jobs", json=inside, headers=shown(whole))).status_code == 202
     assert len((await http.get("/v1/sessions", headers=OWNER)).json()["sessions"]) == 1
 
 
@@ -264,7 +267,7 @@ async def test_an_e2b_key_for_something_else_opens_no_sandbox(http, desk, worker
 
 async def test_no_token_of_it_is_wider(http, desk, worker):
     """Asked for everything an exchange gives what the key may, in every field; asked for something else, nothing."""
-    held = {"type": DETAIL, "identifier": "python.run.core", "version": "1.0.0", "constraints": [{"required": ["n"]}]}
+    held = {"type": DETAIL, "identifier": "python.run.core", "version": "1.0.0", "mounts": []}
     key = await minted(http, held)
     agent = Agent(http, desk)
     for more in ({}, {"scope": "*"}, {"details": [{"identifier": "python.*"}, {"identifier": "node.keys.change"}]}):
@@ -302,8 +305,8 @@ async def test_a_workload_that_acts_by_its_authority_gets_no_more(http, desk, au
 
 async def test_a_job_of_it_is_handed_no_more_and_calls_for_no_more(http, desk, worker):
     """A handle for more is refused; one that looks wider than a right is asked anew with each call."""
-    key = await minted(http, {"identifier": "python.run.core", "constraints": [{"required": ["n"]}]})
-    job = {"code": "1", "capability": "python.run.core", "args": {"n": 1}}
+    key = await minted(http, {"identifier": "python.run.core", "version": "1.0.0"})
+    job = {"code": "1", "capability": "python.run.core", "version": "1.0.0"}
     run = {"name": "run", "kind": "call", "capability": "python.run.core"}
     for wider in ("*", "python.*", "python.run.docs"):
         sent = await http.post("/v1/jobs", json={**job, "handles": [{**run, "capability": wider}]}, headers=shown(key))
@@ -318,6 +321,6 @@ async def test_a_job_of_it_is_handed_no_more_and_calls_for_no_more(http, desk, w
     )  # fmt: skip
     await worker.say(asking)
     answer = await worker.link.next(CallAnswer)
-    assert (answer.verdict, answer.code) == ("refused", "args_not_granted")
-    await worker.say(replace(asking, number=2, args={"n": 2}))
+    assert (answer.verdict, answer.code) == ("refused", "version_not_granted")
+    await worker.say(replace(asking, number=2, version="1.0.0", args={"n": 2}))
     assert (await worker.lease()).args == {"n": 2}
