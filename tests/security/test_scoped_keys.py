@@ -115,8 +115,7 @@ async def test_a_job_that_its_rights_do_not_name_is_refused_and_recorded(http, d
     asked = {name: value for name, value in {**JOB, **body}.items() if value is not None}
     check_problem(await http.post("/v1/jobs", json=asked, headers=shown(key)), 403, code)
     assert (await http.get("/v1/jobs", headers=OWNER)).json()["jobs"] == []
-    # A mount that is not there for the key is asked for before its rights are.
-    assert await refusals(desk) == (set() if code == "mount_not_allowed" else {(key["subject"], code, asked["capability"])})
+    assert await refusals(desk) == {(key["subject"], code, asked["capability"])}
 
 
 async def test_what_its_rights_name_runs_and_others_keys_stay_as_they_were(http, worker):

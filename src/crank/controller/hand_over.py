@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from crank.controller.desk import Desk
-from crank.controller.spend import may_call, note_refusal
+from crank.controller.spend import look_up, may_call, note_refusal
 from crank.domain.handle import Handle
 from crank.domain.ids import TenantId
 from crank.domain.job import Mount
@@ -40,8 +40,10 @@ def resolve_mounts(
     return resolved
 
 
-async def hand_over(desk: Desk, *, tenant: TenantId, drafts: Sequence[DraftHandle]) -> tuple[Handle, ...]:
-    """Make handles of what was asked for. Raises NotAllowed for what is not the caller's, InvalidRequest for a bad schema."""
+async def hand_over(
+    desk: Desk, *, tenant: TenantId, capability: str, drafts: Sequence[DraftHandle]
+) -> tuple[Handle, ...]:
+    """Make handles of what was asked for, for a job of this capability. Raises NotAllowed for what is not the caller's, InvalidRequest for a bad schema."""
     if not drafts:
         return ()
     await _check_granted(desk, drafts)
@@ -56,13 +58,15 @@ async def hand_over(desk: Desk, *, tenant: TenantId, drafts: Sequence[DraftHandl
                     problems=[problem],
                 )
     wanted = [(position, draft) for position, draft in enumerate(drafts) if draft.mount is not None]
-    mounts = await desk.store.read(
+    mounts = await look_up(
+        desk,
+        capability,
         lambda tx: resolve_mounts(
             tx,
             tenant,
             [DraftMount(draft.name, draft.mount or "") for _, draft in wanted],
             places=[f"handles.{position}.mount" for position, _ in wanted],
-        )
+        ),
     )
     return tuple(
         Handle(draft.name, draft.kind, draft.right, mounts[draft.name].mount_id if draft.mount is not None else None)

@@ -18,7 +18,7 @@ from crank.controller.desk import Desk
 from crank.controller.end_session import close_session, end_session, find_session, tell
 from crank.controller.hand_over import resolve_mounts
 from crank.controller.roster import LiveWorker
-from crank.controller.spend import accept, belong, check_granted, mounts_of, spend
+from crank.controller.spend import accept, belong, check_granted, look_up, mounts_of, spend
 from crank.domain.capability import Capability, Effects
 from crank.domain.ids import SessionId, TenantId
 from crank.domain.job import JobRequest, Mount, MountUse, Refusal
@@ -48,7 +48,7 @@ async def open_session(desk: Desk, *, tenant: TenantId, subject: str, fields: Js
     """
     draft = parse_session_request(fields)  # 1
     _check_clocks(desk, ClocksWanted(draft.idle_sec, draft.lifetime_sec))
-    mounts = await desk.store.read(lambda tx: resolve_mounts(tx, tenant, draft.mounts))  # 2
+    mounts = await look_up(desk, draft.capability, lambda tx: resolve_mounts(tx, tenant, draft.mounts))  # 2
     call = Call(draft.capability, draft.version, None, mounts_of(mounts.values()), has_code=True)
     await check_granted(desk, call)
     candidates = await _candidates(desk, draft, mounts)  # 3

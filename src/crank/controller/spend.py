@@ -60,6 +60,17 @@ async def accept(desk: Desk, capability: str, work: Callable[[Transaction], T]) 
         raise
 
 
+async def look_up(desk: Desk, capability: str, work: Callable[[Transaction], T]) -> T:
+    """Find what a request names; where that is not its caller's, leave a record of it."""
+    try:
+        return await desk.store.read(work)
+    except NotAllowed as fault:
+        # Everything is the owner's: what is not found was mistyped.
+        if desk.asker is not None and desk.asker.bounded:
+            await note_refusal(desk, fault.error_code, capability)
+        raise
+
+
 async def note_refusal(desk: Desk, code: str, capability: str) -> None:
     """Record that somebody asked for what their credential does not allow; a flood of it in aggregate."""
     asker = desk.asker

@@ -26,7 +26,7 @@ from crank.controller.desk import Desk
 from crank.controller.earlier import OWN_FOLDER, find_kept
 from crank.controller.hand_over import hand_over, resolve_mounts
 from crank.controller.narrowed import space_of
-from crank.controller.spend import accept, check_granted, mounts_of, named, spend
+from crank.controller.spend import accept, check_granted, look_up, mounts_of, named, spend
 from crank.controller.use_session import admit, join, touch
 from crank.domain.capability import Capability
 from crank.domain.handle import CalledBy, Handle
@@ -119,8 +119,10 @@ async def submit(
         if earlier is not None:
             return Submitted(earlier, replayed=True)
     draft, session = await join(desk, tenant=tenant, draft=draft, fields=submission.fields)  # 3
-    mounts, call = await desk.store.read(lambda tx: _resolve(tx, tenant, draft, session))
-    handles = origin.handles if origin is not None else await hand_over(desk, tenant=tenant, drafts=draft.handles)
+    mounts, call = await look_up(desk, draft.capability, lambda tx: _resolve(tx, tenant, draft, session))
+    handles = origin.handles if origin is not None else await hand_over(
+        desk, tenant=tenant, capability=draft.capability, drafts=draft.handles
+    )
     await check_granted(desk, call)
     capability = await _who_could(desk, subject, draft, mounts, tenant=tenant, session=session)  # 4
     _check_terms(desk, draft, capability)  # 5
