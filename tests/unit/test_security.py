@@ -237,6 +237,8 @@ def test_a_revoked_peer_gets_no_connection(folders, listed):
     ear = Ear(security.MutualTls(folders["one"]), TWO)
     with mine.connect("127.0.0.1", ear.port, expect=ONE) as link:
         assert mine.peer(link).spiffe_id == parse_spiffe_id(ONE)
+        # The other side has looked at its own list by then.
+        assert link.recv(100) == b"hello"
         listed(serial_in(folders["one"]))
         with pytest.raises(UntrustedPeer) as caught:
             mine.peer(link)

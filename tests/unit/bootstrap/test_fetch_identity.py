@@ -84,9 +84,12 @@ async def test_a_watch_writes_anew_and_tells(tmp_path: Path) -> None:
     """After each change the files are new, the command has run and the process has its signal; the identity's end is an end."""
     program = "import signal, sys\nprint('ready', flush=True)\nwhile True:\n    print(signal.sigwait([signal.SIGHUP]).name, flush=True)"
     block = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP]);"
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{block}\n{program}"], stdout=subprocess.PIPE, text=True
-    ) as server:
+    with (
+        subprocess.Popen([sys.executable, "-c", f"{block}\n{program}"], stdout=subprocess.PIPE, text=True) as server,
+        contextlib.ExitStack() as ending,
+    ):
+        # Whatever fails below: nobody would end it, and all would wait for it.
+        ending.callback(server.kill)
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
         (tmp_path / "pid").write_text(f"{server.pid}\n/var/lib/data\n5432\n")
@@ -98,16 +101,15 @@ async def test_a_watch_writes_anew_and_tells(tmp_path: Path) -> None:
             entry = await at.register("agent/a")
             keeping = asyncio.create_task(keep(f"unix://{at.path}", wish, watch=True, told=heard.put_nowait))
             await heard.get()
-            first = (tmp_path / "id" / "key.pem").read_bytes()
+            first = {name: (tmp_path / "id" / name).read_bytes() for name in ("cert.pem", "bundle.pem")}
             at.authority.change_root(keep_old=False)
             await heard.get()
-            assert (tmp_path / "id" / "key.pem").read_bytes() != first
+            assert all((tmp_path / "id" / name).read_bytes() != before for name, before in first.items())
             assert (tmp_path / "ran").read_text() == "xx"
             assert [server.stdout.readline() for _ in range(2)] == ["SIGHUP\n"] * 2
             await at.remove(entry)
             with pytest.raises(NotAllowed):
                 await keeping
-        server.kill()
 
 
 async def test_what_was_revoked_is_written_and_told(tmp_path: Path) -> None:
