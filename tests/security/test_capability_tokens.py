@@ -16,8 +16,6 @@ from crank.controller import proof_window
 from crank.controller.identities import revoke_identity
 from crank.controller.proof_window import ProofWindow
 from crank.domain.grant import Right
-from crank.domain.ids import JobId, MountId
-from crank.domain.job import MountUse
 from crank.domain.role import Role
 from crank.domain.session import SessionState
 from crank.errors import NotAuthenticated
@@ -531,77 +529,6 @@ async def test_a_token_by_the_holders_own_key_is_nobodys(agent):
     brought = sign(fresh, {"typ": "at+jwt", "jwk": public_jwk(fresh)}, {"sub": "local"})
     check_problem(await agent.use(brought, "GET", "/v1/jobs"), 401, "invalid_token")
     assert (await agent.use(token, "GET", "/v1/jobs")).status_code == 200
-
-
-# --- narrowed -------------------------------------------------------------------------------------
-
-NARROWED = [
-    {"version": "1.0.0"},
-    {"mounts": []},
-    {"mounts": ["pictures"]},
-    {"constraints": [{"properties": {"n": {"maximum": 3}}}]},
-]
-DOORS = [
-    ("GET", "", {}),
-    ("GET", "/events", {}),
-    ("GET", "/artifacts", {}),
-    ("POST", "/cancel", {}),
-    ("POST", "/interrupt", {}),
-    ("POST", "/stdin", {"json": {"text": "x"}}),
-]
-
-
-async def wider_jobs(desk, agent, key):
-    """Return a job of the key's space with a mount and args, and one whose mounts are its session's."""
-    token = await agent.token(key)
-    made = (await agent.use(token, "POST", "/v1/jobs", json=JOB)).json()["job_id"]
-    mounts = (MountUse("docs", MountId("00000000-0000-7000-8000-0000000000aa")),)
-    plain = replace((await desk.store.read(lambda tx: tx.jobs.find("local", made))), job_id=JobId(made[:-2] + "aa"))
-    plain = replace(plain, request=replace(plain.request, mounts=mounts, args={"n": 9}, code=None))
-    session = sample_session("s")
-    session = replace(session, owner=plain.owner, request=replace(session.request, capability=CORE.name, mounts=mounts))
-    inner = replace(plain.request, mounts=(), session_id=session.session_id)
-    within = replace(plain, job_id=JobId(made[:-2] + "bb"), request=inner)
-
-    def keep(tx):
-        tx.sessions.insert(session)
-        for job in (plain, within):
-            tx.jobs.insert(job)
-
-    await desk.store.transact(keep)
-    return [plain.job_id, within.job_id]
-
-
-@pytest.mark.parametrize("narrowed", NARROWED, ids=["version", "no mounts", "other mounts", "args"])
-async def test_a_narrowed_token_reaches_no_wider_job_of_its_own_keys_space(agent, desk, worker, narrowed):
-    """Whatever field it was narrowed in: it reads, follows, stops and feeds no job that it could not have made."""
-    key = (await agent.http.post("/v1/keys", json={"name": "ann"}, headers=OWNER)).json()["secret"]
-    jobs = await wider_jobs(desk, agent, key)
-    wide = await agent.token(key)
-    narrow = await agent.token(key, details=[{"identifier": "python.*", **narrowed}])
-    for token, seen in ((wide, set(jobs)), (narrow, set())):
-        listed = (await agent.use(token, "GET", "/v1/jobs")).json()["jobs"]
-        assert {one["job_id"] for one in listed} & set(jobs) == seen
-    for job in jobs:
-        assert (await agent.use(wide, "GET", f"/v1/jobs/{job}")).status_code == 200
-        for method, door, parts in DOORS:
-            answer = await agent.use(narrow, method, f"/v1/jobs/{job}{door}", **parts)
-            check_problem(answer, 404, "job_not_found")
-        records = await agent.use(narrow, "GET", f"/v1/records?job_id={job}")
-        assert records.status_code == 403 or records.json()["records"] == []
-
-
-async def test_a_token_still_reaches_what_it_could_have_made(agent, desk, worker):
-    """Narrowed in every field, and the job within them all."""
-    key = (await agent.http.post("/v1/keys", json={"name": "ann"}, headers=OWNER)).json()["secret"]
-    jobs = await wider_jobs(desk, agent, key)
-    mounted = {"identifier": "python.*", "mounts": ["00000000-0000-7000-8000-0000000000aa"]}
-    bound = {**mounted, "constraints": [{"properties": {"n": {"minimum": 9}}}]}
-    # Constraints leave functions alone, and what is in a session is code.
-    for detail, seen in ((mounted, jobs), (bound, jobs[:1])):
-        token = await agent.token(key, details=[detail])
-        found = [job for job in jobs if (await agent.use(token, "GET", f"/v1/jobs/{job}")).status_code == 200]
-        assert found == seen
 
 
 # --- ended and raced -----------------------------------------------------------------------------

@@ -100,7 +100,7 @@ async def refusals(desk):
         ({"identifier": "python.run"}, {}, "capability_not_granted"),
         ({"identifier": "python.run.core", "version": "1.0.0"}, {}, "version_not_granted"),
         ({"identifier": "python.run.core", "version": "1.0.0"}, {"version": "1.0"}, "version_not_granted"),
-        ({"identifier": "python.*", "expires_sec": 1}, {}, "right_expired"),
+        ({"identifier": "python.*", "expires_at_sec": 1}, {}, "right_expired"),
         ({"identifier": "python.*", "constraints": [{"required": ["n"]}]}, {"args": {"n": 1}}, "code_not_granted"),
         ({"identifier": "*", "constraints": [{"required": ["n"]}]}, {**FUNCTION, "args": ["n"]}, "args_not_granted"),
         ({"identifier": "python.*", "mounts": []}, {"mounts": ["papers"]}, "mount_not_allowed"),

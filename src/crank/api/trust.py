@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from crank.api.agents import caller_if_shown
 from crank.api.documents import answer
+from crank.api.peer import Caller
 from crank.api.prefer import wait_sec
 from crank.api.strict import StrictRoute
 from crank.controller.bundles import Trust
@@ -32,9 +33,8 @@ async def trust_bundle(request: Request) -> Response:
     trust = _trust(request)
     seen = _tags(request)
     caller = await caller_if_shown(request)
-    if caller is not None:
-        acknowledge(trust, subject=caller.subject, seen=seen)
-    else:
+    # Whoever says nothing of what it has may be behind, whether or not it is known who it is.
+    if caller is None or not acknowledge(trust, subject=_follower(caller), seen=seen):
         trust.bundles.asked()
     patience_sec = wait_sec(request.headers.getlist("prefer")) or 0
     published = await publish(trust, seen=seen, wait_sec=patience_sec)
@@ -43,6 +43,12 @@ async def trust_bundle(request: Request) -> Response:
     if published.tag in seen or "*" in seen:
         return Response(status_code=304, headers=headers)
     return Response(published.raw, media_type="application/json", headers=headers)
+
+
+def _follower(caller: Caller) -> str:
+    # However many tokens a key is exchanged for, they are one who follows: nobody fills the list with them.
+    grant = caller.desk.grant
+    return caller.subject if grant is None else f"tokens of the key {grant.credential_id}"
 
 
 @router.get(DISCOVERY_PATH)

@@ -183,7 +183,7 @@ def _held_for(held: Sequence[Right], asked: Right) -> list[Right]:
             mounts=right.mounts if asked.mounts is not None else None,
             calls_max=right.calls_max if asked.calls_max is not None else None,
             budget_max=right.budget_max if asked.budget_max is not None else None,
-            expires_sec=None,
+            expires_at_sec=None,
         )
         for right in held
         if within(asked.capability, right.capability)

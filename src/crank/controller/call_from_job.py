@@ -19,6 +19,7 @@ import structlog
 from crank.controller.constraints import satisfies_by
 from crank.controller.desk import Desk
 from crank.controller.follow import wait_ended
+from crank.controller.narrowed import whole
 from crank.controller.roster import LiveWorker
 from crank.controller.scope import desk_for, desk_for_grant, unknown
 from crank.controller.submit import Origin, Submission, submit
@@ -211,7 +212,8 @@ def _fields(asked: _Asked) -> JsonObject:
 
 
 def _admit(desk: Desk, tx: Transaction, worker: LiveWorker, asked: _Asked, made_id: JobId) -> Job | None:  # 5
-    by = rules.called_by(asked.caller, asked.call)
+    # The tree is counted whole, whatever the token behind the calling job may still see of it.
+    tx, by = whole(tx), rules.called_by(asked.caller, asked.call)
     caller = _fenced(tx, worker.known.worker_id, by.job_id, by.epoch)
     made = tx.jobs.called(caller.tenant, by.job_id, by.epoch, by.number)
     if made is not None:

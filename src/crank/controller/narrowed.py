@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from crank.controller.owners_alone import NoEnrolments, NoFederation
 from crank.domain.credential import Credential
-from crank.domain.grant import Grant, GrantId
+from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.handle import Called
 from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
-from crank.domain.job import Job, Mount, MountUse, Refusal, Status
+from crank.domain.job import Job, Mount, MountUse, Status
 from crank.domain.record import Record
 from crank.domain.rules import access
 from crank.domain.rules import grant as grants
@@ -53,6 +53,11 @@ def granted(tx: Transaction, asker: Credential, credential: Credential, sight: "
     return _Granted(tx, asker, credential, sight)
 
 
+def whole(tx: Transaction) -> Transaction:
+    """Return the same transaction without bounds, for what the node itself counts."""
+    return tx.whole if isinstance(tx, _Scoped) else tx
+
+
 def space_of(asker: Credential | None, tenant: TenantId) -> TenantId:
     """Return the space in which this caller's idempotency keys are unique."""
     return tenant if asker is None or not asker.bounded else TenantId(f"{tenant}/{asker.credential_id}")
@@ -60,6 +65,7 @@ def space_of(asker: Credential | None, tenant: TenantId) -> TenantId:
 
 class _Scoped:
     def __init__(self, tx: Transaction, asker: Credential) -> None:
+        self.whole = tx
         self.jobs: JobStore = _Jobs(tx, asker)
         self.sessions: SessionStore = _Sessions(tx, asker)
         self.replays: ReplayStore = _Replays(tx, asker)
@@ -298,40 +304,46 @@ class _Registry(_Part):
 
 
 class Sight:
-    """What a grant reaches of its space: whoever finds a job reads its args, its results and what its mounts gave."""
+    """What a grant reaches of its space: whoever finds a job reads its args, its results and what its mounts gave.
 
-    def __init__(self, tx: Transaction, grant: Grant, satisfies: grants.Satisfies, now_us: int) -> None:
+    A right that has ended, or was used up, makes nothing more; what it made is there as long as its token.
+    of_key  whether it stands for a key with rights: all of its space was made by that, or by what was made of it
+    """
+
+    def __init__(self, tx: Transaction, grant: Grant, *, of_key: bool = False) -> None:
         self._tx = tx
-        self._satisfies = satisfies
-        self._now_us = now_us
+        self._of_key = of_key
         self.grant = grant
 
-    def mounts(self) -> Sequence[Sequence[str] | None]:
-        """Return the mounts that each right names which has not ended."""
-        return [right.mounts for right in self.grant.rights if grants.lasts(right, self._now_us)]
-
     def of_job(self, job: Job) -> bool:
-        """Tell whether a right would let this job be made now, in its session where it has one."""
+        """Tell whether a right names this job, with what it finds in its session where it has one."""
         wanted = job.request
         mounts = wanted.mounts
         if wanted.session_id is not None:
             session = self._tx.sessions.find(job.tenant, wanted.session_id)
             # Of a session that is no longer kept, nobody knows what it had.
             mounts = (_ANY_MOUNT,) if session is None else session.request.mounts
-        call = grants.Call(wanted.capability, wanted.version, wanted.args, has_code=wanted.has_code)
-        return self._covers(job.tenant, call, mounts)
+        return self._reaches(job.tenant, grants.Call(wanted.capability, wanted.version), mounts, job.job_id)
 
     def of_session(self, session: Session) -> bool:
-        """Tell whether a right would let this session be opened now."""
+        """Tell whether a right names this session."""
         wanted = session.request
-        # Whoever uses a session runs code in it.
-        return self._covers(session.tenant, grants.Call(wanted.capability, wanted.version, has_code=True), wanted.mounts)
+        call = grants.Call(wanted.capability, wanted.version)
+        return self._reaches(session.tenant, call, wanted.mounts, session.session_id)
 
-    def _covers(self, tenant: TenantId, call: grants.Call, uses: Sequence[MountUse]) -> bool:
+    def _reaches(self, tenant: TenantId, call: grants.Call, uses: Sequence[MountUse], made: str) -> bool:
         names = {mount.mount_id: mount.name for mount in self._tx.registry.mounts(tenant)} if uses else {}
         call = replace(call, mounts=tuple((use.mount_id, names.get(use.mount_id)) for use in uses))
-        covering = grants.covering(self.grant.rights, call, self._satisfies, now_us=self._now_us)
-        return not isinstance(covering, Refusal)
+        return grants.could_have_made(self.grant.rights, call, self._made_by(tenant, made))
+
+    def _made_by(self, tenant: TenantId, made: str) -> Sequence[Right] | None:
+        if self._of_key:
+            return None
+        if not any(right.constraints for right in self.grant.rights):
+            return ()
+        noted = self._tx.grants.noted(tenant, made)
+        grant = None if noted is None else self._tx.grants.find(tenant, noted)
+        return () if grant is None else grant.rights
 
 
 class _GrantedPart(_Part):
@@ -400,7 +412,7 @@ class _GrantedRegistry(_GrantedPart, _Registry):
         if may(self._grant, access.Action.CHANGE_MOUNTS):
             return found
         held = [one for one in found if not self._credential.bounded or one.mount_id in self._credential.mounts]
-        allowed = self._sight.mounts()
+        allowed = [right.mounts for right in self._grant.rights]
         return [one for one in held if any(names is None or {one.mount_id, one.name} & set(names) for names in allowed)]
 
     def put_mount(self, mount: Mount) -> None:

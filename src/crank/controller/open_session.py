@@ -18,7 +18,7 @@ from crank.controller.desk import Desk
 from crank.controller.end_session import close_session, end_session, find_session, tell
 from crank.controller.hand_over import resolve_mounts
 from crank.controller.roster import LiveWorker
-from crank.controller.spend import accept, belong, check_granted, look_up, mounts_of, spend
+from crank.controller.spend import Checked, accept, belong, check_granted, look_up, mounts_of, spend
 from crank.domain.capability import Capability, Effects
 from crank.domain.ids import SessionId, TenantId
 from crank.domain.job import JobRequest, Mount, MountUse, Refusal
@@ -50,7 +50,7 @@ async def open_session(desk: Desk, *, tenant: TenantId, subject: str, fields: Js
     _check_clocks(desk, ClocksWanted(draft.idle_sec, draft.lifetime_sec))
     mounts = await look_up(desk, draft.capability, lambda tx: resolve_mounts(tx, tenant, draft.mounts))  # 2
     call = Call(draft.capability, draft.version, None, mounts_of(mounts.values()), has_code=True)
-    await check_granted(desk, call)
+    checked = await check_granted(desk, call)
     candidates = await _candidates(desk, draft, mounts)  # 3
     counted = False
     full: Session | None = None
@@ -58,7 +58,7 @@ async def open_session(desk: Desk, *, tenant: TenantId, subject: str, fields: Js
     for worker, capability in candidates:
         session = _session(desk, tenant, draft, (worker, capability), mounts)
         try:
-            await _store(desk, worker, session, subject, None if counted else call)  # 4
+            await _store(desk, worker, session, subject, None if counted else checked)  # 4
         except Unavailable as fault:
             if fault.error_code != _SHARE_TAKEN:
                 raise
@@ -169,12 +169,12 @@ def _session(
     )
 
 
-async def _store(desk: Desk, worker: LiveWorker, session: Session, subject: str, call: Call | None) -> None:
+async def _store(desk: Desk, worker: LiveWorker, session: Session, subject: str, checked: Checked | None) -> None:
     def commit(tx: Transaction) -> None:
         _admit(desk, tx, worker, session, subject)
         # A session that one worker handed back is counted once, wherever it stands in the end.
-        if call is not None:
-            spend(desk, tx, call, used_for=session.session_id)
+        if checked is not None:
+            spend(desk, tx, checked, used_for=session.session_id)
         else:
             belong(desk, tx, used_for=session.session_id)
 

@@ -31,12 +31,12 @@ async def publish(trust: Trust, *, seen: Collection[str], wait_sec: float = 0) -
     return now
 
 
-def acknowledge(trust: Trust, *, subject: str, seen: Collection[str]) -> None:
-    """Note that a proven caller has our bundle, by the entity tags that it showed."""
-    for tag in seen:
-        match = _TAG.fullmatch(tag)
-        if match is not None:
-            trust.bundles.acknowledged(subject, int(match[1]))
+def acknowledge(trust: Trust, *, subject: str, seen: Collection[str]) -> bool:
+    """Note that a proven caller has our bundle, by the entity tags that it showed; tell whether it showed one."""
+    shown = [int(match[1]) for tag in seen if (match := _TAG.fullmatch(tag)) is not None]
+    if shown:
+        trust.bundles.acknowledged(subject, max(shown))
+    return bool(shown)
 
 
 def _published(trust: Trust) -> Published:

@@ -18,7 +18,7 @@ from crank.domain.ids import LOCAL_TENANT
 from crank.domain.job import Refusal
 from crank.domain.json import JsonObject
 from crank.domain.rules.access import Action
-from crank.domain.rules.root_rotation import refusal
+from crank.domain.rules.root_rotation import readers_left_sec, refusal
 from crank.domain.trust import AuthorityStatus, RotationStep
 from crank.errors import Conflict, Unavailable
 from crank.ports import RootRotation
@@ -70,13 +70,21 @@ def _refusal(desk: Desk, before: Shown, step: RotationStep, *, force: bool) -> R
 
 async def _look(desk: Desk, roots: RootRotation) -> Shown:
     status = await asyncio.to_thread(roots.status)
-    late: list[str] = [*unaware(desk, status.sequence)]
+    late: list[str] = [*unaware(desk, status.sequence, followers=_waits_for_readers(desk, status))]
     if desk.sight.sequence is not None and desk.sight.sequence < status.sequence:
         late.append(desk.policy.controller_id)
     signs = status.rotation.current
     born_us = min(one.not_before_us for one in status.certificates if (one.tier, one.mark) == ("root", signs))
     followed = desk.trust is not None and desk.trust.bundles.may_be_followed(born_us)
     return Shown(status, tuple(late), followed)
+
+
+def _waits_for_readers(desk: Desk, status: AuthorityStatus) -> bool:
+    """Tell whether who reads the bundle may still be behind: no reader, however it is called, holds a change up for ever."""
+    if desk.trust is None or status.rotation.prepared_us is None:
+        return True
+    hint_sec = desk.trust.authority.bundle().refresh_hint_sec
+    return readers_left_sec(status.rotation, hint_sec=hint_sec, now_us=desk.clock.now_us()) > 0
 
 
 async def _record(desk: Desk, step: RotationStep, before: Shown, *, force: bool, subject: str) -> None:

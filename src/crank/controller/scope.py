@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from crank.controller.constraints import satisfies_by
 from crank.controller.desk import Desk
 from crank.controller.narrowed import Sight, bounded, granted
 from crank.domain.credential import OWNER_SUBJECT, Credential, CredentialKind
@@ -21,7 +20,7 @@ from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.rules import access
 from crank.domain.rules import grant as grants
 from crank.errors import NotAuthenticated
-from crank.ports import Clock, SchemaChecker, Store, Transaction
+from crank.ports import Clock, Store, Transaction
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ def desk_for(desk: Desk, credential: Credential) -> Desk:
     if credential.subject == OWNER_SUBJECT:
         # The token file's own: it can neither be revoked nor is it bounded.
         return replace(desk, asker=credential)
-    return replace(desk, asker=credential, store=ScopedStore(desk.store, credential, desk.clock, desk.schemas))
+    return replace(desk, asker=credential, store=ScopedStore(desk.store, credential, desk.clock))
 
 
 def desk_for_grant(desk: Desk, credential: Credential, grant: Grant) -> Desk:
@@ -46,7 +45,7 @@ def desk_for_grant(desk: Desk, credential: Credential, grant: Grant) -> Desk:
         expires_us=grant.expires_us,
         rights=grant.rights,
     )
-    store = ScopedStore(desk.store, credential, desk.clock, desk.schemas, grant=grant, asker=asker)
+    store = ScopedStore(desk.store, credential, desk.clock, grant=grant, asker=asker)
     return replace(desk, asker=asker, grant=grant, store=store)
 
 
@@ -69,7 +68,6 @@ class ScopedStore:
         store: Store,
         credential: Credential,
         clock: Clock,
-        schemas: SchemaChecker,
         *,
         grant: Grant | None = None,
         asker: Credential | None = None,
@@ -79,7 +77,6 @@ class ScopedStore:
         self._clock = clock
         self._grant = grant
         self._asker = asker
-        self._schemas = schemas
 
     @property
     def whole(self) -> Store:
@@ -106,15 +103,12 @@ class ScopedStore:
             raise unknown()
         if self._grant is None or self._asker is None:
             if found.rights is not None:
-                return granted(tx, found, found, self._sight(tx, _as_grant(found, found.rights)))
+                return granted(tx, found, found, Sight(tx, _as_grant(found, found.rights), of_key=True))
             return bounded(tx, found) if found.bounded else tx
         grant = tx.grants.find(self._grant.tenant, self._grant.grant_id)
         if grant is None or not grants.lives(grant, self._clock.now_us()):
             raise unknown()
-        return granted(tx, self._asker, found, self._sight(tx, grant))
-
-    def _sight(self, tx: Transaction, grant: Grant) -> Sight:
-        return Sight(tx, grant, satisfies_by(self._schemas, self._clock), self._clock.now_us())
+        return granted(tx, self._asker, found, Sight(tx, grant))
 
 
 def _as_grant(credential: Credential, rights: tuple[Right, ...]) -> Grant:

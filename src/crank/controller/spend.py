@@ -4,7 +4,9 @@ Each grant from the first to the one at hand must cover the call and have some l
 made from one never allow more than that one does. A key counts nothing: its rights are looked at alone, and never change.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from crank.controller.constraints import satisfies_by
@@ -40,15 +42,39 @@ def may_call(desk: Desk, capability: str) -> bool:
     return rights is None or rules.reaches(rights, capability)
 
 
-async def check_granted(desk: Desk, call: Call) -> None:
-    """Let a call pass that the rights of the token or key cover. Raises NotAllowed, and leaves a record of it."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A call that was let pass, and what was found out of its args meanwhile."""
+
+    call: Call
+    satisfies: rules.Satisfies
+
+
+async def check_granted(desk: Desk, call: Call) -> Checked:
+    """Let a call pass that the rights of the token or key cover. Raises NotAllowed, and leaves a record of it.
+
+    A holder writes its constraints itself: what they cost is spent in a thread of its own, not in the loop and not in
+    the one that writes.
+    """
+    satisfies = satisfies_by(desk.schemas, desk.clock)
     rights = None if desk.asker is None else desk.asker.rights
     if rights is None:
-        return
-    covering = rules.covering(rights, call, satisfies_by(desk.schemas, desk.clock), now_us=desk.clock.now_us())
-    if isinstance(covering, Refusal):
-        await note_refusal(desk, covering.code, call.capability)
-        raise _not_allowed(covering)
+        return Checked(call, satisfies)
+    held, grant = [rights], desk.grant
+    if grant is not None and grant.parent is not None:
+        chain = await desk.store.read(lambda tx: tx.grants.chain(grant.tenant, grant.grant_id))
+        held += [above.rights for above in chain]
+    now_us = desk.clock.now_us()
+
+    def look() -> list[tuple[int, ...] | Refusal]:
+        return [rules.covering(each, call, satisfies, now_us=now_us) for each in held]
+
+    is_costly = not call.has_code and any(right.constraints for each in held for right in each)
+    for covering in await asyncio.to_thread(look) if is_costly else look():
+        if isinstance(covering, Refusal):
+            await note_refusal(desk, covering.code, call.capability)
+            raise _not_allowed(covering)
+    return Checked(call, satisfies)
 
 
 async def accept(desk: Desk, capability: str, work: Callable[[Transaction], T]) -> T:
@@ -84,7 +110,7 @@ async def note_refusal(desk: Desk, code: str, capability: str) -> None:
         await desk.store.transact(lambda tx: tx.records.append(record))
 
 
-def spend(desk: Desk, tx: Transaction, call: Call, *, used_for: str, cost: int = 0) -> None:
+def spend(desk: Desk, tx: Transaction, checked: Checked, *, used_for: str, cost: int = 0) -> None:
     """Count a call on the grant at hand and on each above it, and keep what it was for.
 
     used_for  the id of the job or session
@@ -93,11 +119,11 @@ def spend(desk: Desk, tx: Transaction, call: Call, *, used_for: str, cost: int =
     if desk.grant is None:
         # What rights a key has it was made with, so what was checked before holds here too.
         return
-    now_us, satisfies = desk.clock.now_us(), satisfies_by(desk.schemas, desk.clock)
+    now_us = desk.clock.now_us()
     for grant in tx.grants.chain(desk.grant.tenant, desk.grant.grant_id):
         if not rules.lives(grant, now_us):
             raise over()
-        _take(tx, grant, call, satisfies, cost, now_us)
+        _take(tx, grant, checked, cost, now_us)
     tx.grants.note(desk.grant.tenant, used_for, desk.grant.grant_id)
 
 
@@ -107,10 +133,8 @@ def belong(desk: Desk, tx: Transaction, *, used_for: str) -> None:
         tx.grants.note(desk.grant.tenant, used_for, desk.grant.grant_id)
 
 
-def _take(
-    tx: Transaction, grant: Grant, call: Call, satisfies: rules.Satisfies, cost: int, now_us: int
-) -> None:
-    places = rules.covering(grant.rights, call, satisfies, now_us=now_us)
+def _take(tx: Transaction, grant: Grant, checked: Checked, cost: int, now_us: int) -> None:
+    places = rules.covering(grant.rights, checked.call, checked.satisfies, now_us=now_us)
     if isinstance(places, Refusal):
         raise _not_allowed(places)
     spent: Refusal | None = None

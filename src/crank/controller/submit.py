@@ -26,7 +26,7 @@ from crank.controller.desk import Desk
 from crank.controller.earlier import OWN_FOLDER, find_kept
 from crank.controller.hand_over import hand_over, resolve_mounts
 from crank.controller.narrowed import space_of
-from crank.controller.spend import accept, check_granted, look_up, mounts_of, named, spend
+from crank.controller.spend import Checked, accept, check_granted, look_up, mounts_of, named, spend
 from crank.controller.use_session import admit, join, touch
 from crank.domain.capability import Capability
 from crank.domain.handle import CalledBy, Handle
@@ -123,7 +123,7 @@ async def submit(
     handles = origin.handles if origin is not None else await hand_over(
         desk, tenant=tenant, capability=draft.capability, drafts=draft.handles
     )
-    await check_granted(desk, call)
+    checked = await check_granted(desk, call)
     capability = await _who_could(desk, subject, draft, mounts, tenant=tenant, session=session)  # 4
     _check_terms(desk, draft, capability)  # 5
     await _check_blobs(desk, draft)  # 6
@@ -152,7 +152,7 @@ async def submit(
 
     def commit(tx: Transaction) -> Submitted:
         made = None if origin is None else origin.admit(tx, job.job_id)
-        return Submitted(made, replayed=True) if made is not None else _admit(desk, tx, job, key, subject, call)
+        return Submitted(made, replayed=True) if made is not None else _admit(desk, tx, job, key, subject, checked)
 
     submitted = await accept(desk, call.capability, commit)  # 7
     desk.failpoints.reach("submit.committed")
@@ -340,7 +340,7 @@ def _resolve(
     return mounts, Call(draft.capability, draft.version, draft.args, held, has_code)
 
 
-def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str, call: Call) -> Submitted:
+def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str, checked: Checked) -> Submitted:
     # Looked up again inside the transaction: two equal requests may have passed step 2 together.
     wanted_id = job.job_id if tx.jobs.find(job.tenant, job.job_id) else None
     earlier = _earlier(desk, tx, job.tenant, key, wanted_id, job.request_digest)
@@ -354,7 +354,7 @@ def _admit(desk: Desk, tx: Transaction, job: Job, key: str | None, subject: str,
             retry_after_sec=5,
         )
     admit(desk, tx, job)
-    spend(desk, tx, call, used_for=job.job_id, cost=job.hold)
+    spend(desk, tx, checked, used_for=job.job_id, cost=job.hold)
     tx.jobs.insert(job)
     if key is not None:
         tx.replays.put(Replay(job.tenant, key, job.request_digest, job.job_id, job.submitted_us))

@@ -69,9 +69,10 @@ def tell_machine(desk: Desk, machine: SpiffeId, *, has: int) -> Trust:
     return _message(desk, authority_of(desk).bundle())
 
 
-def unaware(desk: Desk, sequence: int) -> list[str]:
+def unaware(desk: Desk, sequence: int, *, followers: bool = True) -> list[str]:
     """Return who does not have this sequence: workers that are connected, machines and proven callers that follow.
 
+    followers  whether those are waited for who only read the bundle
     A worker of an older version never acknowledges; it hears of a new root only at its next start.
     """
     workers = [
@@ -81,7 +82,8 @@ def unaware(desk: Desk, sequence: int) -> list[str]:
     ]
     since_us = desk.clock.now_us() - int(_LOOKS_MISSED_MAX * MACHINE_LOOK_SEC * _US)
     machines = [name for name in desk.machines.behind(sequence, since_us) if not desk.standing.bars([name])]
-    return [*workers, *machines, *(desk.trust.bundles.behind(sequence) if desk.trust is not None else ())]
+    reading = desk.trust.bundles.behind(sequence) if followers and desk.trust is not None else ()
+    return [*workers, *machines, *reading]
 
 
 async def follow_bundle(desk: Desk) -> None:

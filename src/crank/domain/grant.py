@@ -31,7 +31,7 @@ class Right:
     mounts       the names that a call may mount; None: all that the credential behind the grant may name
     calls_max    how many jobs may be submitted with it; None: no limit of its own
     budget_max   most that these jobs may cost together, in the smallest unit; None: no limit of its own
-    expires_sec  the Unix second from which it allows nothing; None: it ends with its grant
+    expires_at_sec  the Unix second from which it allows nothing; None: it ends with its grant
     """
 
     capability: str
@@ -40,7 +40,7 @@ class Right:
     mounts: tuple[str, ...] | None = None
     calls_max: int | None = None
     budget_max: int | None = None
-    expires_sec: int | None = None
+    expires_at_sec: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

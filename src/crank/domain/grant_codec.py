@@ -89,5 +89,5 @@ def _document(right: Right) -> JsonObject:
         **({} if right.mounts is None else {"mounts": list(right.mounts)}),
         **({} if right.calls_max is None else {"calls_max": right.calls_max}),
         **({} if right.budget_max is None else {"budget_max": right.budget_max}),
-        **({} if right.expires_sec is None else {"expires_sec": right.expires_sec}),
+        **({} if right.expires_at_sec is None else {"expires_at_sec": right.expires_at_sec}),
     }

@@ -103,11 +103,6 @@ class JobRequest:
     detach: bool = True
     handles: tuple[Handle, ...] = ()
 
-    @property
-    def has_code(self) -> bool:
-        """Tell whether it runs what its caller wrote or chose: no schema of args says what that does."""
-        return self.code is not None or self.program is not None or self.stdin or self.session_id is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Job:

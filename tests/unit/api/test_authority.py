@@ -88,9 +88,11 @@ async def test_the_controllers_own_listeners_come_first(owner, trusted_desk):
     await turn(owner, "activate")
 
 
-async def test_others_who_follow_the_bundle_are_given_time(owner, trusted_desk, monkeypatch):
-    """Whoever reads the bundle without a credential says nothing of it: three refresh hints pass, or the operator insists."""
-    del owner.headers["authorization"]
+@pytest.mark.parametrize("shown", [{"Authorization": ""}, {}], ids=["nobody", "a key that says nothing"])
+async def test_others_who_follow_the_bundle_are_given_time(owner, trusted_desk, monkeypatch, shown):
+    """Whoever reads the bundle and does not say what it has is given three refresh hints, or the operator insists."""
+    if shown:
+        del owner.headers["authorization"]
     assert (await owner.get("/trust-bundle")).status_code == 200
     owner.headers["authorization"] = f"Bearer {SECRET}"
     await turn(owner, "prepare")
@@ -103,6 +105,18 @@ async def test_others_who_follow_the_bundle_are_given_time(owner, trusted_desk, 
     later_us = trusted_desk.clock.now_us() + 3 * 300 * 1_000_000
     monkeypatch.setattr(type(trusted_desk.clock), "now_us", lambda _self: later_us)
     trusted_desk.trust.bundles.asked()
+    assert (await turn(owner, "activate"))["phase"] == "activated"
+
+
+async def test_no_reader_holds_a_change_up_for_ever(owner, trusted_desk, monkeypatch):
+    """One that shows an old tag again and again is waited for as long as those whom nobody knows."""
+    tag = (await owner.get("/trust-bundle")).headers["etag"]
+    await turn(owner, "prepare")
+    await owner.get("/trust-bundle", headers={"If-None-Match": tag})
+    check_problem(await owner.post("/v1/authority/rotation", json={"step": "activate"}), 409, "bundle_not_acknowledged")
+    later_us = trusted_desk.clock.now_us() + 3 * 300 * 1_000_000
+    monkeypatch.setattr(type(trusted_desk.clock), "now_us", lambda _self: later_us)
+    await owner.get("/trust-bundle", headers={"If-None-Match": tag})
     assert (await turn(owner, "activate"))["phase"] == "activated"
 
 

@@ -148,7 +148,7 @@ async def test_mounts_are_changed_by_who_may_and_seen_by_who_may_name_them(agent
     [
         ([{"identifier": "document.*"}], {}, "capability_not_granted"),
         ([{"identifier": "python.run.core", "version": "1.0.0"}], {}, "version_not_granted"),
-        ([{"identifier": "python.run.core", "expires_sec": 1}], {}, "right_expired"),
+        ([{"identifier": "python.run.core", "expires_at_sec": 1}], {}, "right_expired"),
         ([{"identifier": "python.*", "constraints": [{"required": ["n"]}]}], {"args": {"n": 4}}, "code_not_granted"),
         ([{"identifier": "*", "constraints": [{"required": ["n"]}]}], {"capability": "text.count", "code": None}, "args_not_granted"),
     ],

@@ -2,7 +2,7 @@
 
     {"type": "urn:crank:capability", "identifier": "document.convert", "version": "1.2.0",
      "constraints": [{…}], "mounts": ["papers"], "calls_max": 10, "budget_max": 5000,
-     "expires_sec": 1800000000}
+     "expires_at_sec": 1800000000}
 
 Only `type` and `identifier` must be there; each other field takes something away. What is not known is refused: a
 limit that nobody would honour must never look like one.
@@ -26,7 +26,7 @@ CONSTRAINT_BYTES_MAX: Final = 4 * 1024
 COUNT_MAX: Final = 2**53 - 1
 MOUNT_CHARS_MAX: Final = 80
 _FIELDS: Final = frozenset(
-    {"type", "identifier", "version", "constraints", "mounts", "calls_max", "budget_max", "expires_sec"}
+    {"type", "identifier", "version", "constraints", "mounts", "calls_max", "budget_max", "expires_at_sec"}
 )
 _PATTERN = re.compile(r"\*|[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*\.\*|[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+")
 _VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})")
@@ -86,7 +86,7 @@ def _right(source: Any, place: str, schema_problem: SchemaProblem) -> Right:
         mounts=_mounts(source["mounts"], f"{place}.mounts") if "mounts" in source else None,
         calls_max=_count(source, "calls_max", place, least=1),
         budget_max=_count(source, "budget_max", place, least=0),
-        expires_sec=_count(source, "expires_sec", place, least=1),
+        expires_at_sec=_count(source, "expires_at_sec", place, least=1),
     )
 
 

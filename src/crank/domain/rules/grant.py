@@ -37,6 +37,7 @@ __all__ = [
     "Call",
     "Ceiling",
     "Satisfies",
+    "could_have_made",
     "covering",
     "is_within",
     "lasts",
@@ -188,7 +189,7 @@ def meet(left: Right, right: Right, texts: _Texts | None = None) -> Right | None
         mounts=_common(left.mounts, right.mounts),
         calls_max=_least(left.calls_max, right.calls_max),
         budget_max=_least(left.budget_max, right.budget_max),
-        expires_sec=_least(left.expires_sec, right.expires_sec),
+        expires_at_sec=_least(left.expires_at_sec, right.expires_at_sec),
     )
 
 
@@ -218,7 +219,7 @@ def is_within(inner: Right, outer: Right, texts: _Texts | None = None) -> bool:
         and (outer.mounts is None or (inner.mounts is not None and set(inner.mounts) <= set(outer.mounts)))
         and _at_most(inner.calls_max, outer.calls_max)
         and _at_most(inner.budget_max, outer.budget_max)
-        and _at_most(inner.expires_sec, outer.expires_sec)
+        and _at_most(inner.expires_at_sec, outer.expires_at_sec)
     )
 
 
@@ -233,7 +234,31 @@ def lives(grant: Grant, now_us: int) -> bool:
 
 def lasts(right: Right, now_us: int) -> bool:
     """Tell whether the right's own end, where it has one, is still to come."""
-    return right.expires_sec is None or now_us < right.expires_sec * _MICRO
+    return right.expires_at_sec is None or now_us < right.expires_at_sec * _MICRO
+
+
+def could_have_made(rights: Sequence[Right], call: Call, made_by: Sequence[Right] | None) -> bool:
+    """Tell whether these rights name what was made before, whenever that was.
+
+    made_by  the rights under which it was made; None: these very ones, or what was made of them
+    A right with constraints names what was made under constraints that hold all of its own. No schema is asked again:
+    that would cost whatever its writer likes, each time that somebody looks.
+    """
+    texts = _Texts()
+    made_under = None if made_by is None else [right for right in made_by if _names(right, call)]
+    return any(
+        _names(right, call)
+        and (
+            not right.constraints
+            or made_under is None
+            or (bool(made_under) and all(texts.of(right).keys() <= texts.of(one).keys() for one in made_under))
+        )
+        for right in rights
+    )
+
+
+def _names(right: Right, call: Call) -> bool:
+    return within(call.capability, right.capability) and _scope_refusal(right, call) is None
 
 
 def reaches(rights: Sequence[Right], capability: str) -> bool:
@@ -310,6 +335,10 @@ def _refusal(right: Right, call: Call, satisfies: Satisfies, now_us: int) -> Ref
             "Ask for a new token; 'crank token inspect' shows how long each right lasts.",
             "capability",
         )
+    return _scope_refusal(right, call) or _args_refusal(right, call, satisfies)
+
+
+def _scope_refusal(right: Right, call: Call) -> Refusal | None:
     if right.version is not None and call.version != right.version:
         return Refusal(
             "version_not_granted",
@@ -325,7 +354,7 @@ def _refusal(right: Right, call: Call, satisfies: Satisfies, now_us: int) -> Ref
             f"Name only {', '.join(allowed)}." if allowed else "Leave the mounts out.",
             "mounts",
         )
-    return _args_refusal(right, call, satisfies)
+    return None
 
 
 def _args_refusal(right: Right, call: Call, satisfies: Satisfies) -> Refusal | None:

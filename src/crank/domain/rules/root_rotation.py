@@ -56,15 +56,22 @@ def refusal(
         return None
     if step is RotationStep.ACTIVATE and unaware:
         return _not_acknowledged(unaware)
-    if step is RotationStep.ACTIVATE and hint_sec is not None and rotation.prepared_us is not None:
-        left_us = rotation.prepared_us + HINTS_BEFORE_SIGNING * hint_sec * _US - now_us
-        return _too_new(left_us / _US) if left_us > 0 else None
+    if step is RotationStep.ACTIVATE and hint_sec is not None:
+        left_sec = readers_left_sec(rotation, hint_sec=hint_sec, now_us=now_us)
+        return _too_new(left_sec) if left_sec > 0 else None
     ends_other = step is RotationStep.RETIRE or (
         step is RotationStep.ABORT and rotation.phase is RotationPhase.PREPARED
     )
     if ends_other and rotation.drained_us is not None and now_us < rotation.drained_us:
         return _leaves_alive((rotation.drained_us - now_us) / _US)
     return None
+
+
+def readers_left_sec(rotation: Rotation, *, hint_sec: int, now_us: int) -> float:
+    """Return for how long readers of the bundle need not have seen the new root yet; 0 where there is none."""
+    if rotation.prepared_us is None:
+        return 0.0
+    return max(0.0, (rotation.prepared_us - now_us) / _US + HINTS_BEFORE_SIGNING * hint_sec)
 
 
 def turn(rotation: Rotation, step: RotationStep, *, made: str | None, now_us: int, leaf_sec: float) -> Rotation:

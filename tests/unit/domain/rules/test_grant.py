@@ -34,7 +34,7 @@ rights = st.builds(
     mounts=st.none() | st.lists(st.sampled_from(["docs", "pics", "m-1"]), unique=True).map(lambda m: tuple(sorted(m))),
     calls_max=st.none() | st.integers(1, 12),
     budget_max=limits,
-    expires_sec=st.sampled_from([None, 1, 9, 10, 11]),
+    expires_at_sec=st.sampled_from([None, 1, 9, 10, 11]),
 )
 ceilings = st.builds(
     Ceiling,
@@ -178,7 +178,7 @@ def test_the_refusal_names_what_came_closest():
         {"mounts": ()},
         {"version": "1.0.0"},
         {"constraints": (SCHEMAS[0],)},
-        {"expires_sec": 1},
+        {"expires_at_sec": 1},
     ],
 )
 def test_what_the_owner_may_do_is_named_whole_or_not_at_all(limit):
@@ -187,13 +187,33 @@ def test_what_the_owner_may_do_is_named_whole_or_not_at_all(limit):
     assert not rules.names_whole([Right("*"), Right("node.keys.list", **limit)], "node.keys.list")
 
 
-@pytest.mark.parametrize(("expires_sec", "code"), [(11, None), (10, "right_expired"), (9, "right_expired")])
-def test_a_right_ends_at_its_second_and_the_others_go_on(expires_sec, code):
+@pytest.mark.parametrize(("expires_at_sec", "code"), [(11, None), (10, "right_expired"), (9, "right_expired")])
+def test_a_right_ends_at_its_second_and_the_others_go_on(expires_at_sec, code):
     """From the very second on; another right of the same token is not concerned."""
-    rights = [Right("a.b", expires_sec=expires_sec), Right("c.d")]
+    rights = [Right("a.b", expires_at_sec=expires_at_sec), Right("c.d")]
     found = rules.covering(rights, Call("a.b"), satisfies, now_us=NOW_US)
     assert (found.code if isinstance(found, Refusal) else None) == code
     assert rules.covering(rights, Call("c.d"), satisfies, now_us=NOW_US) == (1,)
+
+
+def test_what_was_made_is_named_after_the_right_has_ended():
+    """An end stops what would be made: whoever made something can still look at it, and stop it."""
+    ended = Right("a.b", version="1.0.0", mounts=("docs",), calls_max=1, expires_at_sec=1)
+    made = Call("a.b", version="1.0.0", mounts=((MountId("m-1"), "docs"),))
+    assert rules.could_have_made([ended], made, ())
+    for other in (Call("a.c"), Call("a.b"), replace(made, mounts=((MountId("m-2"), "pics"),))):
+        assert not rules.could_have_made([ended], other, ())
+
+
+@given(held=st.lists(rights, max_size=3), made_by=st.lists(rights, max_size=3), call=calls)
+def test_constraints_name_no_more_than_what_their_schemas_would(held, made_by, call):
+    """Whatever was covered where it was made, and is named by other rights, those would have covered as well."""
+    call = replace(call, has_code=False)
+    if isinstance(rules.covering(made_by, call, satisfies, now_us=0), Refusal):
+        return
+    if rules.could_have_made(held, call, made_by):
+        lasting = [replace(right, expires_at_sec=None) for right in held]
+        assert not isinstance(rules.covering(lasting, call, satisfies, now_us=0), Refusal)
 
 
 def test_rights_without_a_count_are_used_first():
