@@ -122,9 +122,11 @@ async def _keep(settings: Settings, member: Member, say: Say) -> None:
     keeping = asyncio.create_task(files.keep())
     stopping = asyncio.create_task(leash.wait())
     try:
-        await asyncio.wait({guarding, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if guarding.done():
-            guarding.result()
+        await asyncio.wait({guarding, keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (guarding, keeping):
+            # Without either this machine would lose its identity in silence.
+            if each.done():
+                each.result()
     finally:
         for each in (guarding, renewing, keeping, stopping):
             each.cancel()

@@ -134,7 +134,9 @@ async def _subject(desk: Desk, wanted: Wanted) -> Subject:
     if shown.kind == exchange.API_KEY:
         return Subject(await authenticate(desk, hash_of(shown.text), access.API_KINDS))
     if shown.kind in (exchange.ACCESS_TOKEN, exchange.BISCUIT):
-        credential, grant = await present(desk, shown.text, wanted.proven)
+        # A Biscuit may be bound to a name, which the connection's certificate proves.
+        named = wanted.peer if shown.kind == exchange.BISCUIT else None
+        credential, grant = await present(desk, shown.text, wanted.proven, named)
         # Whoever asks by another's bearer is named as its actor below; a bound one is its holder's to exchange.
         if grant.holder_jkt is not None:
             check_peer(grant, wanted.peer)

@@ -76,7 +76,7 @@ async def list_workloads(desk: Desk, *, tenant: TenantId) -> list[WorkloadEntry]
 async def remove(desk: Desk, *, tenant: TenantId, subject: str, entry_id: str) -> WorkloadEntry:
     """Take an identity away: who watches is told at once, and the certificates that are out are revoked.
 
-    Raises NotAllowed, NotFound, TooLarge (`too_many_revoked`).
+    Raises NotAllowed, NotFound.
     """
     await authorise(desk, access.Action.CHANGE_WORKLOADS)
 

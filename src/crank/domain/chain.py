@@ -31,7 +31,7 @@ class Presenter:
     """Who shows a token now, as the verifier proved it.
 
     jkt        thumbprint of the key that they proved
-    spiffe_id  whom a certificate for that key names; None: there was none
+    spiffe_id  whom the connection's certificate names, by whatever the key was proven; None: there was none
     """
 
     jkt: str
