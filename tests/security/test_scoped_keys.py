@@ -226,6 +226,9 @@ async def test_mcp_calls_and_finds_what_its_rights_name_alone(http, desk, worker
     assert (await http.get("/v1/jobs", headers=OWNER)).json()["jobs"] == []
     found = (await call(http, "find_capability", query="python"))["structuredContent"]["candidates"]
     assert [one["name"] for one in found] == ["python.run.docs"]
+    none = await minted(http, {"identifier": "document.*"}, name="none")
+    http.headers.update(shown(none))
+    assert "allows none" in (await call(http, "find_capability", query="python"))["structuredContent"]["message"]
     lists = []
     for one in (key, wide):
         asked = message("tools/list")

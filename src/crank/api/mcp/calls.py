@@ -285,6 +285,8 @@ async def find_capability(call: Call, asked: shapes.FindCapability) -> Told:
         message = "The best stands first; read the reasons before you choose."
     elif offered:
         message = "Nothing here fits these words. Say it in other words, or write a script for run_python."
+    elif there:
+        message = "Your key or token allows none of what is offered here. Ask the node's owner for one that does."
     else:
         message = "No worker is connected now, so nothing is offered."
     return Told({"candidates": found, "message": message})
