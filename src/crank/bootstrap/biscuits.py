@@ -27,8 +27,14 @@ class BiscuitKeys:
         return self._keys.public_keys()
 
 
-def open_biscuits(settings: Settings, clock: Clock) -> BiscuitIssuer:
-    """Return what mints and opens Biscuits on this node. Raises ConfigurationError (damaged keys)."""
+def open_biscuits(settings: Settings, clock: Clock) -> BiscuitIssuer | None:
+    """Return what mints and opens Biscuits on this node; None: it does neither. Raises ConfigurationError (damaged keys).
+
+    Their library takes the private key itself, which an HSM gives to nobody: beside one they are made only if the
+    operator said that these keys may lie in files.
+    """
+    if settings.hsm_module is not None and not settings.biscuit_keys_in_files:
+        return None
     keys = TokenKeys(settings.authority_dir / "biscuit", use="sig", clock=clock)
     keys.load()
     keys.rotate()

@@ -77,9 +77,10 @@ class Settings:
     tls_cert, tls_key  files of a certificate that others trust and its key; shown to those who ask for its name
     actions_file_hosts   hosts that files of GPT Actions may be fetched from, with commas between; none means never
     leaf_ttl_sec      how long an identity lives; it is renewed at half of that
-    hsm_module        path of the PKCS#11 library of an HSM that keeps the keys of the authority and of tokens; without it files do
+    hsm_module        path of the PKCS#11 library of an HSM for the keys of the authority, access tokens and JWT-SVIDs; without it files
     hsm_token         label of the HSM's token
     hsm_pin_file      file, readable for this user alone, that holds the PIN of the token's user
+    biscuit_keys_in_files   whether Biscuits are made beside an HSM, which cannot keep their keys; without one they are anyway
     failpoints        `name:action,…`, for tests only
     build_environment what a profile build may see of the environment
     """
@@ -120,6 +121,7 @@ class Settings:
     hsm_module: Path | None = None
     hsm_token: str = ""
     hsm_pin_file: Path | None = None
+    biscuit_keys_in_files: bool = False
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -236,6 +238,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "hsm_module": a_path,
     "hsm_token": a_text,
     "hsm_pin_file": a_path,
+    "biscuit_keys_in_files": a_flag,
     **_CEILINGS,
 }
 
@@ -354,6 +357,7 @@ def _defaults(home: Path) -> dict[str, Any]:
         "hsm_module": None,
         "hsm_token": "",
         "hsm_pin_file": None,
+        "biscuit_keys_in_files": False,
     }
 
 

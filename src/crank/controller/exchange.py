@@ -122,7 +122,12 @@ async def _signed(tokens: TokenDesk, wanted: Wanted, grant: Grant) -> str:
         # Perhaps by an HSM, which takes its time.
         return await asyncio.to_thread(tokens.signer.sign_access_token, claims)
     if tokens.chains is None:
-        raise InvalidRequest("This node makes no Biscuits.", code="not_supported", field="requested_token_type")
+        raise InvalidRequest(
+            "This node makes no Biscuits: an HSM keeps its keys, and cannot keep theirs.",
+            code="not_supported",
+            field="requested_token_type",
+            fix="Ask for an access token; or let their keys lie in files, with CRANK_BISCUIT_KEYS_IN_FILES=true on the node.",
+        )
     # Of a holder who is only named no key is known, and one that none is bound to could be passed on by anybody.
     own = grant.holder_jkt is not None and grant.holder_jkt == wanted.proven
     holder = Holder(grant.holder_jkt or "", wanted.proven_key if own else None)

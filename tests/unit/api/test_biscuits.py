@@ -247,6 +247,20 @@ async def test_keys_are_where_the_metadata_says(http, node):
     assert "d" not in keys[0]
 
 
+async def test_where_none_are_made_a_sentence_says_why(ann, key, node):
+    """A node whose keys are in an HSM refuses to make one, with the setting that changes it, and takes none."""
+    made = await biscuit(ann, key)
+    node.tokens.chains = None
+    answer = await ann.ask(form(key, requested_token_type=BISCUIT))
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (
+        400, "not_supported", "requested_token_type",
+    )  # fmt: skip
+    assert "CRANK_BISCUIT_KEYS_IN_FILES=true" in answer.json()["fix"]
+    assert (await ann.use(made, "GET", "/v1/jobs")).status_code == 401
+    assert (await ann.http.get("/v1/jwks/biscuit")).json()["keys"] == []
+    assert (await ann.ask(form(key))).status_code == 200
+
+
 async def test_secrets_of_keys_are_not_taken_for_biscuits(ann, key, node):
     """A secret as the node makes it, and a long one of an owner's own, still open what they opened."""
     for _ in range(1000):
