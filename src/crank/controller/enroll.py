@@ -3,7 +3,8 @@
 Steps, marked again in the code:
  1. agree on a version of the protocol
  2. check that the certificate was issued to a worker and speaks for this one, and a renewed link's for no other instance
- 3. check the manifest: signed with that certificate's key, for this worker, instance and node, just now, not shown before
+ 3. check the manifest: signed with that certificate's key, for this worker, instance and node, just now, not shown before;
+    only a worker of an old version that never signed may come without one
  4. validate every capability; one that is wrong keeps the whole worker out
  5. in one transaction: check what its node's enrolment allows, store what it offers, and decide about every lease it
     should hold
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from crank.controller.complete import settle_loss
 from crank.controller.desk import Desk
 from crank.controller.end_session import on_listed
-from crank.controller.enrolled import check_certificate, enrolled_as, signed_offer
+from crank.controller.enrolled import check_certificate, check_signed, enrolled_as, signed_offer
 from crank.controller.roster import LiveWorker
 from crank.controller.take_over import carry_over, going_on, older_link
 from crank.controller.tell_trust import tell_trust
@@ -58,7 +59,7 @@ async def enroll(
             code="version_mismatch",
         )
     await check_certificate(desk, hello, peer, shown)  # 2
-    documents = signed_offer(desk, hello, version, shown)  # 3
+    documents = signed_offer(desk, hello, shown)  # 3
     known = _known(desk, hello, _capabilities(desk, documents))  # 4
     async with desk.roster.gate:
         if shown is not None:
@@ -66,6 +67,8 @@ async def enroll(
             desk.standing.check(shown, desk.clock.now_us())
         worker = LiveWorker(known, link, beat_at_sec=desk.clock.monotonic_sec(), version=version, peer=shown)
         worker.manifest = hello.manifest
+        # Under the gate, so that no link of the same worker signs between this look and what is stored below.
+        await check_signed(desk, hello, peer, version)
         older = await older_link(desk, hello)
         if older is None:
             decided = await _let_in(desk, worker, hello, None)
@@ -163,6 +166,7 @@ def _known(desk: Desk, hello: Hello, capabilities: tuple[Capability, ...]) -> Kn
         capabilities=capabilities,
         enrolled_us=now_us,
         seen_us=now_us,
+        signed=hello.manifest is not None,
     )
 
 

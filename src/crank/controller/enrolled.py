@@ -51,15 +51,31 @@ def _instances(desk: Desk, hello: Hello) -> set[str]:
     return {hello.instance_id} if first is None else {hello.instance_id, first.instance_id}
 
 
-def signed_offer(desk: Desk, hello: Hello, version: int, peer: Peer | None) -> Sequence[JsonObject]:
+async def check_signed(desk: Desk, hello: Hello, peer: SpiffeId, version: int) -> None:
+    """Let a worker pass that signed what it offers, or never could: whoever signed once is not of an old version.
+
+    Raises NotAllowed (`manifest_not_believed`), and leaves a record of it.
+    """
+    if hello.manifest is not None:
+        return
+    may_be_old = version < MANIFEST_SINCE and hello.node_id == desk.policy.node_id
+    if may_be_old and not await desk.store.read(lambda tx: tx.registry.has_signed(WorkerId(hello.worker_id))):
+        return
+    count = desk.keyring.refusals_to_record(str(peer), "worker.unsigned", desk.clock.monotonic_sec())
+    if count:
+        facts: JsonObject = {"instance": hello.instance_id[:64], "version": version, "count": count}
+        record = desk.record("manifest.refused", tenant=LOCAL_TENANT, subject=str(peer), job_id=None, facts=facts)
+        await desk.store.transact(lambda tx: tx.records.append(record))
+    raise _not_believed("The worker did not sign what it offers.")
+
+
+def signed_offer(desk: Desk, hello: Hello, peer: Peer | None) -> Sequence[JsonObject]:
     """Return the documents of what the worker offers: those that it signed with the key that it proved.
 
     Raises NotAllowed (`manifest_not_believed`), TooLarge.
     """
     if hello.manifest is None:
-        if version >= MANIFEST_SINCE or hello.node_id != desk.policy.node_id:
-            raise _not_believed("The worker did not sign what it offers.")
-        # It was started before this controller was renewed; its certificate alone speaks for it.
+        # It was started before this controller was renewed; its certificate alone speaks for it (`check_signed`).
         return hello.capabilities
     if hello.capabilities or desk.appraiser is None:
         raise _not_believed("What the worker offers comes in its manifest alone.")

@@ -12,7 +12,7 @@ from crank.controller.owners_alone import NoEnrolments, NoFederation
 from crank.domain.credential import Credential
 from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.handle import Called
-from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.job import Job, Mount, MountUse, Status
 from crank.domain.record import Record
 from crank.domain.rules import access
@@ -289,6 +289,9 @@ class _Registry(_Part):
 
     def put_worker(self, worker: KnownWorker) -> None:
         self._tx.registry.put_worker(worker)
+
+    def has_signed(self, worker_id: WorkerId) -> bool:
+        return self._tx.registry.has_signed(worker_id)
 
     def workers(self) -> Sequence[KnownWorker]:
         return self._tx.registry.workers()

@@ -175,6 +175,7 @@ def parse_known_worker(document: Any) -> KnownWorker:
             enrolled_us=document["enrolled_us"],
             seen_us=document["seen_us"],
             attestation=Attestation[document["attestation"].upper()],
+            signed=bool(document["signed"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, CrankError) as fault:
         raise _damaged("worker", fault) from fault

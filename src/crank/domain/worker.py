@@ -25,6 +25,7 @@ class KnownWorker:
     """A worker that enrolled once; its capabilities stay known while it is away for a moment.
 
     attestation  how well its certificate says that its node was attested
+    signed       whether it ever signed what it offers; once it has, the registry keeps that
     """
 
     worker_id: WorkerId
@@ -35,6 +36,7 @@ class KnownWorker:
     enrolled_us: int
     seen_us: int
     attestation: Attestation = Attestation.NONE
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol, TypeVar
 
 from crank.domain.handle import Called
-from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.job import Job, Mount, Status
 from crank.domain.record import Record
 from crank.domain.session import Session
@@ -168,7 +168,11 @@ class RegistryStore(Protocol):
         ...
 
     def put_worker(self, worker: KnownWorker) -> None:
-        """Add or replace a worker by its id."""
+        """Add or replace a worker by its id. That it ever signed stays."""
+        ...
+
+    def has_signed(self, worker_id: WorkerId) -> bool:
+        """Tell whether this worker was ever put as one that signs."""
         ...
 
     def workers(self) -> Sequence[KnownWorker]:

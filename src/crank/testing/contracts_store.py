@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from crank.domain.ids import LOCAL_TENANT, Digest, JobId, MountId
+from crank.domain.ids import LOCAL_TENANT, Digest, JobId, MountId, WorkerId
 from crank.domain.job import Job, Status
 from crank.errors import Conflict, InvalidRequest, NotFound, StoreError, Unavailable
 from crank.ports import Store, Transaction
@@ -224,6 +224,21 @@ class StoreContract:
             assert registry.referred([DIGEST, Digest("0" * 64)]) == {DIGEST}
             assert registry.job_refers(LOCAL_TENANT, JobId("a"), DIGEST)
             assert not registry.job_refers(OTHER_TENANT, JobId("a"), DIGEST)
+
+        self.write(tmp_path, fill, check=check)
+
+    def test_that_a_worker_signed_stays(self, tmp_path: Path) -> None:
+        """Once put as one that signs it is known as one, however it is put later; nobody else is."""
+
+        def fill(tx: Transaction) -> None:
+            tx.registry.put_worker(replace(sample_worker("w1"), signed=True))
+            tx.registry.put_worker(sample_worker("w1", seen_us=9))
+            tx.registry.put_worker(sample_worker("w2"))
+
+        def check(tx: Transaction) -> None:
+            signed = [tx.registry.has_signed(WorkerId(name)) for name in ("w1", "w2", "w3")]
+            assert signed == [True, False, False]
+            assert [worker.signed for worker in tx.registry.workers()] == [True, False]
 
         self.write(tmp_path, fill, check=check)
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from crank.domain import job_codec, session_codec
 from crank.domain.handle import Called
-from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.job import ENDED, HELD, Job, Mount, Status
 from crank.domain.json import dumps
 from crank.domain.record import Record
@@ -280,12 +280,18 @@ class _Registry(Part):
             "enrolled_us": worker.enrolled_us,
             "seen_us": worker.seen_us,
             "attestation": worker.attestation.label,
+            "signed": worker.signed or self.has_signed(worker.worker_id),
         }
         self._change().workers[worker.worker_id] = dumps(document)
 
     def workers(self) -> Sequence[KnownWorker]:
         """Return every worker, by id."""
         return [job_codec.parse_known_worker(json.loads(text)) for _, text in sorted(self._state.workers.items())]
+
+    def has_signed(self, worker_id: WorkerId) -> bool:
+        """Tell whether this worker was ever put as one that signs."""
+        text = self._state.workers.get(worker_id)
+        return text is not None and bool(json.loads(text)["signed"])
 
     def refer(self, tenant: TenantId, job_id: JobId, digests: Sequence[Digest]) -> None:
         """Say that a job uses these blobs."""

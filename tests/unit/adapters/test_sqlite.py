@@ -271,6 +271,27 @@ def test_a_key_of_the_fourth_version_moves_forward(tmp_path: Path) -> None:
     _run(_store(tmp_path), test)
 
 
+def test_a_worker_of_the_fifth_version_has_not_signed_yet(tmp_path: Path) -> None:
+    """One that was known before this was kept is served unsigned until it signs."""
+    path = tmp_path / "crank.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        f"PRAGMA application_id = {APPLICATION_ID};{''.join(MIGRATIONS[:5])}PRAGMA user_version = 5;"
+    )
+    connection.execute(
+        "INSERT INTO worker (worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us)"
+        " VALUES ('w1', 'i', 'node', 1, '[]', 1, 1)"
+    )
+    connection.commit()
+    connection.close()
+
+    async def test(store: SqliteStore) -> None:
+        (found,) = await store.read(lambda tx: tx.registry.workers())
+        assert (found.worker_id, found.signed) == ("w1", False)
+
+    _run(_store(tmp_path), test)
+
+
 def test_the_database_of_another_program_is_refused(tmp_path: Path) -> None:
     """A sound SQLite file that is not Crank's is not taken over."""
     connection = sqlite3.connect(tmp_path / "crank.db")

@@ -210,6 +210,35 @@ async def test_who_does_not_sign_is_old_and_of_the_own_machine(desk: Desk) -> No
         await manifest_document(desk, WorkerId("main-n1"))
 
 
+async def test_who_signed_once_is_not_old_any_more(tmp_path: Path) -> None:
+    """Saying an old version passes by no signature: refused and recorded, also by a controller that was started anew."""
+    async with open_desk(tmp_path) as before:
+        own = Newcomer(before, "main-n1", "n1")
+        await own.come(own.hello(None, version=2, plain=True))
+        await own.come(own.hello(own.key.sign_manifest(own.manifest())))
+        assert await unsigned(own) == ["manifest_not_believed", "main-n1"]
+        (live,) = before.roster.live()
+        assert live.manifest is not None
+    async with open_desk(tmp_path) as after:
+        assert await unsigned(Newcomer(after, "main-n1", "n1")) == ["manifest_not_believed", "main-n1"]
+        assert after.roster.live() == []
+        other = Newcomer(after, "other-n1", "n1")
+        await other.come(other.hello(None, version=1, plain=True))
+
+
+async def unsigned(worker: Newcomer) -> list[str]:
+    """Let a worker come as one of an old version that offers something else; return the refusal, and whom a record names."""
+    worker.offers = [capability(name="document.convert")]
+    with pytest.raises(NotAllowed) as caught:
+        await worker.come(worker.hello(None, version=2, plain=True))
+    shown = (await workers_document(worker.desk))["workers"]
+    assert [each["capabilities"] for each in shown if each["worker_id"] == worker.worker_id] == [["python.run.core"]]
+    records = await worker.desk.store.read(lambda tx: tx.records.page(job_id=None, after=0, limit=99))
+    (record, *_) = [record for _, record in records if record.kind == "manifest.refused"]
+    assert record.facts["version"] == 2
+    return [caught.value.error_code, record.subject.rpartition("/")[2]]
+
+
 async def test_capabilities_beside_a_manifest_are_refused(desk: Desk) -> None:
     """Nothing that is not signed can slip in beside what is."""
     newcomer = Newcomer(desk)

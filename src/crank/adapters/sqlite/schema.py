@@ -344,6 +344,11 @@ ALTER TABLE identity ADD COLUMN workload TEXT;
 CREATE INDEX identity_workload ON identity (workload, not_after_us) WHERE workload IS NOT NULL;
 """
 
+_V6 = """
+-- Whether a worker ever signed what it offers: then nothing of it is believed unsigned, whatever version it says it is of.
+ALTER TABLE worker ADD COLUMN signed INTEGER NOT NULL DEFAULT 0 CHECK (signed IN (0, 1));
+"""
+
 # MIGRATIONS[n] leads from version n to n + 1.
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
 SCHEMA_VERSION = len(MIGRATIONS)

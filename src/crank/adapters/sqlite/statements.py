@@ -155,16 +155,19 @@ SELECT tenant, mount_id, node_id, name, host_path, created_us FROM mount WHERE t
 MOUNT_REMOVE = "DELETE FROM mount WHERE tenant = ? AND mount_id = ?"
 
 WORKER_PUT = """
-INSERT INTO worker (worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us, attestation)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO worker (worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us, attestation, signed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (worker_id) DO UPDATE SET
     instance_id = excluded.instance_id, node_id = excluded.node_id, slots = excluded.slots,
     capabilities = excluded.capabilities, enrolled_us = excluded.enrolled_us, seen_us = excluded.seen_us,
-    attestation = excluded.attestation"""
+    attestation = excluded.attestation,
+    signed = CASE WHEN excluded.signed = 1 THEN 1 ELSE worker.signed END"""
 
 WORKERS = """
-SELECT worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us, attestation
+SELECT worker_id, instance_id, node_id, slots, capabilities, enrolled_us, seen_us, attestation, signed
 FROM worker ORDER BY worker_id"""
+
+WORKER_SIGNED = "SELECT 1 FROM worker WHERE worker_id = ? AND signed = 1"
 
 BLOB_REFER = "INSERT INTO blob_ref (tenant, job_id, digest) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 

@@ -15,7 +15,7 @@ from crank.adapters.sqlite.sessions import SqlSessions, read_value
 from crank.adapters.sqlite.workloads import SqlWorkloads
 from crank.domain import job_codec
 from crank.domain.handle import Called, CalledBy
-from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId
+from crank.domain.ids import CredentialId, Digest, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.job import ENDED, Job, Mount, Status
 from crank.domain.json import JsonValue, dumps
 from crank.domain.record import Record
@@ -285,6 +285,7 @@ class SqlRegistry:
                 worker.enrolled_us,
                 worker.seen_us,
                 worker.attestation.label,
+                int(worker.signed),
             ),
         )
 
@@ -294,6 +295,10 @@ class SqlRegistry:
         return [
             job_codec.parse_known_worker({**dict(row), "capabilities": read_value(row["capabilities"])}) for row in rows
         ]
+
+    def has_signed(self, worker_id: WorkerId) -> bool:
+        """Tell whether this worker was ever put as one that signs."""
+        return self._sql.execute(statements.WORKER_SIGNED, (worker_id,)).fetchone() is not None
 
     def refer(self, tenant: TenantId, job_id: JobId, digests: Sequence[Digest]) -> None:
         """Say that a job uses these blobs."""
