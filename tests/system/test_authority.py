@@ -50,7 +50,11 @@ def test_the_root_changes_under_a_working_node(node):
     # From here on the root's key is elsewhere, as it should be; nothing below needs it.
     (key,) = (node.home / "controller" / "authority" / "offline").iterdir()
     assert first["root_keys"] == [str(key)]
-    key.rename(node.home.parent / "root-key.pem")
+    away = node.home.parent / "away"
+    away.mkdir()
+    # Under the running node; for a test the same disk does.
+    moved = node.crank("identity", "root-key", "move", str(away), "--same-disk")
+    assert (moved.returncode, moved.stdout.strip(), key.exists()) == (0, str(*away.iterdir()), False)
     code, prepared = rotate(node, "prepare")
     assert (code, prepared["phase"]) == (0, "prepared")
     code, activated = until(

@@ -69,7 +69,7 @@ def _root_keys(settings: Settings) -> Iterator[Finding]:
             "root key",
             "warn",
             f"{path} lies beside the node, which never reads it",
-            f"Move it to where it is kept offline: mv {path} /media/…; nothing of the node changes by that.",
+            "Move it to where it is kept offline: crank identity root-key move /media/…; nothing of the node changes by that.",
         )
 
 

@@ -75,7 +75,7 @@ def _tell(found: JsonObject, *, as_json: bool) -> int:
     ]
     print_rows(("TIER", "ROOT", "FROM", "UNTIL", "KEY"), rows)
     for path in found["root_keys"]:
-        say(f"move this root key away from the node, to where it is kept offline: {path}")
+        say(f"a root key lies beside the node: {path}; take it offline: crank identity root-key move DIR")
     if found["unaware"]:
         say(f"have not acknowledged the bundle yet: {', '.join(found['unaware'])}")
     return ExitCode.OK

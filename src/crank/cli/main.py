@@ -89,6 +89,7 @@ _GROUPS = (
         (
             ("show", "crank.cli.authority:show", "Show the tiers of the authority, its bundle, and a change of root."),
             ("rotate", "crank.cli.authority:rotate", "Change the root: prepare, activate, retire; abort goes back."),
+            ("root-key", "crank.cli.root_key:root_key", "Move the root's key to where it is kept offline."),
             ("list", "crank.cli.identity:list_identities", "List the certificates that were issued, and what is revoked."),
             ("revoke", "crank.cli.identity:revoke", "Take an identity back at once."),
             ("allow", "crank.cli.identity:allow", "Let a revoked identity get certificates again."),

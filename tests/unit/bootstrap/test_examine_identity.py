@@ -42,7 +42,8 @@ def test_a_new_node_is_told_to_move_its_root_key(settings):
     assert set(told) == {
         ("identity authority", "ok"), ("identity root", "ok"), ("worker certificate", "ok"), ("root key", "warn"),
     }  # fmt: skip
-    assert str(key) in told["root key", "warn"].fix
+    assert str(key) in told["root key", "warn"].cause
+    assert "crank identity root-key move" in told["root key", "warn"].fix
     key.unlink()
     assert ("root key", "warn") not in found(settings)
 
