@@ -477,6 +477,53 @@ async def test_an_identity_for_others_or_of_yesterday_is_exchanged_for_nothing(a
     assert (await agent.ask(as_identity(token, role="agents"))).json()["code"] == "invalid_jwt_svid"
 
 
+THEIRS = "two.test"
+FRIEND = f"spiffe://{THEIRS}/agent/a"
+FRIENDS = Role(
+    "friends", "One workload of another domain.", (Right("python.*"),), 300, 0, 0, identities=(FRIEND,), key="owner"
+)
+
+
+@pytest.fixture
+def foreign(desk, clock):
+    """Give another domain's authority, with which this node is federated."""
+    made = MemoryAuthority(THEIRS, clock, SystemIdSource())
+    desk.trust.bundles.put(made.bundle(), 2**62)
+    return made
+
+
+async def test_a_federated_workload_acts_by_the_role_that_names_it_and_by_no_other(agent, foreign, clock, desk):
+    """Its JWT-SVID is exchanged under that role, in its own name, until the federation ends; under any other it is refused."""
+    desk.tokens.roles["friends"] = FRIENDS
+    fields = as_identity(svid_of(foreign, clock, FRIEND), role="friends")
+    token = (await agent.ask(fields)).json()["access_token"]
+    told = await agent.use(token, "POST", "/v1/token/introspect", data={"token": token})
+    assert told.json()["sub"] == FRIEND
+    assert (await agent.use(token, "GET", "/v1/jobs")).status_code == 200
+    # Neither a role for our own workloads of the same path, nor that which is taken when none is named.
+    for more in ({"role": "agents"}, {"role": "default"}, {}):
+        refused = await agent.ask(as_identity(svid_of(foreign, clock, FRIEND), **more))
+        assert refused.json()["code"] == "role_not_allowed", more
+    stranger = svid_of(foreign, clock, f"spiffe://{THEIRS}/agent/b")
+    assert (await agent.ask(as_identity(stranger, role="friends"))).json()["code"] == "role_not_allowed"
+    desk.trust.bundles.drop(THEIRS)
+    assert (await agent.ask(fields)).json()["code"] == "invalid_jwt_svid"
+
+
+async def test_a_federated_domain_signs_for_no_name_but_its_own(agent, authority, foreign, clock, desk):
+    """Federation 4.2: a JWT-SVID in our name, or a third domain's, by a federated domain's key is refused, and so is theirs by ours."""
+    desk.tokens.roles["friends"] = FRIENDS
+    third = MemoryAuthority("three.test", clock, SystemIdSource())
+    desk.trust.bundles.put(third.bundle(), 2**62)
+    ours = f"spiffe://{TRUST_DOMAIN}/agent/a"
+    assert (await agent.ask(as_identity(svid_of(authority, clock, ours), role="agents"))).status_code == 200
+    for signer, identity, role in (
+        (foreign, ours, "agents"), (third, FRIEND, "friends"), (authority, FRIEND, "friends"),
+    ):  # fmt: skip
+        refused = await agent.ask(as_identity(svid_of(signer, clock, identity), role=role))
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_jwt_svid"), identity
+
+
 async def test_a_revoked_identity_takes_its_tokens_with_it(agent, thief, authority, clock, desk, worker):
     """What a workload was given for its identity, and what it passed on, ends with that, and so does what runs by it."""
     name = f"spiffe://{TRUST_DOMAIN}/agent/a"
