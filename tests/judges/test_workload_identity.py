@@ -119,14 +119,18 @@ class Envoy:
     """An Envoy that runs."""
 
     def __init__(self, folder: Path, program: Path, node: Node) -> None:
-        self.inward, self.outward = _free_ports(2)
+        self.inward, self.outward, self.onward, self.upstream_port = _free_ports(4)
         info = node.info()
+        self.upstream = info["spiffe_id"].partition("/controller/")[0] + "/agent/upstream"
         settings = configuration(
             socket=info["spiffe_socket"].removeprefix("unix://"),
             inward=self.inward,
             outward=self.outward,
             workers_port=int(info["workers_api"].rpartition(":")[2]),
             controller=info["spiffe_id"],
+            onward=self.onward,
+            upstream_port=self.upstream_port,
+            upstream=self.upstream,
         )
         self._log = (folder / "envoy.log").open("wb")
         (folder / "envoy.json").write_text(json.dumps(settings))
@@ -330,3 +334,65 @@ def test_envoy_speaks_mtls_to_the_controller(node: Node, envoy: Envoy) -> None:
     assert (answer.status, problem["code"]) == (403, "untrusted_peer"), problem
     assert "/agent/envoy is not a worker" in problem["detail"]
     connection.close()
+
+
+@contextlib.contextmanager
+def _upstream(port: int, tls: ssl.SSLContext) -> Iterator[list[str]]:
+    """Serve where Envoy looks for its upstream, with this certificate; give the paths that it was asked for."""
+    asked: list[str] = []
+
+    class Upstream(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Answer, and note it."""
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Upstream) as server:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield asked
+        finally:
+            server.shutdown()
+
+
+def _through(envoy: Envoy) -> tuple[int, str]:
+    """Ask Envoy for what its upstream has; return the status, and why TLS with it failed."""
+    connection = http.client.HTTPConnection("127.0.0.1", envoy.onward, timeout=10)
+    try:
+        connection.request("GET", "/secret")
+        answer = connection.getresponse()
+        return answer.status, answer.headers.get("x-failure", "")
+    finally:
+        connection.close()
+
+
+def test_envoy_refuses_an_upstream_that_is_somebody_else(node: Node, envoy: Envoy, tmp_path: Path) -> None:
+    """Envoy sends a request to the expected identity of our authority, and none to the same name by another or to another of ours."""
+
+    def ours(name: str) -> ssl.SSLContext:
+        register(node, f"agent/{name}", ttl_sec=3600, hint=name)
+        fetched = node.crank("identity", "fetch", "--dir", str(tmp_path / name), "--hint", name)
+        assert fetched.returncode == 0, fetched.stderr
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / name / "cert.pem", tmp_path / name / "key.pem")
+        return context
+
+    forged = Authority(tmp_path, "impostor").context(envoy.upstream, server=True)
+    forged.verify_mode = ssl.CERT_NONE
+    expected = ours("upstream")
+    for impostor in (forged, ours("impostor")):
+        # The one that is expected is served before each: it is the certificate that is refused, and nothing else.
+        with _upstream(envoy.upstream_port, expected) as asked:
+            assert _through(envoy)[0] == 200
+            assert asked == ["/secret"]
+        with _upstream(envoy.upstream_port, impostor) as asked:
+            status, cause = _through(envoy)
+            assert (status, asked) == (503, []), cause
+            assert "CERTIFICATE_VERIFY_FAILED" in cause
+    assert envoy.process.poll() is None

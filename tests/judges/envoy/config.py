@@ -1,4 +1,4 @@
-"""Writes Envoy's configuration: identities by SDS from a node's socket, one listener that asks for peers', one that has its own.
+"""Writes Envoy's configuration: identities by SDS from a node's socket, one listener that asks for peers', two that show its own.
 
 The program itself is Envoy as its wheel brings it; nothing here runs inside it.
 """
@@ -17,11 +17,14 @@ _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 _HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def configuration(*, socket: str, inward: int, outward: int, workers_port: int, controller: str) -> dict[str, Any]:
+def configuration(
+    *, socket: str, inward: int, outward: int, workers_port: int, controller: str, onward: int, upstream_port: int, upstream: str
+) -> dict[str, Any]:
     """Return a whole configuration.
 
     inward    port that speaks mTLS and tells whom it met (header x-peer)
     outward   plain port on loopback, forwarded with mTLS to a controller's port for workers
+    onward    plain port on loopback, forwarded with mTLS to `upstream_port`, where the SPIFFE ID `upstream` must answer
     """
     return {
         "node": {"id": "judge", "cluster": "judge"},
@@ -29,10 +32,12 @@ def configuration(*, socket: str, inward: int, outward: int, workers_port: int, 
             "listeners": [
                 _listener("inward", inward, _told(), _server_tls()),
                 _listener("outward", outward, {"route": {"cluster": "controller"}}, None),
+                _listener("onward", onward, _forwarded("upstream"), None),
             ],
             "clusters": [
                 _cluster("node", {"pipe": {"path": socket}}, http2=True),
                 _cluster("controller", _address(workers_port), tls=_client_tls(controller)),
+                _cluster("upstream", _address(upstream_port), tls=_client_tls(upstream)),
             ],
         },
     }
@@ -41,6 +46,12 @@ def configuration(*, socket: str, inward: int, outward: int, workers_port: int, 
 def _told() -> dict[str, Any]:
     header = {"header": {"key": "x-peer", "value": "%DOWNSTREAM_PEER_URI_SAN%"}}
     return {"direct_response": {"status": 200}, "response_headers_to_add": [header]}
+
+
+def _forwarded(cluster: str) -> dict[str, Any]:
+    # Why TLS with the upstream failed: Envoy's own answer says only that it did.
+    header = {"header": {"key": "x-failure", "value": "%UPSTREAM_TRANSPORT_FAILURE_REASON%"}}
+    return {"route": {"cluster": cluster}, "response_headers_to_add": [header]}
 
 
 def _address(port: int) -> dict[str, Any]:
@@ -106,5 +117,5 @@ def _server_tls() -> dict[str, Any]:
     }
 
 
-def _client_tls(controller: str) -> dict[str, Any]:
-    return {"@type": f"{_TLS}UpstreamTlsContext", "common_tls_context": _common("ROOTCA", {"exact": controller})}
+def _client_tls(expected: str) -> dict[str, Any]:
+    return {"@type": f"{_TLS}UpstreamTlsContext", "common_tls_context": _common("ROOTCA", {"exact": expected})}
