@@ -99,7 +99,13 @@ def _identity_promises(rates: dict[str, Any], node: dict[str, Any]) -> list[Prom
     ]
     # Who is to be believed is to be known everywhere within a second.
     fed_sec = node.get("watchers", {}).get("rotated_sec")
-    return [*lines, Promise("500 watchers fed on rotation", "s", 1.0, 0.5, fed_sec)]
+    revoked = node.get("revocation", {})
+    return [
+        *lines,
+        Promise("500 watchers fed on rotation", "s", 1.0, 0.5, fed_sec),
+        Promise("revoked worker cut off", "s", 1.0, 0.3, revoked.get("cut_off_sec")),
+        Promise("500 watchers told of a revocation", "s", 1.0, 0.3, revoked.get("told_sec")),
+    ]
 
 
 def _p50(latency: dict[str, Any], name: str) -> float | None:
@@ -166,7 +172,7 @@ def _show_identity(console: Console, numbers: dict[str, Any]) -> None:
         cells = (f"{found['per_cpu_sec']:g}", f"{found['per_sec']:g}", "–" if share is None else f"{share:g}")
         table.add_row(name, *cells, found.get("of", "–"))
     console.print(table)
-    for part in ("watchers", "root_change"):
+    for part in ("watchers", "revocation", "root_change"):
         if part in numbers["identity"]:
             told = ", ".join(f"{name} {value:g}" for name, value in numbers["identity"][part].items())
             console.print(f"{part.replace('_', ' ')}: {told}", markup=False)

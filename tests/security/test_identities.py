@@ -262,7 +262,7 @@ async def test_a_controller_renews_nothing_here(desk, node):
 
 
 async def test_a_revoked_worker_is_cut_off_in_mid_connection(desk, node):
-    """In under a second its link ends with the reason, its job is decided, and nothing of it is served any more."""
+    """At once, not at the next look or renewal, its link ends with the reason, its job is decided, and nothing of it is served any more."""
     identity = await node.known(desk)
     name = f"spiffe://{TRUST_DOMAIN}/worker/w1"
     async with linked(desk, node) as link, owner(node) as api, httpx2.AsyncClient(verify=context_of(identity)) as kept:
@@ -278,7 +278,7 @@ async def test_a_revoked_worker_is_cut_off_in_mid_connection(desk, node):
         with pytest.raises(websockets.ConnectionClosed):
             while True:
                 await asyncio.wait_for(link.recv(), 10)
-        # At once, and not at the next look or renewal: how soon exactly is for a machine that does nothing else.
+        # How soon exactly `make bench` says, on a machine that does nothing else.
         assert time.monotonic() - began < 10
         assert link.close_reason.startswith("identity_revoked: ")
         job = (await api.get(f"/v1/jobs/{job_id}")).json()

@@ -250,7 +250,7 @@ async def test_five_hundred_watchers_share_the_work(tmp_path: Path) -> None:
 
 
 async def test_a_revoked_identity_ends_at_once_and_a_revoked_certificate_is_replaced(tmp_path: Path) -> None:
-    """A revoked serial brings another certificate to who watches; a revoked SPIFFE ID ends it within a second; then it may come back."""
+    """A revoked serial brings another certificate to who watches; a revoked SPIFFE ID ends it long before its renewal; then it may come back."""
     async with open_socket(tmp_path) as socket, socket.client() as client:
         entry = await socket.register("agent/a")
         async with client.watch_x509() as stream:
