@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from crank.controller.roster import LiveWorker
 from crank.domain.capability import Capability, capability_document
 from crank.domain.enrolment import Manifest
 from crank.domain.identity import make_spiffe_id
+from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
 from crank.domain.outcome import End, Outcome, Reason, Stream
 from crank.domain.outcome_codec import outcome_document
-from crank.domain.trust import Peer
+from crank.domain.trust import Attestation, Peer, Workload
 from crank.errors import Unavailable
 from crank.ports import Authority, Clock
 from crank.testing.memory_authority import MemoryAuthority
@@ -74,7 +76,8 @@ class ScriptedWorker:
     """A worker that says exactly what a test tells it to."""
 
     def __init__(
-        self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2, *, version: int = 1
+        self, desk: Desk, name: str, capabilities: list[Capability], slots: int = 2, *, version: int = 1,
+        attestation: Attestation | None = None,
     ) -> None:
         self.desk = desk
         self.version = version
@@ -83,6 +86,7 @@ class ScriptedWorker:
         self.slots = slots
         self.instance_id = desk.ids.uuid7()
         self.key = OwnKey()
+        self.attestation = attestation
         self.link = QueueLink()
         self.live: LiveWorker | None = None
 
@@ -93,6 +97,8 @@ class ScriptedWorker:
         self.link = QueueLink()
         documents = [capability_document(capability) for capability in self.capabilities]
         peer = peer_named(self.name, jkt=self.key.jkt)
+        if self.attestation is not None:
+            peer = replace(peer, workload=Workload("worker", InstanceId(self.instance_id), self.attestation))
         offered = versions or (1, self.version)
         signed = self._signed(documents) if offered[1] >= MANIFEST_SINCE else None
         hello = Hello(

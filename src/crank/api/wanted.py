@@ -4,6 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Level = Literal["none", "thumbprint", "join"]
+_LEVEL = "The least that the machine which runs it must have proved when it joined."
+
 
 class Request(BaseModel):
     """Strict: no coercion, no unknown field."""
@@ -22,6 +25,7 @@ class Constraints(Request):
     cpu_sec: float | None = Field(None, description="CPU time of the whole process tree.")
     idle_sec: float | None = Field(None, description="End it when the tree did nothing for so long.")
     no_output_sec: float | None = Field(None, description="End it when nothing was printed for so long.")
+    attestation: Level | None = Field(None, description=_LEVEL)
 
 
 class FileWanted(Request):
@@ -119,6 +123,7 @@ class SessionWanted(SessionClocks):
     accelerator: Literal["cpu", "gpu"] | None = None
     gpu_model: str | None = None
     memory_bytes: int | None = Field(None, description="Of everything in the session together.")
+    attestation: Level | None = Field(None, description=_LEVEL)
     mounts: list[str | MountWanted] | None = None
 
 

@@ -177,6 +177,7 @@ def _policy(settings: Settings) -> Policy:
         retention_sec=settings.retention_sec,
         session_idle_sec=settings.session_idle_sec,
         session_idle_sec_max=settings.session_idle_sec_max,
+        attestation_min=settings.attestation_min,
         session_lifetime_sec=settings.session_lifetime_sec,
         session_lifetime_sec_max=settings.session_lifetime_sec_max,
         sessions_max=settings.sessions_max,

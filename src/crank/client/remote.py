@@ -34,6 +34,7 @@ _QUIET_SEC = 60.0
 
 _CONSTRAINTS = (
     "accelerator", "gpu_model", "memory_bytes", "max_output_bytes", "cpu_sec", "idle_sec", "no_output_sec",
+    "attestation",
 )  # fmt: skip
 _FIELDS = frozenset(
     ("capability", "version", "job_id", "idempotency_key", "effects", "route", "detach",
@@ -100,7 +101,7 @@ class AsyncClient:
 
         on_output  called with `stdout` or `stderr` and the text, while the job prints
         more  `capability`, `version`, `accelerator`, `gpu_model`, `memory_bytes`, `max_output_bytes`,
-              `cpu_sec`, `idle_sec`, `no_output_sec`, `job_id`, `idempotency_key`, `effects`, `session`, `context`,
+              `cpu_sec`, `idle_sec`, `no_output_sec`, `attestation`, `job_id`, `idempotency_key`, `effects`, `session`, `context`,
               `program` (a list, in place of code), `stdin` (True keeps it open for `write_stdin`)
         Raises as `submit`; when the caller is cancelled, the job goes on.
         """
@@ -245,7 +246,8 @@ class AsyncClient:
     def session(self, *, profile: str | None = None, mounts: Mounts | None = None, **more: Any) -> AsyncSession:
         """Return a session that opens with `async with` and closes at its end.
 
-        more  `name`, `capability`, `version`, `accelerator`, `gpu_model`, `memory_bytes`, `idle_sec`, `lifetime_sec`
+        more  `name`, `capability`, `version`, `accelerator`, `gpu_model`, `memory_bytes`, `attestation`, `idle_sec`,
+              `lifetime_sec`
         """
         body: JsonObject = {"env_profile": profile, "mounts": mount_uses(mounts) or None, **more}
         return AsyncSession(self._link, self.run, {name: value for name, value in body.items() if value is not None})

@@ -21,6 +21,7 @@ from crank.config.values import (
     a_domain,
     a_flag,
     a_label,
+    a_level,
     a_path,
     a_text,
     a_tier,
@@ -34,6 +35,7 @@ from crank.config.values import (
 from crank.domain.isolation import TIER_DEFAULT, Tier
 from crank.domain.profile import LIMIT_RANGES
 from crank.domain.quantity import GIB, MIB, SESSION_SEC_MIN
+from crank.domain.trust import Attestation
 from crank.domain.worker import SLOTS_MAX
 from crank.errors import ConfigurationError, Problem
 
@@ -72,6 +74,7 @@ class Settings:
     spiffe_socket     Unix socket at which this machine's workloads get identities; run/spiffe.sock in the home unless said
     spiffe_shared     whether every account of this machine may connect to that socket; else the node's own alone
     sandbox_tier      the weakest isolation that jobs may run in: `namespaces`, or `landlock` as well
+    attestation_min   the least that a machine must have proved when it joined to run jobs: `none`, `thumbprint` or `join`
     ceilings          by the names of `profile.Limits`: no profile gives a job more than this here
     public_url        address under which others reach the API from outside, `https://crank.example.org`; empty for none
     tls_cert, tls_key  files of a certificate that others trust and its key; shown to those who ask for its name
@@ -122,6 +125,7 @@ class Settings:
     hsm_token: str = ""
     hsm_pin_file: Path | None = None
     biscuit_keys_in_files: bool = False
+    attestation_min: Attestation = Attestation.NONE
     ceilings: Mapping[str, float] = field(default_factory=dict)
     build_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -239,6 +243,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "hsm_token": a_text,
     "hsm_pin_file": a_path,
     "biscuit_keys_in_files": a_flag,
+    "attestation_min": a_level,
     **_CEILINGS,
 }
 
@@ -358,6 +363,7 @@ def _defaults(home: Path) -> dict[str, Any]:
         "hsm_token": "",
         "hsm_pin_file": None,
         "biscuit_keys_in_files": False,
+        "attestation_min": Attestation.NONE,
     }
 
 
@@ -438,6 +444,8 @@ def _said(value: Any) -> str:
     """Write a value so that the environment's readers read the same one; an empty text is none."""
     if isinstance(value, tuple):
         return ",".join(value)
+    if isinstance(value, Attestation):
+        return value.label
     return "" if value is None else str(value)
 
 

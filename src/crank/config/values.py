@@ -8,6 +8,7 @@ from typing import Any
 from crank.domain.identity import parse_trust_domain
 from crank.domain.ids import parse_name
 from crank.domain.isolation import Tier, parse_tier
+from crank.domain.trust import Attestation, parse_attestation
 from crank.errors import InvalidRequest
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]{0,251}[a-z0-9])?")
@@ -111,6 +112,14 @@ def a_tier(value: Any) -> Tier:
     """Read a tier of isolation."""
     try:
         return parse_tier(a_text(value))
+    except InvalidRequest as fault:
+        raise Mistake(fault.message, fault.fix) from None
+
+
+def a_level(value: Any) -> Attestation:
+    """Read a level of attestation."""
+    try:
+        return parse_attestation(a_text(value), field="attestation_min")
     except InvalidRequest as fault:
         raise Mistake(fault.message, fault.fix) from None
 

@@ -199,6 +199,9 @@ def _fields(asked: _Asked) -> JsonObject:
     call, held = asked.call, {handle.name: handle for handle in asked.caller.request.handles}
     right = held[call.handle].right
     mounts = [{"name": name, "mount": held[handle].mount_id} for name, handle in call.mounts.items()]
+    # What a job may only tell a machine of some level, it does not tell another one by calling.
+    level = asked.caller.request.attestation
+    limits = {"timeout_sec": call.timeout_sec, "attestation": None if level is None else level.label}
     fields: dict[str, JsonValue] = {
         "capability": call.capability,
         "version": call.version or (right.version if right is not None else None),
@@ -206,7 +209,7 @@ def _fields(asked: _Asked) -> JsonObject:
         "code": call.code,
         "files": [{"path": file.path, "sha256": file.sha256} for file in asked.message.files] or None,
         "mounts": mounts or None,
-        "constraints": None if call.timeout_sec is None else {"timeout_sec": call.timeout_sec},
+        "constraints": {name: limit for name, limit in limits.items() if limit is not None} or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -26,6 +26,7 @@ from crank.domain.json import JsonObject
 from crank.domain.profile import Profile
 from crank.domain.quantity import GIB, OUTPUT_BYTES_MAX
 from crank.domain.record import Record
+from crank.domain.trust import Attestation
 from crank.ports import (
     Appraiser,
     Authority,
@@ -58,6 +59,7 @@ class Policy:
     output_bytes_max      kept output that a request may ask for; its other limits are bounded by the capability
     private_paths         folders that no mount may touch or hold
     file_hosts            hosts that files of callers may be fetched from, by full name
+    attestation_min       the least level of a machine that jobs are placed on
     """
 
     node_id: str
@@ -79,6 +81,7 @@ class Policy:
     worker_sessions_bytes_max: int = 8 * GIB
     output_bytes_max: int = OUTPUT_BYTES_MAX
     file_hosts: tuple[str, ...] = ()
+    attestation_min: Attestation = Attestation.NONE
 
 
 @dataclass(frozen=True, slots=True)

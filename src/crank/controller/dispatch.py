@@ -7,7 +7,7 @@ Steps, marked again in the code:
  4. after the commit, send the leases
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crank.controller.complete import end_job
 from crank.controller.desk import Desk
@@ -137,11 +137,11 @@ def _choose(desk: Desk, queue: list[Job], mounts: dict[MountId, Mount]) -> list[
     base = {called: desk.roster.offers(now_sec, called=called) for called in {_is_called(job) for job in queue}}
     for job in queue:
         offers = [
-            placement.Offer(o.worker_id, o.node_id, o.capability, o.free_slots - taken.get(o.worker_id, 0))
+            replace(o, free_slots=o.free_slots - taken.get(o.worker_id, 0))
             for o in desk.roster.for_request(job.request, base[_is_called(job)])
         ]
         nodes = frozenset(mounts[use.mount_id].node_id for use in job.request.mounts)
-        placed = placement.choose(job.request, offers, nodes)
+        placed = placement.choose(job.request, offers, nodes, floor=desk.policy.attestation_min)
         if isinstance(placed, placement.Busy):
             continue
         worker = desk.roster.find(placed.worker_id)

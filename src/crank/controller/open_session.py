@@ -94,7 +94,7 @@ async def _candidates(desk: Desk, draft: SessionDraft, mounts: dict[str, Mount])
         if worker.knows_sessions and worker.sessions is not None and not worker.draining
     ]
     offers = [offer for worker in ready for offer in placement.offers_of(worker.known, 1)]
-    able = placement.satisfiers(_as_job(draft), offers, nodes)
+    able = placement.satisfiers(_as_job(draft), offers, nodes, floor=desk.policy.attestation_min)
     if isinstance(able, Refusal):
         raise InvalidRequest(able.message, code=able.code, field=able.constraint, fix=able.fix)
     if not able[0].capability.takes_code:
@@ -133,6 +133,7 @@ def _as_job(draft: SessionDraft) -> JobRequest:
         effects=Effects.EXTERNAL,
         route="local",
         traceparent=None,
+        attestation=draft.attestation,
     )
 
 
@@ -156,6 +157,7 @@ def _session(
         lifetime_sec=draft.lifetime_sec or min(desk.policy.session_lifetime_sec, desk.policy.session_lifetime_sec_max),
         mounts=tuple(MountUse(name, mount.mount_id) for name, mount in mounts.items()),
         name=draft.name,
+        attestation=draft.attestation,
     )
     return Session(
         session_id=SessionId(desk.ids.uuid7()),

@@ -196,7 +196,7 @@ async def _who_could(
         if worker.worker_id in live or (worker.seen_us >= since_us and not _is_revoked(desk, worker))
         for offer in placement.offers_of(worker, 1)
     ]
-    able = placement.satisfiers(request, offers, nodes)
+    able = placement.satisfiers(request, offers, nodes, floor=desk.policy.attestation_min)
     if not isinstance(able, Refusal):
         return min(able, key=lambda offer: offer.capability.accelerator).capability
     facts = {"code": able.code, "constraint": able.constraint, "capability": draft.capability}
@@ -211,7 +211,7 @@ def _is_revoked(desk: Desk, worker: KnownWorker) -> bool:
 
 
 def _field(refusal: Refusal) -> str | None:
-    inside = {"accelerator", "gpu_model", "timeout_sec", "memory_bytes"}
+    inside = {"accelerator", "gpu_model", "timeout_sec", "memory_bytes", "attestation"}
     return f"constraints.{refusal.constraint}" if refusal.constraint in inside else refusal.constraint
 
 
@@ -327,6 +327,7 @@ def _request(
         program=draft.program,
         stdin=draft.stdin,
         detach=draft.detach,
+        attestation=draft.attestation,
     )
 
 

@@ -17,7 +17,7 @@ from crank.ports import Transaction
 from crank.wire import Touch
 
 # Said once, when the session was opened; a job of it may not say otherwise.
-_OF_SESSION = ("accelerator", "gpu_model", "memory_bytes")
+_OF_SESSION = ("accelerator", "gpu_model", "memory_bytes", "attestation")
 
 
 async def join(desk: Desk, *, tenant: TenantId, draft: Draft, fields: JsonObject) -> tuple[Draft, Session | None]:
@@ -46,6 +46,7 @@ async def join(desk: Desk, *, tenant: TenantId, draft: Draft, fields: JsonObject
         env_profile=wanted.env_profile,
         accelerator=wanted.accelerator,
         gpu_model=wanted.gpu_model,
+        attestation=wanted.attestation,
     )
     return joined, session
 

@@ -106,7 +106,7 @@ def _pending(desk: Desk, job: Job, mounts: list[Mount]) -> str | None:
     nodes = frozenset(mount.node_id for mount in mounts if mount.mount_id in wanted)
     free = desk.roster.offers(desk.clock.monotonic_sec(), called=job.called_by is not None)
     offers = desk.roster.for_request(job.request, free)
-    placed = placement.choose(job.request, offers, nodes)
+    placed = placement.choose(job.request, offers, nodes, floor=desk.policy.attestation_min)
     if isinstance(placed, placement.Busy) and job.request.session_id is not None:
         return "Waiting for a free slot on the worker that holds its session."
     return placed.sentence if isinstance(placed, placement.Busy) else "About to be sent to a worker."

@@ -9,6 +9,7 @@ from crank.domain.handle import CalledBy, Handle
 from crank.domain.ids import CredentialId, Digest, InstanceId, JobId, MountId, SessionId, TenantId, WorkerId
 from crank.domain.json import JsonValue
 from crank.domain.outcome import End, Reason
+from crank.domain.trust import Attestation
 
 
 class Status(StrEnum):
@@ -76,6 +77,7 @@ class JobRequest:
     stdin              its standard input stays open for the caller; otherwise it is empty
     detach             it goes on when nobody waits for it or follows it any more
     handles            what its code may ask for while it runs
+    attestation        how well the machine of the worker that runs it must have proved itself; None leaves it to the node
     """
 
     capability: str
@@ -102,6 +104,7 @@ class JobRequest:
     stdin: bool = False
     detach: bool = True
     handles: tuple[Handle, ...] = ()
+    attestation: Attestation | None = None
 
 
 @dataclass(frozen=True, slots=True)

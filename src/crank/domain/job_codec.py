@@ -30,6 +30,7 @@ def job_request_document(request: JobRequest) -> JsonObject:
     document["mounts"] = list(document["mounts"])
     document["program"] = None if request.program is None else list(request.program)
     document["handles"] = [_handle_document(handle) for handle in request.handles]
+    document["attestation"] = None if request.attestation is None else request.attestation.label
     return document
 
 
@@ -60,7 +61,7 @@ def _parse_handle(document: Any) -> Handle:
 def parse_job_request(document: Any) -> JobRequest:
     """Read a stored request. Raises StoreError (`store_corrupt`)."""
     try:
-        accelerator = document["accelerator"]
+        accelerator, level = document["accelerator"], document.get("attestation")
         return JobRequest(
             **{
                 **document,
@@ -77,6 +78,7 @@ def parse_job_request(document: Any) -> JobRequest:
                 "program": None if document.get("program") is None else tuple(document["program"]),
                 # Those of before version 4 of the store know no handles.
                 "handles": tuple(_parse_handle(entry) for entry in document.get("handles", ())),
+                "attestation": None if level is None else Attestation[level.upper()],
             }
         )
     except (KeyError, TypeError, ValueError) as fault:

@@ -8,6 +8,7 @@ from crank.domain.capability import Accelerator
 from crank.domain.ids import CredentialId, InstanceId, JobId, SessionId, TenantId, WorkerId
 from crank.domain.job import MountUse
 from crank.domain.outcome import End
+from crank.domain.trust import Attestation
 
 DEFAULT_CONTEXT = "main"
 
@@ -77,6 +78,7 @@ class SessionRequest:
     memory_bytes  of all its jobs together; None leaves it to the capability
     idle_sec      it ends when no job ran for this long
     lifetime_sec  it ends this long after it was opened, even while a job runs
+    attestation   as of a job
     """
 
     capability: str
@@ -89,6 +91,7 @@ class SessionRequest:
     lifetime_sec: float
     mounts: tuple[MountUse, ...] = ()
     name: str | None = None
+    attestation: Attestation | None = None
 
 
 @dataclass(frozen=True, slots=True)

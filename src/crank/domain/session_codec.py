@@ -9,12 +9,14 @@ from crank.domain.job import MountUse
 from crank.domain.job_codec import end_document, parse_end
 from crank.domain.json import JsonObject
 from crank.domain.session import Session, SessionEnd, SessionReason, SessionRequest, SessionState
+from crank.domain.trust import Attestation
 from crank.errors import StoreError
 
 
 def session_request_document(request: SessionRequest) -> JsonObject:
     """Return the JSON form of what was asked."""
-    return {**asdict(request), "mounts": [asdict(use) for use in request.mounts]}
+    level = None if request.attestation is None else request.attestation.label
+    return {**asdict(request), "mounts": [asdict(use) for use in request.mounts], "attestation": level}
 
 
 def session_end_document(end: SessionEnd | None) -> JsonObject | None:
@@ -49,12 +51,13 @@ def parse_session(document: Any) -> Session:
 
 
 def _parse_request(document: Any) -> SessionRequest:
-    accelerator = document["accelerator"]
+    accelerator, level = document["accelerator"], document.get("attestation")
     return SessionRequest(
         **{
             **document,
             "accelerator": None if accelerator is None else Accelerator(accelerator),
             "mounts": tuple(MountUse(use["name"], MountId(use["mount_id"])) for use in document["mounts"]),
+            "attestation": None if level is None else Attestation[level.upper()],
         }
     )
 

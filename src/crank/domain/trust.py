@@ -6,6 +6,7 @@ from enum import IntEnum, StrEnum
 from crank.domain.identity import SpiffeId
 from crank.domain.ids import InstanceId
 from crank.domain.json import JsonObject
+from crank.errors import InvalidRequest
 
 
 class Attestation(IntEnum):
@@ -22,6 +23,19 @@ class Attestation(IntEnum):
     def label(self) -> str:
         """Return the word that certificates, tokens and policies carry."""
         return self.name.lower()
+
+
+def parse_attestation(text: str, *, field: str) -> Attestation:
+    """Read the word of a level. Raises InvalidRequest."""
+    for level in Attestation:
+        if level.label == text:
+            return level
+    raise InvalidRequest(
+        f"The level of attestation {text[:40]!r} is not known.",
+        code="invalid_field",
+        field=field,
+        fix=f"Use one of {', '.join(level.label for level in Attestation)}.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

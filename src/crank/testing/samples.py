@@ -20,6 +20,7 @@ from crank.domain.json import JsonObject, JsonValue
 from crank.domain.outcome import Clock, End, Reason
 from crank.domain.record import Record
 from crank.domain.session import Session, SessionRequest, SessionState
+from crank.domain.trust import Attestation
 from crank.domain.worker import KnownWorker, Replay
 from crank.wire import JobEvent
 
@@ -48,6 +49,7 @@ def sample_request(*, code: str | None = "print('ü\u2028')", args: JsonValue = 
         context="main",
         program=("pandoc", "-o", "a b.md"),
         stdin=True,
+        attestation=Attestation.JOIN,
     )
 
 
@@ -96,6 +98,7 @@ def sample_session(session_id: str, *, tenant: TenantId = LOCAL_TENANT) -> Sessi
         lifetime_sec=3600.0,
         mounts=(MountUse("docs", MountId("m-0123456789abcdef")),),
         name="notebook",
+        attestation=Attestation.THUMBPRINT,
     )
     return Session(SessionId(session_id), tenant, request, SessionState.OPENING, WorkerId("w1"), InstanceId("i1"), 1, 1)
 

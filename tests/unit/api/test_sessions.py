@@ -130,7 +130,7 @@ async def test_what_a_session_fixed_is_not_said_again(api, pair) -> None:
                          ("mounts", ["docs"])):  # fmt: skip
         body = check_problem(await api.post("/v1/jobs", json={**job, field: value}), 422, "session_mismatch")
         assert body["field"] == field
-    for name, wanted in (("memory_bytes", 64 << 20), ("accelerator", "cpu"), ("gpu_model", "x")):
+    for name, wanted in (("memory_bytes", 64 << 20), ("accelerator", "cpu"), ("gpu_model", "x"), ("attestation", "join")):
         answered = await api.post("/v1/jobs", json={**job, "constraints": {name: wanted}})
         assert check_problem(answered, 422, "session_mismatch")["field"] == f"constraints.{name}"
     same = await run(api, session_id, "20 + 22", capability="python.run.core", constraints={"timeout_sec": 5})

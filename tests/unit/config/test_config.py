@@ -8,6 +8,7 @@ import pytest
 
 from crank.config import child_environment, host_environment, host_folders, load
 from crank.domain.isolation import Tier
+from crank.domain.trust import Attestation
 from crank.errors import ConfigurationError
 
 
@@ -110,14 +111,15 @@ def test_two_listeners_cannot_share_a_port(tmp_path: Path) -> None:
 
 def test_a_child_reads_back_the_same_settings(tmp_path: Path) -> None:
     """What a child process finds in its environment gives equal settings, flags included."""
-    said = {"CRANK_LIMIT_WALL_SEC": "12.5", "CRANK_LIMIT_PROCESSES": "7", "CRANK_SANDBOX_TIER": "landlock"}
+    said = {"CRANK_LIMIT_WALL_SEC": "12.5", "CRANK_LIMIT_PROCESSES": "7", "CRANK_SANDBOX_TIER": "landlock", "CRANK_ATTESTATION_MIN": "join"}
     settings = load({"api_port": 0, "drain_sec": 1.5}, environment={"CRANK_HOME": str(tmp_path), **said})
     again = load(environment=child_environment(settings))
     names = (
         "home", "api_port", "workers_port", "drain_sec", "profiles_builds", "worker_slots", "retention_sec",
-        "sandbox_tier", "ceilings",
+        "sandbox_tier", "ceilings", "attestation_min",
     )  # fmt: skip
     assert settings.ceilings == {"wall_sec": 12.5, "processes": 7}
+    assert settings.attestation_min is Attestation.JOIN
     assert [getattr(again, name) for name in names] == [getattr(settings, name) for name in names]
 
 
@@ -173,6 +175,14 @@ def test_a_life_of_identities_is_bounded(tmp_path, seconds):
         load({"home": str(tmp_path)}, environment={"CRANK_LEAF_TTL_SEC": seconds})
     assert [problem.field for problem in caught.value.problems] == ["CRANK_LEAF_TTL_SEC"]
     assert load({"home": str(tmp_path)}, environment={"CRANK_LEAF_TTL_SEC": "30"}).leaf_ttl_sec == 30
+
+
+@pytest.mark.parametrize("level", ["JOIN", "2", "tpm"])
+def test_a_level_of_attestation_is_one_of_three_words(tmp_path, level):
+    """A word that is not understood is told; it never means no level."""
+    with pytest.raises(ConfigurationError) as caught:
+        load({"home": str(tmp_path)}, environment={"CRANK_ATTESTATION_MIN": level})
+    assert [problem.field for problem in caught.value.problems] == ["CRANK_ATTESTATION_MIN"]
 
 
 def test_an_hsm_is_named_in_full_or_not_at_all(tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from crank.domain.capability import Capability, version_matches
 from crank.domain.ids import WorkerId
 from crank.domain.job import JobRequest, Refusal
+from crank.domain.trust import Attestation
 from crank.domain.worker import KnownWorker
 
 UNSATISFIED = "unsatisfied-capability"
@@ -14,12 +15,13 @@ NO_LOCAL = "no-local-satisfier"
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One capability of one worker, with the slots that are free now."""
+    """One capability of one worker, with the slots that are free now, and how well its machine proved itself."""
 
     worker_id: WorkerId
     node_id: str
     capability: Capability
     free_slots: int
+    attestation: Attestation = Attestation.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,20 @@ class Busy:
 
 def offers_of(worker: KnownWorker, free_slots: int) -> list[Offer]:
     """List what a worker offers."""
-    return [Offer(worker.worker_id, worker.node_id, capability, free_slots) for capability in worker.capabilities]
+    return [
+        Offer(worker.worker_id, worker.node_id, capability, free_slots, worker.attestation)
+        for capability in worker.capabilities
+    ]
 
 
-def satisfiers(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozenset[str]) -> list[Offer] | Refusal:
+def satisfiers(
+    request: JobRequest, offers: Sequence[Offer], mount_nodes: frozenset[str], *, floor: Attestation
+) -> list[Offer] | Refusal:
     """Return the offers that could ever run the request, or say which constraint nobody meets.
 
     Constraints are tried in a fixed order, each on what the ones before it left, so that the refusal
-    names the first that leaves nobody. `mount_nodes` are the nodes that own the request's mounts.
+    names the first that leaves nobody. `mount_nodes` are the nodes that own the request's mounts, `floor` the least
+    level of attestation that this node places any job on, whatever it asks for.
     """
     left = [offer for offer in offers if offer.capability.name == request.capability]
     if not left:
@@ -56,6 +64,11 @@ def satisfiers(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozen
             "List what is offered with GET /v1/capabilities, or start a worker that offers it.",
             "capability",
         )
+    least = max(floor, request.attestation or Attestation.NONE)
+    attested = [offer for offer in left if offer.attestation >= least]
+    if not attested:
+        return _unproven(request.capability, least, left, of_node=floor == least)
+    left = attested
     for constraint, wanted, keep in (
         ("version", request.version, lambda o: version_matches(request.version or "", o.capability.version)),
         ("env_profile", request.env_profile, lambda o: o.capability.env_profile == request.env_profile),
@@ -93,6 +106,18 @@ def satisfiers(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozen
     return local
 
 
+def _unproven(capability: str, least: Attestation, left: Sequence[Offer], *, of_node: bool) -> Refusal:
+    has = ", ".join(level.label for level in sorted({offer.attestation for offer in left}))
+    needs = f"this node asks for {least.label}" if of_node else f"the request asks for {least.label}"
+    other = "lower CRANK_ATTESTATION_MIN" if of_node else "ask for less"
+    return Refusal(
+        UNSATISFIED,
+        f"Workers offer {capability}, but on no machine that proved itself well enough: {needs}; they have: {has}.",
+        f"Join a machine at that level, or {other}; 'crank node list' shows the levels.",
+        "attestation",
+    )
+
+
 def _unmet(capability: str, constraint: str, wanted: str, left: Sequence[Offer]) -> Refusal:
     values = sorted({_offered(offer, constraint) for offer in left})
     return Refusal(
@@ -111,11 +136,13 @@ def _offered(offer: Offer, constraint: str) -> str:
     return str(getattr(offer.capability, constraint))
 
 
-def choose(request: JobRequest, offers: Sequence[Offer], mount_nodes: frozenset[str]) -> Placed | Busy:
+def choose(
+    request: JobRequest, offers: Sequence[Offer], mount_nodes: frozenset[str], *, floor: Attestation
+) -> Placed | Busy:
     """Choose among offers of workers that are connected now: a CPU before a GPU that was not asked for,
     then the newest version, then the most free slots, then the name, so that the choice repeats.
     """
-    able = satisfiers(request, offers, mount_nodes)
+    able = satisfiers(request, offers, mount_nodes, floor=floor)
     if isinstance(able, Refusal):
         return Busy("Waiting for a worker that offers this to come back.")
     free = [offer for offer in able if offer.free_slots > 0]

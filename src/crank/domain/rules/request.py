@@ -21,6 +21,7 @@ from crank.domain.quantity import (
     MOUNT_PATH_BYTES_MAX,
     OUTPUT_BYTES_MAX,
 )
+from crank.domain.trust import Attestation, parse_attestation
 from crank.domain.wanted import (
     DEFAULT_PROFILE,
     DraftMount,
@@ -77,6 +78,7 @@ class Draft:
     stdin: bool = False
     detach: bool = True
     handles: tuple[DraftHandle, ...] = ()
+    attestation: Attestation | None = None
 
 
 def request_digest(fields: JsonObject) -> Digest:
@@ -123,7 +125,7 @@ def parse_request(fields: JsonObject) -> Draft:
                 fix="Use one that a worker has: GET /v1/capabilities lists them (python-core, python-docs, …).",
             )
     constraints = fields.get("constraints") or {}
-    accelerator = constraints.get("accelerator")
+    accelerator, level = constraints.get("accelerator"), constraints.get("attestation")
     return Draft(
         job_id=None if fields.get("job_id") is None else parse_job_id(fields["job_id"]),
         capability=capability and parse_capability_name(capability, field="env_profile" if profile else "capability"),
@@ -149,6 +151,7 @@ def parse_request(fields: JsonObject) -> Draft:
         stdin=fields.get("stdin") is True,
         detach=fields.get("detach") is not False,
         handles=parse_handles(fields),
+        attestation=None if level is None else parse_attestation(level, field="constraints.attestation"),
     )
 
 

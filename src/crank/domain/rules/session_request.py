@@ -7,6 +7,7 @@ from crank.domain.ids import parse_name
 from crank.domain.json import JsonObject
 from crank.domain.profile import LIMIT_RANGES
 from crank.domain.quantity import SESSION_SEC_MIN, TIMEOUT_SEC_MAX
+from crank.domain.trust import Attestation, parse_attestation
 from crank.domain.wanted import (
     DEFAULT_PROFILE,
     DraftMount,
@@ -31,6 +32,7 @@ class SessionDraft:
     lifetime_sec: float | None
     mounts: tuple[DraftMount, ...]
     name: str | None
+    attestation: Attestation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def parse_session_request(fields: JsonObject) -> SessionDraft:
     if capability is None:
         profile = profile or DEFAULT_PROFILE
         capability = capability_of_profile(profile)
-    accelerator = fields.get("accelerator")
+    accelerator, level = fields.get("accelerator"), fields.get("attestation")
     memory_bytes = bounded(fields, "memory_bytes", *LIMIT_RANGES["memory_bytes"], prefix="")
     clocks = parse_clocks(fields)
     return SessionDraft(
@@ -72,4 +74,5 @@ def parse_session_request(fields: JsonObject) -> SessionDraft:
         lifetime_sec=clocks.lifetime_sec,
         mounts=parse_mounts(fields.get("mounts") or []),
         name=None if fields.get("name") is None else parse_name(fields["name"], field="name"),
+        attestation=None if level is None else parse_attestation(level, field="attestation"),
     )

@@ -1,20 +1,31 @@
 """Placement: who may run a job, and who runs it best."""
 
+from functools import partial
+
 import pytest
 
 from crank.domain.capability import Accelerator
 from crank.domain.ids import WorkerId
 from crank.domain.job import Refusal
-from crank.domain.rules.placement import Busy, Offer, Placed, choose, satisfiers
+from crank.domain.rules import placement
+from crank.domain.rules.placement import Busy, Offer, Placed
+from crank.domain.trust import Attestation
 from tests.unit.domain.rules.builders import capability, request
 
 GPU = capability(name="python.run.ml", accelerator=Accelerator.GPU, gpu_model="H100", env_profile="python-ml")
 ML = capability(name="python.run.ml", env_profile="python-ml")
 
 
-def offer(worker: str, offered: object = None, free: int = 1, node: str = "n1") -> Offer:
+# Of a node that asks for no level of its own.
+choose = partial(placement.choose, floor=Attestation.NONE)
+satisfiers = partial(placement.satisfiers, floor=Attestation.NONE)
+
+
+def offer(
+    worker: str, offered: object = None, free: int = 1, node: str = "n1", level: Attestation = Attestation.NONE
+) -> Offer:
     """Return an offer of a worker."""
-    return Offer(WorkerId(worker), node, offered or capability(), free)  # type: ignore[arg-type]
+    return Offer(WorkerId(worker), node, offered or capability(), free, level)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +36,7 @@ def offer(worker: str, offered: object = None, free: int = 1, node: str = "n1") 
         (request(env_profile="python-docs"), "env_profile"),
         (request(accelerator=Accelerator.GPU), "accelerator"),
         (request(gpu_model="H100"), "gpu_model"),
+        (request(attestation=Attestation.THUMBPRINT), "attestation"),
         (request(timeout_sec=61.0), "timeout_sec"),
         (request(memory_bytes=1 << 40), "memory_bytes"),
         (request(cpu_sec=1.0), "cpu_sec"),
@@ -47,6 +59,26 @@ def test_a_clock_may_be_lowered_and_never_raised(clock: str) -> None:
     verdict = satisfiers(request(**{clock: 30.1}), [offered], frozenset())
     assert isinstance(verdict, Refusal)
     assert "at most 30" in verdict.message
+
+
+@pytest.mark.parametrize("wanted", [None, *Attestation])
+@pytest.mark.parametrize("floor", list(Attestation))
+def test_no_job_goes_below_the_level_that_it_or_the_node_asks_for(wanted: Attestation | None, floor: Attestation) -> None:
+    """Left are the machines at the higher of the two levels and above; a request never lowers what the node asks for."""
+    offers = [offer(level.label, level=level) for level in Attestation]
+    able = placement.satisfiers(request(attestation=wanted), offers, frozenset(), floor=floor)
+    assert isinstance(able, list)
+    assert [one.attestation for one in able] == [one for one in Attestation if one >= max(wanted or 0, floor)]
+
+
+@pytest.mark.parametrize(("wanted", "floor", "who"), [("JOIN", "THUMBPRINT", "the request"), ("NONE", "JOIN", "this node")])
+def test_a_refusal_tells_who_asks_for_the_level(wanted: str, floor: str, who: str) -> None:
+    """It names whose level nobody has, what there is, and keeps the job waiting where it was accepted before."""
+    wants, offers = request(attestation=Attestation[wanted]), [offer("a", level=Attestation.THUMBPRINT)]
+    verdict = placement.satisfiers(wants, offers[:1], frozenset(), floor=Attestation[floor])
+    assert isinstance(verdict, Refusal)
+    assert f"{who} asks for join; they have: thumbprint" in verdict.message
+    assert isinstance(placement.choose(wants, offers, frozenset(), floor=Attestation[floor]), Busy)
 
 
 def test_mounts_keep_a_job_on_their_node() -> None:

@@ -47,6 +47,7 @@ def test_the_request_of_the_mission_is_accepted_exactly_so() -> None:
         ({"constraints": {"timeout_sec": 1e9}}, "limit_out_of_range", "constraints.timeout_sec"),
         ({"constraints": {"memory_bytes": 1}}, "limit_out_of_range", "constraints.memory_bytes"),
         ({"constraints": {"accelerator": "tpu"}}, "invalid_field", "constraints.accelerator"),
+        ({"constraints": {"attestation": "tpm"}}, "invalid_field", "constraints.attestation"),
         ({"effects": "none"}, "invalid_field", "effects"),
         ({"code": "x" * (1 << 20) + "x"}, "code_too_large", "code"),
         ({"code": "a\0b"}, "invalid_code", "code"),
