@@ -63,12 +63,18 @@ def context_of(identity: Identity) -> ssl.SSLContext:
 
 @contextlib.asynccontextmanager
 async def open_listeners(
-    desk: Desk, folder: Path, *, issuer: FileAuthority | None = None, serving_as: FileAuthority | None = None
+    desk: Desk,
+    folder: Path,
+    *,
+    issuer: FileAuthority | None = None,
+    serving_as: FileAuthority | None = None,
+    workers_tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Listeners]:
     """Serve both listeners on free ports until the test is over.
 
     issuer      the authority that the desk has
     serving_as  one that issues the controller's certificate, where its clock differs
+    workers_tls what the worker listener speaks; None: what it does with no list of revocations
     """
     issuer = issuer or authority(folder / "authority")
     own = (serving_as or issuer).issue_controller("c1")
@@ -80,7 +86,7 @@ async def open_listeners(
         build_workers_app(desk, identify=verifier.peer, read_request=read_request),
         "127.0.0.1",
         0,
-        server_context(**files, ca_file=own.ca_file),
+        workers_tls or server_context(**files, ca_file=own.ca_file),
         "workers",
     )
     async with serving(api, workers) as (api_port, workers_port):

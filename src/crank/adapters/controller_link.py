@@ -109,11 +109,9 @@ class WebSocketConnector:
             )
         except ssl.SSLCertVerificationError as fault:
             raise _not_verified(fault) from fault
-        except ssl.SSLError as fault:
-            raise _tls_ended(fault) from fault
         except InvalidStatus as fault:
             raise _turned_away(fault.response.status_code, bytes(fault.response.body or b"")) from fault
-        except InvalidMessage as fault:
+        except (InvalidMessage, ssl.SSLError) as fault:
             raise await asyncio.to_thread(self._why_no_answer) from fault
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as fault:
             raise self._silent(fault) from fault
@@ -168,18 +166,19 @@ class WebSocketConnector:
     @contextmanager
     def _asking(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
         parts = urlsplit(self._url)
-        tls = self._tls()
+        tls, proven = self._tls(), False
         with closing(_Connection(parts.hostname or "", parts.port or 443, context=tls, timeout=OPEN_SEC)) as connection:
             try:
                 connection.reach(self._dial, tls)
                 self._check(connection.sock)
+                proven = True
                 connection.request(method, path, body=body, headers={} if body is None else _REQUEST_TYPE)
                 with closing(connection.getresponse()) as answer:
                     yield answer
             except ssl.SSLCertVerificationError as fault:
                 raise _not_verified(fault) from fault
             except ssl.SSLError as fault:
-                raise _tls_ended(fault) from fault
+                raise _alerted(fault) if proven else _tls_ended(fault) from fault
             except http.client.RemoteDisconnected as fault:
                 raise _not_accepted(fault) from fault
             except (OSError, http.client.HTTPException) as fault:
@@ -268,8 +267,21 @@ def _not_verified(fault: ssl.SSLCertVerificationError) -> UntrustedPeer:
     return UntrustedPeer(message, code=code, fix=_CLOCKS)
 
 
+def _alerted(fault: ssl.SSLError) -> CrankError:
+    """Return what the alert of a controller means that had proved who it is: anybody between can say what comes before."""
+    reason = fault.reason or ""
+    if reason.endswith("ALERT_CERTIFICATE_REVOKED"):
+        return NotAllowed(
+            "The controller turned this worker away: its certificate was revoked by the owner of the node.",
+            code=IDENTITY_REVOKED,
+            fix="If that was a mistake, its owner lifts it: crank identity list, then crank identity allow SPIFFE_ID",
+            detail=reason,
+        )
+    return _not_accepted(fault) if "_ALERT_" in reason else _tls_ended(fault)
+
+
 def _not_accepted(fault: Exception) -> Unavailable:
-    # In TLS 1.3 a client is done before the server has looked at its certificate, and asyncio's server sends no alert.
+    # In TLS 1.3 a client is done before the server has looked at its certificate; its alert, or its end, comes after.
     return Unavailable(
         "The controller hung up once it saw this worker's certificate, as it does with one that has expired or is not "
         "valid yet by its clock, or is not of its authority.",

@@ -90,7 +90,7 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
         opened.push_async_callback((await start_polling(desk)).stop)
         app = _api(settings, desk)
         opened.push_async_callback(app.state.mcp.close)
-        tls = ListeningTls(own)
+        tls = ListeningTls(own, clock)
         api, workers = _listeners(settings, desk, own, app, tls)
         more: list[Listener] = []
         if settings.e2b:
@@ -104,7 +104,9 @@ async def serve_controller(settings: Settings, leash: Leash) -> None:
             opened.callback(asyncio.create_task(work).cancel)
         workloads = await opened.enter_async_context(spiffe.served(settings, desk, app.state.revocation_lists))
         public = _public_name(settings, api, own)
-        renewing = asyncio.create_task(keep_renewed(desk, authority, identities, tls, public), name="renew")
+        renewing = asyncio.create_task(
+            keep_renewed(desk, authority, identities, tls, public, app.state.revocation_lists), name="renew"
+        )
         opened.callback(renewing.cancel)
         await serve(
             api=api,

@@ -10,13 +10,47 @@ from pathlib import Path
 
 from crank.errors import ConfigurationError
 
+# A handshake that failed is read on so often, that what the peer sent meanwhile does not cut off the alert.
+_READS_MAX = 4
+
+
+class _Telling(ssl.SSLObject):
+    """Lets the alert of a handshake that failed reach the peer.
+
+    asyncio hangs up on the failure at once and with it throws away what was to be sent; while more is to be read, it
+    sends first. The peer hangs up once it has the alert, and who does not is ended by the time for a handshake.
+    """
+
+    _fault: ssl.SSLError | None = None
+    _reads = 0
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake. Raises ssl.SSLError; a failure only after asyncio had a chance to send the alert."""
+        if self._fault is None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as fault:
+                self._fault = fault
+            else:
+                return
+        self._reads += 1
+        if self._reads > _READS_MAX:
+            raise self._fault
+        raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "The alert is on its way.")
+
+
+class _TellingContext(ssl.SSLContext):
+    sslobject_class = _Telling
+
 
 def server_context(*, certificate_file: Path, key_file: Path, ca_file: Path) -> ssl.SSLContext:
     """Return a context for a listener that only peers with a certificate of `ca_file` can talk to.
 
     Raises ConfigurationError when a file is missing or damaged.
     """
-    context = _base(ssl.PROTOCOL_TLS_SERVER)
+    context = _base(ssl.PROTOCOL_TLS_SERVER, _TellingContext)
     context.verify_mode = ssl.CERT_REQUIRED
     _load(context, certificate_file, key_file, ca_file)
     return context
@@ -81,8 +115,24 @@ def first_contact_context() -> ssl.SSLContext:
     return context
 
 
-def _base(protocol: int) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
+def demand_lists(context: ssl.SSLContext, lists_file: Path) -> None:
+    """Let a context refuse a leaf on the list (PEM) of its issuer, and every leaf whose issuer has no list there for now.
+
+    Not part of the public face (RFC 5280, section 6.3). Raises ConfigurationError when the file is missing or damaged.
+    """
+    try:
+        context.load_verify_locations(cafile=lists_file)
+    except (OSError, ssl.SSLError) as fault:
+        raise ConfigurationError(
+            f"The lists of revocations in {lists_file} cannot be used: {fault.strerror or fault}.",
+            code="identity_unusable",
+            fix="Remove that file; the node writes it anew.",
+        ) from fault
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def _base(protocol: int, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
+    context = kind(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
