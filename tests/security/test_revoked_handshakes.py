@@ -12,7 +12,10 @@ from crank.adapters.clock import SystemClock
 from crank.adapters.controller_link import WebSocketConnector
 from crank.adapters.own_identity import HeldIdentity
 from crank.bootstrap import authority as wired
-from crank.bootstrap.authority import ListeningTls
+from crank.bootstrap.authority import ListeningTls, keep_renewed
+from crank.bootstrap.files import make_home
+from crank.bootstrap.own_identities import OwnIdentities
+from crank.config import load
 from crank.controller.identities import allow_identity, revoke_identity
 from crank.controller.revocation_list import NEXT_UPDATE_SEC, RevocationLists
 from crank.domain.trust import RotationStep
@@ -236,6 +239,35 @@ async def test_who_does_not_hang_up_on_an_alert_is_ended(desk, node, tls):
     # Four reads, and what the kernel held for both sides.
     assert sent_bytes < 32 * 1024 * 1024
     writer.transport.abort()
+
+
+async def test_the_running_controller_takes_a_revocation_up(desk, node, tls, tmp_path, monkeypatch):
+    """By itself it hands what was revoked to the listener and to the folder of its own worker."""
+    monkeypatch.setattr(wired, "RENEW_LOOK_SEC", 0.05)
+    settings = load({"home": str(tmp_path / "home")}, environment={"CRANK_TRUST_DOMAIN": TRUST_DOMAIN})
+    make_home(settings)
+    own, lists = OwnIdentities(settings, desk, desk.authority), RevocationLists()
+    heard: asyncio.Queue[int] = asyncio.Queue()
+    publish, loop = own.publish, asyncio.get_running_loop()
+
+    def told(current):
+        publish(current)
+        loop.call_soon_threadsafe(heard.put_nowait, current.revision)
+
+    monkeypatch.setattr(own, "publish", told)
+    identity, other = await node.known(desk), await node.known(desk, "w2")
+    running = asyncio.create_task(keep_renewed(desk, desk.authority, own, tls, None, lists))
+    try:
+        before = await asyncio.wait_for(heard.get(), 20)
+        assert {await shaken(node, each) for each in (identity, other)} == {405}
+        await revoke(desk)
+        while await asyncio.wait_for(heard.get(), 20) == before:
+            pass
+        assert (await refused_by_tls(node, identity)).endswith("ALERT_CERTIFICATE_REVOKED")
+        assert await shaken(node, other) == 405
+        assert (settings.identity_dir / "crl.pem").read_bytes() == (await lists.current(desk)).pem
+    finally:
+        running.cancel()
 
 
 async def asked(node, identity):

@@ -1,7 +1,6 @@
 """The authority of this node, wired: opened at start, and kept up while the controller runs."""
 
 import asyncio
-import base64
 import contextlib
 import ssl
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from crank.adapters.clock import SystemClock
 from crank.api.fresh_tls import FreshTls, ListedTls
 from crank.api.public_name import PublicName
 from crank.bootstrap.files import write_whole
-from crank.bootstrap.own_identities import OwnIdentities
+from crank.bootstrap.own_identities import LISTS, OwnIdentities
 from crank.config import LEAF_TTL_SEC_USUAL, Settings
 from crank.controller.desk import Desk
 from crank.controller.revocation_list import NEXT_UPDATE_SEC, RevocationList, RevocationLists
@@ -127,7 +126,7 @@ class ListeningTls:
         """Keep the lists where TLS can read them; return None where that cannot be."""
         if lists is None or lists == self._lists:
             return lists
-        content = lists_pem(lists)
+        content = lists.pem
         try:
             if len(content) > LISTS_BYTES_MAX:
                 raise OSError("they are too long to be looked through at each handshake")
@@ -146,7 +145,7 @@ class ListeningTls:
 
     @property
     def _lists_file(self) -> Path:
-        return self._own.folder / "crl.pem"
+        return self._own.folder / LISTS
 
     def _lists_count(self) -> bool:
         """Tell whether TLS takes the lists as of now: it refuses everybody by one that is too old, or not yet good."""
@@ -181,21 +180,16 @@ class ListeningTls:
         return self._own.certificate_file.read_bytes(), self._own.ca_file.read_bytes()
 
 
-def lists_pem(lists: RevocationList) -> bytes:
-    """Return the lists as a file holds them."""
-    return b"".join(
-        b"-----BEGIN X509 CRL-----\n%s-----END X509 CRL-----\n" % base64.encodebytes(one) for one in lists.lists.all
-    )
-
-
-async def _take_up(tls: ListeningTls, lists: RevocationLists, desk: Desk) -> None:
-    """Let the listeners take up what changed; where the lists cannot be signed, nobody is to be refused for it."""
+async def _take_up(tls: ListeningTls, own: OwnIdentities, lists: RevocationLists, desk: Desk) -> None:
+    """Let listeners and folders take up what changed; where lists cannot be signed, no listener refuses anybody for it."""
     try:
         current = await lists.current(desk)
     except (CrankError, OSError) as fault:
         tls.tell_unlisted(str(fault))
         current = None
     await asyncio.to_thread(tls.renew, current)
+    if current is not None:
+        await asyncio.to_thread(own.publish, current)
 
 
 async def keep_renewed(
@@ -213,7 +207,7 @@ async def keep_renewed(
             await asyncio.to_thread(authority.ensure)
             await own.issue()
             # After the roots were written: no root is believed whose authority has no list.
-            await _take_up(tls, lists, desk)
+            await _take_up(tls, own, lists, desk)
             desk.sight.sequence = sequence
             if public is not None:
                 # Whoever issues it renews the files in place.

@@ -6,15 +6,18 @@ from pathlib import Path
 import structlog
 
 from crank.adapters.authority import FileAuthority, Identity
-from crank.bootstrap.files import node_id, worker_id_of
+from crank.bootstrap.files import node_id, worker_id_of, write_whole
 from crank.config import Settings
 from crank.controller.desk import Desk
 from crank.controller.issue import note_issued
+from crank.controller.revocation_list import RevocationList
 from crank.domain.identity import make_spiffe_id
 from crank.errors import CrankError
 
 # Of workers of this machine whose certificates are noted.
 _FOLDERS_MAX = 200
+# What was revoked, beside an identity: `crank.security.MutualTls` looks there.
+LISTS = "crl.pem"
 _log = structlog.get_logger(__name__)
 
 
@@ -29,6 +32,8 @@ class OwnIdentities:
         # By folder: the certificate file that was looked at last, whatever came of it.
         self._looked_at: dict[Path, tuple[int, int]] = {}
         self._told: str | None = None
+        # By folder: the number of the lists that lie there, or could not be written.
+        self._listed: dict[Path, int] = {}
 
     async def issue(self, *, strict: bool = False) -> Identity:
         """Issue and note what is due; return the controller's own.
@@ -69,6 +74,25 @@ class OwnIdentities:
 
     def _folders(self) -> list[Path]:
         return sorted(self._settings.worker_dir.parent.glob("*/identity"))[:_FOLDERS_MAX]
+
+    def publish(self, current: RevocationList) -> None:
+        """Put what is revoked into the folders of this machine's workers, where it does not lie yet.
+
+        What was written before stays where it cannot be replaced, and nobody is believed by it once it is too old.
+        """
+        for folder in self._folders():
+            path = folder / LISTS
+            if self._listed.get(folder) == current.number and path.exists():
+                continue
+            try:
+                # Of a folder that another authority issued to, nobody would be believed by these lists.
+                if self._authority.read_local(folder) is None:
+                    continue
+                write_whole(path, current.pem, mode=0o644)
+            except (CrankError, OSError) as fault:
+                if self._listed.get(folder) != current.number:
+                    _log.warning("revocations_not_written", folder=str(folder), cause=str(fault))
+            self._listed[folder] = current.number
 
     async def _look(self, folder: Path) -> None:
         try:

@@ -1,6 +1,7 @@
 """The lists of revocations (CRL) for who is not told by a link: signed when something changed, or when the last ones age."""
 
 import asyncio
+import base64
 from dataclasses import dataclass
 
 from crank.controller.desk import Desk
@@ -26,6 +27,13 @@ class RevocationList:
     def der(self) -> bytes:
         """Return the list of the authority that signs."""
         return self.lists.by_authorities[0]
+
+    @property
+    def pem(self) -> bytes:
+        """Return every list, as a file holds them."""
+        return b"".join(
+            b"-----BEGIN X509 CRL-----\n%s-----END X509 CRL-----\n" % base64.encodebytes(one) for one in self.lists.all
+        )
 
 
 class RevocationLists:

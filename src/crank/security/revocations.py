@@ -20,7 +20,7 @@ from crank.security.certificates import load_certificate, serial_of
 FILE_BYTES_MAX = 16 * 1024 * 1024
 _LIST = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 _US = 1_000_000
-_FRESH = "Keep the folder fresh: crank identity fetch --dir … --watch"
+_FRESH = "Keep the folder fresh: crank identity fetch --dir … --watch; a worker's own is kept so by the node, while it runs."
 
 
 @dataclass(frozen=True, slots=True)

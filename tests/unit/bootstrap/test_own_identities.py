@@ -1,6 +1,10 @@
 """The identities of this machine's own parts: issued, noted, and no worker keeps the controller from its own."""
 
+import contextlib
 import dataclasses
+import socket
+import ssl
+import threading
 import time
 
 import pytest
@@ -12,7 +16,9 @@ from crank.bootstrap.files import make_home, worker_id_of
 from crank.bootstrap.own_identities import OwnIdentities
 from crank.config import load
 from crank.controller.identities import allow_identity, revoke_identity
-from crank.errors import ConfigurationError
+from crank.controller.revocation_list import RevocationLists
+from crank.errors import ConfigurationError, UntrustedPeer
+from crank.security import MutualTls
 from tests.support.costly_key import costly_key
 from tests.support.desk import TRUST_DOMAIN, open_desk
 
@@ -105,3 +111,80 @@ async def test_a_revoked_worker_gets_nothing_until_it_is_allowed(own, desk, sett
     await own.issue()
     assert (settings.identity_dir / "cert.pem").read_bytes() != before
     assert await noted(desk) == ["controller", "worker", "worker"]
+
+
+# --- what is revoked, beside an identity -----------------------------------------------------------------
+
+
+def meet(folder, peer):
+    """Return why a worker's folder refuses a peer that comes in to it, or None."""
+    mine, theirs = MutualTls(folder), MutualTls(peer)
+    here, there = socket.socketpair()
+
+    def come():
+        context = theirs._context(ssl.PROTOCOL_TLS_CLIENT)
+        with contextlib.suppress(OSError), context.wrap_socket(there) as tls:
+            tls.recv(1)
+
+    coming = threading.Thread(target=come)
+    coming.start()
+    try:
+        mine.accept(here, expect=str(theirs.spiffe_id)).close()
+    except UntrustedPeer as fault:
+        return fault.error_code
+    finally:
+        here.close()
+        coming.join(10)
+    return None
+
+
+async def test_a_workers_folder_tells_of_the_revoked(own, desk, settings):
+    """By a worker's own folder an author's program refuses a peer that was revoked, and goes on with another."""
+    await own.issue(strict=True)
+    workers = settings.worker_dir.parent
+    for name in ("good", "bad"):
+        desk.authority.issue_worker(name, workers / name / "identity")
+    await own.issue()
+    lists, mine = RevocationLists(), settings.identity_dir
+    own.publish(await lists.current(desk))
+    assert (mine / "crl.pem").stat().st_mode & 0o777 == 0o644
+    assert [meet(mine, workers / name / "identity") for name in ("good", "bad")] == [None, None]
+    await revoke_identity(desk, f"spiffe://{TRUST_DOMAIN}/worker/bad", reason="", subject="owner")
+    own.publish(await lists.current(desk))
+    assert [meet(mine, workers / name / "identity") for name in ("good", "bad")] == [None, "identity_revoked"]
+    # What was offered to by a program of the owner's has them as well.
+    assert meet(workers / "good" / "identity", workers / "bad" / "identity") == "identity_revoked"
+
+
+async def test_lists_are_written_once_and_again_when_they_are_gone(own, desk, settings):
+    """The same lists are not written anew; a file that was removed, or a folder that came later, is given them."""
+    await own.issue(strict=True)
+    current = await RevocationLists().current(desk)
+    own.publish(current)
+    path = settings.identity_dir / "crl.pem"
+    before = path.stat().st_ino
+    own.publish(current)
+    assert path.stat().st_ino == before
+    path.unlink()
+    later = desk.authority.issue_worker("later", settings.worker_dir.parent / "later" / "identity")
+    own.publish(current)
+    assert path.read_bytes() == (later.folder / "crl.pem").read_bytes() == current.pem
+
+
+async def test_a_folder_of_another_authority_is_left_alone(own, desk, settings, tmp_path):
+    """By our lists a program there would believe nobody; a damaged folder is told of once, and keeps the others from nothing."""
+    await own.issue(strict=True)
+    strange = FileAuthority(
+        tmp_path / "strange", trust_domain=TRUST_DOMAIN, clock=desk.clock, ids=desk.ids, leaf_ttl_sec=60.0
+    )
+    strange.ensure()
+    theirs = strange.issue_worker("theirs", settings.worker_dir.parent / "a" / "identity")
+    damaged = desk.authority.issue_worker("damaged", settings.worker_dir.parent / "b" / "identity")
+    damaged.certificate_file.write_bytes(b"noise")
+    current = await RevocationLists().current(desk)
+    with capture_logs() as told:
+        own.publish(current)
+        own.publish(current)
+    assert [entry["event"] for entry in told] == ["revocations_not_written"]
+    assert not (theirs.folder / "crl.pem").exists()
+    assert (settings.identity_dir / "crl.pem").read_bytes() == current.pem
