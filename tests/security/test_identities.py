@@ -74,7 +74,7 @@ async def owner(node):
     context = ssl.create_default_context(cafile=node.authority.ca_file)
     headers = {"Authorization": f"Bearer {SECRET}"}
     address = f"https://127.0.0.1:{node.api_port}"
-    async with httpx2.AsyncClient(verify=context, headers=headers, base_url=address) as client:
+    async with httpx2.AsyncClient(verify=context, headers=headers, base_url=address, timeout=60) as client:
         yield client
 
 

@@ -29,9 +29,8 @@ class _Telling(ssl.SSLObject):
         if self._fault is None:
             try:
                 super().do_handshake()
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise
-            except ssl.SSLError as fault:
+            except ssl.SSLCertVerificationError as fault:
+                # Of whoever speaks no TLS at all, or shows nothing, there is nobody to tell.
                 self._fault = fault
             else:
                 return

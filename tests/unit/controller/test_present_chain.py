@@ -14,7 +14,7 @@ from crank.controller import hop_count
 from crank.controller.desk import Desk, Policy
 from crank.controller.present_chain import present_chain
 from crank.controller.scope import desk_for_grant
-from crank.controller.spend import spend
+from crank.controller.spend import Checked, spend
 from crank.controller.token_desk import TokenDesk
 from crank.domain.chain import Holder
 from crank.domain.credential import Credential, CredentialKind
@@ -134,7 +134,7 @@ async def test_calls_are_counted_for_every_grant_above(rig: Rig) -> None:
     first, second = (passed(token, rig.ann, agent, authorization_details=details) for agent in (rig.bob, rig.cat))
 
     def spend_one(desk: Desk, job: str, tx: Transaction) -> None:
-        spend(desk, tx, Call("document.convert"), used_for=job)
+        spend(desk, tx, Checked(Call("document.convert"), lambda _schema, _args: True), used_for=job)
 
     async def calls(shown: str, agent: Agent) -> int:
         desk = desk_for_grant(rig.desk, KEY, await rig.present(shown, agent))
