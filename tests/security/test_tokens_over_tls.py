@@ -17,6 +17,7 @@ from crank.adapters.certificate_request import read_request
 from crank.adapters.fresh_keys import FreshKeys
 from crank.adapters.jwt_svid import JoseSvidReader
 from crank.api.app import build_api
+from crank.api.holder import level_of
 from crank.api.server import Listener, serve
 from crank.api.workers import build_workers_app
 from crank.bootstrap.tokens import take_place
@@ -28,13 +29,14 @@ from crank.controller.identities import revoke_identity
 from crank.controller.revocation_list import RevocationLists
 from crank.controller.svids import Svids
 from crank.domain.grant import Right
-from crank.domain.ids import LOCAL_TENANT
+from crank.domain.ids import LOCAL_TENANT, InstanceId
 from crank.domain.role import Role
+from crank.domain.trust import Attestation, Peer, Workload
 from crank.domain.workload import WorkloadEntry
 from crank.errors import NotAllowed, NotAuthenticated
 from crank.security import Verifier, bearer_server_context, bundle_from_pem, client_context, server_context
 from crank.wire import TRUST_SINCE, Trust
-from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_desk
+from tests.support.desk import SECRET, TRUST_DOMAIN, ScriptedWorker, open_desk, peer_named
 from tests.support.listeners import authority
 from tests.support.tokens import form, with_tokens
 from tests.unit.api.conftest import CORE, check_problem
@@ -275,6 +277,50 @@ async def test_whoever_sends_anothers_jwt_svid_over_its_own_certificate_stands_i
             assert answer.status_code == 200, answer.text
         newest = max(await _grants(node), key=lambda grant: grant.grant_id)
         assert (newest.subject, newest.actors) == (name, actors)
+
+
+async def test_a_role_with_a_level_is_assumed_only_over_a_certificate_that_says_so(node):
+    """Not without a certificate, whatever level is asked for; not with one of the Workload API; not with another domain's."""
+    join, none = (Role(level.label, "x", (Right("python.*"),), 300, 300, 0, who=("owner",), attestation=level)
+                  for level in (Attestation.JOIN, Attestation.NONE))  # fmt: skip
+    node.desk.tokens.roles.update({role.name: role for role in (join, none)})
+    machine = node.issuer.issue_worker("w8", node.folder / "w8")
+    _, svids, entry = await workload_of(node)
+    low = await written(node, svids, entry, "low")
+    for identity, role, said in (
+        (machine, join, None), (machine, none, None), (low, none, None),
+        (low, join, "says none"), (None, join, "none was shown"), (None, none, "none was shown"),
+    ):  # fmt: skip
+        async with node.shown(identity) as http:
+            proof = {} if identity else with_proof(node, ProofKey(), "POST", "/v1/token")
+            answer = (await http.post("/v1/token", data=form(role=role.name), headers=proof)).json()
+        assert answer.get("code") == (None if said is None else "role_not_allowed")
+        assert said is None or (f"attestation {role.name}, and" in answer["error_description"] and said in answer["error_description"])
+    foreign = replace(node.desk, policy=replace(node.desk.policy, trust_domain="elsewhere.example"))
+    assert level_of(foreign, peer_at(Attestation.JOIN)) is Attestation.NONE
+    assert level_of(node.desk, peer_at(Attestation.JOIN)) is Attestation.JOIN
+
+
+def peer_at(level: Attestation) -> Peer:
+    """Return what a verifier says of a worker of our domain at this level."""
+    return replace(peer_named("w1"), workload=Workload("worker", InstanceId("01890a5d-ac96-774b-bcce-b302099a8057"), level))
+
+
+async def test_the_level_of_a_workload_is_not_that_of_whoever_sends_its_jwt_svid(node):
+    """A JWT-SVID counts with its own workload's certificate alone: a machine that joined lends its level to nobody."""
+    ann, eve = (node.issuer.issue_worker(name, node.folder / name) for name in ("ann", "eve"))
+    name = f"spiffe://{TRUST_DOMAIN}/worker/ann"
+    node.desk.tokens.roles["agents"] = Role(
+        "agents", "x", (Right("python.*"),), 300, 300, 0, identities=(name,), key="owner", attestation=Attestation.JOIN
+    )
+    svid = {"sub": name, "aud": [node.url], "exp": node.desk.clock.now_us() // 1_000_000 + 60}
+    asked = form(node.issuer.sign_jwt_svid(svid), role="agents") | {
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt"
+    }
+    for identity, code in ((ann, None), (eve, "role_not_allowed"), (None, "role_not_allowed")):
+        async with node.shown(identity) as http:
+            answer = await http.post("/v1/token", data=asked)
+            assert answer.json().get("code") == code
 
 
 async def test_a_client_exchanges_its_secret_and_renews_by_itself(node):

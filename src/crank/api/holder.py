@@ -13,7 +13,7 @@ from crank.domain.chain import point_of_jwk
 from crank.domain.job import Refusal
 from crank.domain.json import loads_strict
 from crank.domain.rules.token import Proven, read_proof
-from crank.domain.trust import Peer
+from crank.domain.trust import Attestation, Peer
 from crank.errors import NotAuthenticated
 
 PROOF_HEADER = "dpop"
@@ -27,12 +27,14 @@ class Holder:
     peer      SPIFFE ID of the connection's certificate, where one was shown; with no proof beside, that proves the key
     proof     what proves it otherwise; it has to be counted (`count`) once the token beside it was believed
     key       the key itself as a compressed point
+    level     how well that certificate says that its holder was attested
     """
 
     jkt: str | None
     peer: str | None = None
     proof: Proven | None = None
     key: bytes | None = None
+    level: Attestation | None = None
 
 
 def proven(desk: Desk, request: Request, *, shown: str | None) -> Holder:
@@ -45,7 +47,7 @@ def proven(desk: Desk, request: Request, *, shown: str | None) -> Holder:
     peer = peer_of(desk, request)
     proofs = request.headers.getlist(PROOF_HEADER)
     if not proofs:
-        return Holder(None) if peer is None else Holder(peer.jkt, str(peer.spiffe_id), key=peer.key)
+        return Holder(None) if peer is None else Holder(peer.jkt, str(peer.spiffe_id), None, peer.key, level_of(desk, peer))
     if len(proofs) > 1:
         raise _unproven("A request carries one DPoP header.")
     claims, jkt = tokens.proofs.read(proofs[0])
@@ -53,7 +55,16 @@ def proven(desk: Desk, request: Request, *, shown: str | None) -> Holder:
     found = read_proof(claims, jkt, method=request.method, url=asked_url(request), token=shown, now_us=now_us)
     if isinstance(found, Refusal):
         raise NotAuthenticated(found.message, code=found.code, fix=found.fix)
-    return Holder(found.jkt, None if peer is None else str(peer.spiffe_id), found, _key_of(proofs[0]))
+    key = _key_of(proofs[0])
+    return Holder(found.jkt, None if peer is None else str(peer.spiffe_id), found, key, level_of(desk, peer))
+
+
+def level_of(desk: Desk, peer: Peer | None) -> Attestation | None:
+    """Return how well a certificate says that its holder was attested: none, where another domain than ours says it."""
+    if peer is None:
+        return None
+    ours = peer.spiffe_id.trust_domain == desk.policy.trust_domain
+    return peer.workload.attestation if ours and peer.workload is not None else Attestation.NONE
 
 
 def _key_of(proof: str) -> bytes | None:

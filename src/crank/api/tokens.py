@@ -77,6 +77,7 @@ def _wanted(desk: Desk, request: FormRequest, form: dict[str, list[str]], holder
         role=one.get("role"),
         proven=holder.jkt,
         peer=holder.peer,
+        level=holder.level,
         holder_jkt=named,
         lifetime_sec=_whole(one, "lifetime_sec", 1, LIFETIME_SEC_MAX),
         depth=_whole(one, "depth", 0, DEPTH_MAX),

@@ -32,6 +32,7 @@ from crank.domain.rules import grant as rules
 from crank.domain.rules import role as roles
 from crank.domain.rules.exchange import NewHolder, Subject
 from crank.domain.rules.grant import Ceiling
+from crank.domain.trust import Attestation
 from crank.errors import CrankError, InvalidRequest, NotAllowed, NotAuthenticated
 from crank.ports import Transaction
 
@@ -54,6 +55,7 @@ class Wanted:
     audience      where it shall be used: names of this node, or none
     proven        thumbprint of the key that this request proves; None: none
     peer          who the connection's certificate says that asks, where one was shown, by whatever `proven` was proven
+    level         how well that certificate says that its holder was attested; None where none was shown
     holder_jkt    thumbprint of the key of somebody else who shall hold it
     lifetime_sec, depth   at most so much
     form          what kind of token it shall be; proven_key the key that is proven, as a compressed point
@@ -65,6 +67,7 @@ class Wanted:
     role: str | None = None
     proven: str | None = None
     peer: str | None = None
+    level: Attestation | None = None
     holder_jkt: str | None = None
     lifetime_sec: int | None = None
     depth: int | None = None
@@ -247,6 +250,9 @@ def _role(tokens: TokenDesk, wanted: Wanted, subject: Subject) -> Role | None:
     role = _role_named(tokens, roles.DEFAULT_ROLE if wanted.role is None else wanted.role)
     # A workload's was looked at when it was found by whose authority it acts.
     refused = None if subject.identity is not None else roles.may_assume(role, subject.credential)
+    # The certificate of somebody who sends a workload's JWT-SVID says nothing of that workload.
+    own = subject.identity in (None, wanted.peer)
+    refused = refused or roles.may_attested(role, wanted.level if own else None)
     if refused is not None:
         raise _not_allowed(refused)
     return role

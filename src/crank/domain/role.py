@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from crank.domain.grant import Right
+from crank.domain.trust import Attestation
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class Role:
     who           names of keys that may assume it; `*` for every key, `owner` for the node's owner
     identities    SPIFFE IDs that may assume it by a JWT-SVID, or prefixes that end in `/*`; then it is
     key           by the authority of the key of this name
+    attestation   whoever assumes it shows a certificate of at least this level, their own; None: none is needed
     """
 
     name: str
@@ -26,3 +28,4 @@ class Role:
     who: tuple[str, ...] = ()
     identities: tuple[str, ...] = ()
     key: str | None = None
+    attestation: Attestation | None = None

@@ -7,6 +7,7 @@ import pytest
 from crank.bootstrap.roles import read_roles
 from crank.config import load
 from crank.domain.grant import Right
+from crank.domain.trust import Attestation
 from crank.errors import ConfigurationError
 
 GOOD = """
@@ -57,6 +58,20 @@ def test_workloads_act_by_the_authority_of_a_key(settings):
         path.write_text(f'summary = "x"\n{wrong}\n{rights}')
         with pytest.raises(ConfigurationError):
             read_roles(settings)
+
+
+def test_a_role_may_ask_for_a_level_of_attestation(settings):
+    """One of three words, none where it is left out; anything else is a mistake, and never no level."""
+    path = settings.home / "roles" / "papers.toml"
+    path.write_text(GOOD)
+    assert read_roles(settings)["papers"].attestation is None
+    path.write_text('attestation = "join"\n' + GOOD)
+    assert read_roles(settings)["papers"].attestation is Attestation.JOIN
+    for wrong in ('"tpm"', '""', "2", "false", "[]"):
+        path.write_text(f"attestation = {wrong}\n{GOOD}")
+        with pytest.raises(ConfigurationError) as caught:
+            read_roles(settings)
+        assert [problem.field for problem in caught.value.problems] == ["papers.attestation"]
 
 
 def test_a_file_takes_the_place_of_a_shipped_role(settings):

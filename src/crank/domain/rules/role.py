@@ -8,6 +8,7 @@ from crank.domain.credential import Credential
 from crank.domain.grant import DEPTH_MAX, EVERYTHING, OF_THE_OWNER, RIGHTS_MAX, Ceiling, Right
 from crank.domain.job import Refusal
 from crank.domain.role import Role
+from crank.domain.trust import Attestation, parse_attestation
 from crank.errors import CrankError, Problem
 
 DEFAULT_ROLE: Final = "default"
@@ -68,6 +69,20 @@ def may_identity(role: Role, identity: str) -> Refusal | None:
     )
 
 
+def may_attested(role: Role, shown: Attestation | None) -> Refusal | None:
+    """Return why whoever proved so much may not assume a role, or None; `shown` is None where they showed no certificate."""
+    least = role.attestation
+    if least is None or (shown is not None and shown >= least):
+        return None
+    has = "none was shown" if shown is None else f"this one says {shown.label}"
+    return Refusal(
+        "role_not_allowed",
+        f"The role {role.name} needs a certificate of its holder's with attestation {least.label}, and {has}.",
+        "Ask over a connection with the certificate of a machine that joined at that level.",
+        "role",
+    )
+
+
 def _names(pattern: str, identity: str) -> bool:
     return identity == pattern or (pattern.endswith("/*") and identity.startswith(pattern[:-1]))
 
@@ -92,7 +107,7 @@ _NAMES_MAX = 256
 _NAME_CHARS_MAX = 63
 # A prefix names a trust domain and one segment at least: nobody gives a role to a whole world by a slip.
 _IDENTITY = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]{1,255}){1,16}(/\*)?")
-_FIELDS: Final = frozenset({"summary", "rights", "lifetime_sec", "bearer_sec", "depth", "who", "identities", "key"})
+_FIELDS: Final = frozenset({"summary", "rights", "lifetime_sec", "bearer_sec", "depth", "who", "identities", "key", "attestation"})
 
 # Reads what one [[rights]] says; raises the fault that says what is wrong with it.
 ReadRight = Callable[[Any], Right]
@@ -125,11 +140,13 @@ def parse_role(name: str, document: Mapping[str, Any], read_right: ReadRight) ->
         )
     }
     rights = _rights(name, document.get("rights"), read_right, problems)
+    level = _level(name, document.get("attestation"), problems)
     if problems:
         return None, problems
     return Role(
-        name, str(summary), rights, **numbers, who=tuple(who or ()), identities=tuple(identities), key=key
-    ), ()
+        name, str(summary), rights, **numbers, who=tuple(who or ()), identities=tuple(identities), key=key,
+        attestation=level,
+    ), ()  # fmt: skip
 
 
 _FIX = "Correct the file; docs/reference/tokens.md describes it."
@@ -157,6 +174,16 @@ def _number(name: str, document: Mapping[str, Any], word: str, most: int, usual:
         problems.append(Problem(f"{name}.{word}", f"It is a whole number from 0 to {most}.", _FIX))
         return usual
     return found
+
+
+def _level(name: str, found: Any, problems: list[Problem]) -> Attestation | None:
+    if found is None:
+        return None
+    try:
+        return parse_attestation(str(found), field=f"{name}.attestation")
+    except CrankError as fault:
+        problems.append(Problem(f"{name}.attestation", fault.message, fault.fix or _FIX))
+        return None
 
 
 def _rights(name: str, source: Any, read_right: ReadRight, problems: list[Problem]) -> tuple[Right, ...]:
