@@ -1,4 +1,7 @@
-"""Roles from files: roles/*.toml in the node's home, each in place of a shipped one of its name, or beside them."""
+"""Roles from files: roles/*.toml in the node's home, each in place of a shipped one of its name, or beside them.
+
+Beside them policy.toml, what no token of this node passes, whatever its role.
+"""
 
 import tomllib
 from collections.abc import Mapping
@@ -10,9 +13,9 @@ from crank.config import Settings
 from crank.domain.grant import Right
 from crank.domain.ids import parse_name
 from crank.domain.json import JsonObject
-from crank.domain.role import Role
+from crank.domain.role import NodeCeiling, Role
 from crank.domain.rules.authorization import DETAIL_TYPE, parse_details
-from crank.domain.rules.role import SHIPPED, parse_role
+from crank.domain.rules.role import OPEN, SHIPPED, parse_ceiling, parse_role
 from crank.errors import ConfigurationError, CrankError, Problem
 
 ROLES_MAX = 64
@@ -38,6 +41,24 @@ def read_roles(settings: Settings) -> Mapping[str, Role]:
     if problems:
         raise ConfigurationError(
             "The roles of this node cannot be used.", code="roles_invalid", field=problems[0].field, problems=problems
+        )
+    return found
+
+
+def read_ceiling(settings: Settings) -> NodeCeiling:
+    """Return what the operator's policy.toml lets pass. Raises ConfigurationError that lists everything wrong in it."""
+    path = settings.home / "policy.toml"
+    found, problems = OPEN, list[Problem]()
+    try:
+        read, wrong = parse_ceiling(path.stem, _read(path), _right)
+        found, problems = read or OPEN, list(wrong)
+    except FileNotFoundError:
+        return OPEN
+    except (OSError, ValueError, CrankError) as fault:
+        problems.append(Problem(path.name, f"It cannot be read: {fault}.", "Correct the file, or remove it."))
+    if problems:
+        raise ConfigurationError(
+            "The policy of this node cannot be used.", code="policy_invalid", field=problems[0].field, problems=problems
         )
     return found
 

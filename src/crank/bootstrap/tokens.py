@@ -3,7 +3,7 @@
 from crank.adapters.jose import JoseProofs, JoseTokens
 from crank.adapters.jwt_svid import JoseSvidReader
 from crank.bootstrap.biscuits import open_biscuits
-from crank.bootstrap.roles import read_roles
+from crank.bootstrap.roles import read_ceiling, read_roles
 from crank.config import Settings
 from crank.controller.proof_window import ProofWindow
 from crank.controller.token_desk import TokenDesk, TokenSigner
@@ -12,13 +12,14 @@ from crank.ports import Clock
 
 
 def open_tokens(settings: Settings, signer: TokenSigner, clock: Clock) -> TokenDesk:
-    """Return what makes and reads this node's tokens. Raises ConfigurationError (roles)."""
+    """Return what makes and reads this node's tokens. Raises ConfigurationError (roles, policy)."""
     return TokenDesk(
         signer=signer,
         reader=JoseTokens(signer.access_token_keys, typ=ACCESS_TYPE),
         proofs=JoseProofs(),
         chains=open_biscuits(settings, clock),
         roles=read_roles(settings),
+        ceiling=read_ceiling(settings),
         seen=ProofWindow(clock.now_us()),
         svids=JoseSvidReader(),
         place=settings.public_url.rstrip("/"),

@@ -105,7 +105,7 @@ async def _issue(desk: Desk, tokens: TokenDesk, wanted: Wanted, subject: Subject
     holder = await _holder(desk, wanted, subject)  # 2
     role = _role(tokens, wanted, subject)
     now_us = desk.clock.now_us()
-    granted = _narrow(wanted, subject, role, holder, now_us)  # 3
+    granted = _narrow(tokens, wanted, subject, role, holder, now_us)  # 3
     grant = exchange.issue(
         subject, holder, granted, grant_id=GrantId(desk.ids.uuid7()), now_us=now_us, depth_wanted=wanted.depth
     )
@@ -258,12 +258,14 @@ def _role(tokens: TokenDesk, wanted: Wanted, subject: Subject) -> Role | None:
     return role
 
 
-def _narrow(wanted: Wanted, subject: Subject, role: Role | None, holder: NewHolder, now_us: int) -> Ceiling:
+def _narrow(
+    tokens: TokenDesk, wanted: Wanted, subject: Subject, role: Role | None, holder: NewHolder, now_us: int
+) -> Ceiling:
     bound = holder.jkt is not None
     if not bound and subject.grant is not None and subject.grant.holder_jkt is not None:
         # Whatever a role allows to who begins with a key.
         raise _not_allowed(_UNBOUND)
-    sides = [_of_the_node(now_us), subject.held]
+    sides = [roles.of_the_node(tokens.ceiling, now_us), subject.held]
     if role is not None:
         given = roles.ceiling(role, now_us, bound=bound)
         if isinstance(given, Refusal):
@@ -275,11 +277,6 @@ def _narrow(wanted: Wanted, subject: Subject, role: Role | None, holder: NewHold
     if isinstance(granted, Refusal):
         raise _not_allowed(granted)
     return granted
-
-
-def _of_the_node(now_us: int) -> Ceiling:
-    """Return what this node lets pass at most, whatever a role says."""
-    return Ceiling(rules.OF_THE_OWNER, now_us + roles.LIFETIME_SEC_MAX * _US, rules.DEPTH_MAX)
 
 
 _UNBOUND = Refusal(

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from crank.controller.hop_count import HopCount
 from crank.controller.proof_window import ProofWindow
 from crank.domain.json import JsonObject
-from crank.domain.role import Role
-from crank.domain.rules.role import SHIPPED
+from crank.domain.role import NodeCeiling, Role
+from crank.domain.rules.role import OPEN, SHIPPED
 from crank.domain.trust import Peer
 from crank.errors import Unavailable
 from crank.ports import ChainIssuer, JwtSvidReader, ProofReader, TokenReader
@@ -34,6 +34,7 @@ class TokenDesk:
     place     the node's address: the issuer of its tokens and their only audience. Known once the port is taken
     identify  proves who the other side of a TLS session is, as at the listener of workers; None: certificates mean nothing
     svids     reads JWT-SVIDs, by which workloads say who they are; None: none is taken
+    ceiling   the most that the operator lets pass into any token
     """
 
     signer: TokenSigner
@@ -46,6 +47,7 @@ class TokenDesk:
     place: str = ""
     identify: Callable[[Any], Peer] | None = None
     svids: JwtSvidReader | None = None
+    ceiling: NodeCeiling = OPEN
 
     @property
     def issuer(self) -> str:

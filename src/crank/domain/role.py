@@ -29,3 +29,12 @@ class Role:
     identities: tuple[str, ...] = ()
     key: str | None = None
     attestation: Attestation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCeiling:
+    """The most that this node lets pass into any token, whatever a role says."""
+
+    rights: tuple[Right, ...]
+    lifetime_sec: int
+    depth: int

@@ -12,7 +12,7 @@ from joserfc.jwk import ECKey
 from crank.api.app import build_api
 from crank.domain.grant import Right
 from crank.domain.json import dumps
-from crank.domain.role import Role
+from crank.domain.role import NodeCeiling, Role
 from crank.testing.fake_tokens import public_jwk
 from crank.testing.samples import sample_session
 from tests.support.desk import ScriptedWorker
@@ -89,6 +89,15 @@ async def test_a_bearer_is_given_for_a_shorter_time_where_the_role_says_so(agent
     token = answer.json()["access_token"]
     assert (await agent.use(token, "POST", "/v1/jobs", prove=False, json=JOB)).status_code == 202
     refused(await agent.ask(form(role="operator"), prove=False), "invalid_request", "bearer_not_allowed")
+
+
+async def test_no_token_passes_the_nodes_own_ceiling(agent, key, node):
+    """Rights, time and depth end at what the operator lets pass, under a key's role and the owner's alike."""
+    node.tokens.ceiling = NodeCeiling((Right("python.*"),), 60, 0)
+    answer = (await agent.ask(form(key, lifetime_sec=600, depth=8))).json()
+    assert (answer["expires_in"], answer["scope"], answer["depth_left"]) == (60, "python.*", 0)
+    refused(await agent.ask(form(key, scope="document.convert")), "invalid_scope", "nothing_granted")
+    refused(await agent.ask(form(role="operator", scope="node.keys.read")), "invalid_scope", "nothing_granted")
 
 
 async def test_roles_bound_what_is_given_and_are_recorded(agent, key, node):

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from crank.bootstrap.roles import read_roles
+from crank.bootstrap.roles import read_ceiling, read_roles
 from crank.config import load
 from crank.domain.grant import Right
+from crank.domain.rules.role import OPEN
 from crank.domain.trust import Attestation
 from crank.errors import ConfigurationError
 
@@ -95,3 +96,21 @@ def test_every_mistake_of_every_file_is_told_at_once(settings):
     places = {problem.field for problem in caught.value.problems}
     assert {"a.summary", "a.lifetime_sec", "a.depth", "a.who", "a.admin", "a.rights[0]"} <= places
     assert {"b.toml", "C.toml", "d.toml", "e.rights"} <= places
+
+
+def test_the_nodes_ceiling_is_read_from_its_file(settings):
+    """Without one all is open; what a file leaves out stays so, and every mistake is told at once."""
+    assert read_ceiling(settings) == OPEN
+    path = settings.home / "policy.toml"
+    path.write_text('lifetime_sec = 60\n')
+    assert read_ceiling(settings) == dataclasses.replace(OPEN, lifetime_sec=60)
+    path.write_text('depth = 0\n[[rights]]\nidentifier = "document.*"\n')
+    assert read_ceiling(settings) == dataclasses.replace(OPEN, depth=0, rights=(Right("document.*"),))
+    path.write_text('lifetime_sec = 0\ndepth = 99\nwho = ["*"]\n[[rights]]\nidentifier = "Bad"\n')
+    with pytest.raises(ConfigurationError) as caught:
+        read_ceiling(settings)
+    places = {problem.field for problem in caught.value.problems}
+    assert places == {"policy.lifetime_sec", "policy.depth", "policy.who", "policy.rights[0]"}
+    path.write_text("not toml")
+    with pytest.raises(ConfigurationError):
+        read_ceiling(settings)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from crank.domain.credential import Credential
 from crank.domain.grant import DEPTH_MAX, EVERYTHING, OF_THE_OWNER, RIGHTS_MAX, Ceiling, Right
 from crank.domain.job import Refusal
-from crank.domain.role import Role
+from crank.domain.role import NodeCeiling, Role
 from crank.domain.trust import Attestation, parse_attestation
 from crank.errors import CrankError, Problem
 
@@ -42,6 +42,9 @@ SHIPPED: Final[Mapping[str, Role]] = {
         ),
     )
 }
+
+# Where the operator says nothing.
+OPEN: Final = NodeCeiling(OF_THE_OWNER, LIFETIME_SEC_MAX, DEPTH_MAX)
 
 
 def may_assume(role: Role, credential: Credential) -> Refusal | None:
@@ -100,6 +103,11 @@ def ceiling(role: Role, now_us: int, *, bound: bool) -> Ceiling | Refusal:
     return Ceiling(role.rights, now_us + min(seconds, LIFETIME_SEC_MAX) * _US, role.depth)
 
 
+def of_the_node(most: NodeCeiling, now_us: int) -> Ceiling:
+    """Return what this node lets pass at most now, whatever a role says."""
+    return Ceiling(most.rights, now_us + most.lifetime_sec * _US, most.depth)
+
+
 # --- a role as it is written -------------------------------------------------------------------
 
 _SUMMARY_CHARS_MAX = 300
@@ -147,6 +155,22 @@ def parse_role(name: str, document: Mapping[str, Any], read_right: ReadRight) ->
         name, str(summary), rights, **numbers, who=tuple(who or ()), identities=tuple(identities), key=key,
         attestation=level,
     ), ()  # fmt: skip
+
+
+def parse_ceiling(
+    name: str, document: Mapping[str, Any], read_right: ReadRight
+) -> tuple[NodeCeiling | None, Sequence[Problem]]:
+    """Return the ceiling that a file describes, or everything that is wrong with it; what it leaves out stays as it was."""
+    known = {"lifetime_sec", "depth", "rights"}
+    problems = [Problem(f"{name}.{word}", "It is not a field of a policy.", _FIX) for word in sorted(set(document) - known)]
+    lifetime_sec = _number(name, document, "lifetime_sec", LIFETIME_SEC_MAX, LIFETIME_SEC_MAX, problems)
+    if lifetime_sec == 0:
+        problems.append(Problem(f"{name}.lifetime_sec", f"It is a whole number from 1 to {LIFETIME_SEC_MAX}.", _FIX))
+    depth = _number(name, document, "depth", DEPTH_MAX, DEPTH_MAX, problems)
+    rights: tuple[Right, ...] = OF_THE_OWNER
+    if "rights" in document:
+        rights = _rights(name, document["rights"], read_right, problems)
+    return (None if problems else NodeCeiling(rights, lifetime_sec, depth)), problems
 
 
 _FIX = "Correct the file; docs/reference/tokens.md describes it."
