@@ -8,7 +8,6 @@ Steps, marked again in the code:
  5. sign
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,9 +17,9 @@ from crank.controller.keys import hash_of
 from crank.controller.present import bound_to, identity_of, look, over, present, token_desk
 from crank.controller.present_chain import check_peer
 from crank.controller.scope import desk_for
+from crank.controller.sign_token import sign
 from crank.controller.spend import note_refusal
 from crank.controller.token_desk import TokenDesk
-from crank.domain.chain import Holder
 from crank.domain.credential import Credential, CredentialKind
 from crank.domain.grant import Grant, GrantId, Right
 from crank.domain.ids import LOCAL_TENANT, CredentialId
@@ -112,29 +111,11 @@ async def _issue(desk: Desk, tokens: TokenDesk, wanted: Wanted, subject: Subject
     if grant.expires_us <= now_us:
         raise over()
     # Signed first: a token that was never shown does no harm, a grant without one would only be dead weight.
-    signed = await _signed(tokens, wanted, grant)  # 5
+    signed = await sign(tokens, grant, wanted.form, wanted.proven, wanted.proven_key)  # 5
     if len(signed) > token.TOKEN_CHARS_MAX:
         raise InvalidRequest("The token would be too long to be sent.", code="token_too_long", field="scope")
     await desk.store.transact(lambda tx: _keep(desk, tx, grant, subject, role))  # 4
     return Issued(signed, grant)
-
-
-async def _signed(tokens: TokenDesk, wanted: Wanted, grant: Grant) -> str:
-    claims = token.claims_of(grant, issuer=tokens.issuer, audience=tokens.issuer)
-    if wanted.form != exchange.BISCUIT:
-        # Perhaps by an HSM, which takes its time.
-        return await asyncio.to_thread(tokens.signer.sign_access_token, claims)
-    if tokens.chains is None:
-        raise InvalidRequest(
-            "This node makes no Biscuits: an HSM keeps its keys, and cannot keep theirs.",
-            code="not_supported",
-            field="requested_token_type",
-            fix="Ask for an access token; or let their keys lie in files, with CRANK_BISCUIT_KEYS_IN_FILES=true on the node.",
-        )
-    # Of a holder who is only named no key is known, and one that none is bound to could be passed on by anybody.
-    own = grant.holder_jkt is not None and grant.holder_jkt == wanted.proven
-    holder = Holder(grant.holder_jkt or "", wanted.proven_key if own else None)
-    return tokens.chains.mint({**claims, "depth": grant.depth_left}, holder)
 
 
 async def _subject(desk: Desk, wanted: Wanted) -> Subject:

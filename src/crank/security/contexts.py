@@ -40,7 +40,7 @@ class _Telling(ssl.SSLObject):
         raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "The alert is on its way.")
 
 
-class _TellingContext(ssl.SSLContext):
+class _TellingTls(ssl.SSLContext):
     sslobject_class = _Telling
 
 
@@ -49,7 +49,7 @@ def server_context(*, certificate_file: Path, key_file: Path, ca_file: Path) -> 
 
     Raises ConfigurationError when a file is missing or damaged.
     """
-    context = _base(ssl.PROTOCOL_TLS_SERVER, _TellingContext)
+    context = _base(ssl.PROTOCOL_TLS_SERVER, _TellingTls)
     context.verify_mode = ssl.CERT_REQUIRED
     _load(context, certificate_file, key_file, ca_file)
     return context
