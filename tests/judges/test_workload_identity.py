@@ -266,7 +266,7 @@ def _published(issuer: Issuer, folder: Path) -> Iterator[str]:
             """Show it."""
             self.wfile.write(shows(issuer.bundle(THEIRS)))
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's word
             """Say nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Publisher) as server:
@@ -349,7 +349,7 @@ def _upstream(port: int, tls: ssl.SSLContext) -> Iterator[list[str]]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's word
             """Say nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), Upstream) as server:

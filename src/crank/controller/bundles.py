@@ -84,11 +84,11 @@ class Bundles:
         return self._pollers.behind(sequence, since_us)
 
     def asked(self) -> None:
-        """Note that somebody asked for our bundle who showed no credential."""
+        """Note that somebody asked for our bundle who did not say, as one that is proven, which one they have."""
         self._asked_us = self._clock.now_us()
 
     def may_be_followed(self, born_us: int) -> bool:
-        """Tell whether somebody may follow our bundle of whom nothing is known; `born_us`: since when there is one."""
+        """Tell whether somebody may follow our bundle who never says which one they have; `born_us`: since when there is one."""
         return root_rotation.may_be_followed(
             asked_us=self._asked_us,
             since_us=self._since_us,

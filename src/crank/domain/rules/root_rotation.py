@@ -93,7 +93,7 @@ def turn(rotation: Rotation, step: RotationStep, *, made: str | None, now_us: in
 
 
 def may_be_followed(*, asked_us: int | None, since_us: int, born_us: int, hint_sec: int, now_us: int) -> bool:
-    """Tell whether somebody may follow the bundle who shows no credential, and so acknowledges nothing.
+    """Tell whether somebody may follow the bundle who acknowledges nothing, with a credential or without.
 
     asked_us  when such a one asked last; None: nobody did
     since_us  since when that is known; born_us  since when there is a root to ask for
